@@ -1,0 +1,99 @@
+"""The NATS subjects of one namespace, and how user text becomes a token in them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["DEFAULT_NAMESPACE", "Subjects", "escape", "unescape"]
+
+DEFAULT_NAMESPACE: Final = "aegis"
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_ESCAPED = re.compile(rb"=([0-9A-F]{2})")
+_SAFE_TEXT = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def escape(text: str) -> str:
+    """Return ``text`` as one subject token, reversibly.
+
+    Letters, digits, ``-`` and ``_`` stay; any other byte of the UTF-8 form becomes
+    ``=`` and two hexadecimal digits.
+    """
+    if _SAFE_TEXT.fullmatch(text):
+        return text
+    return _UNSAFE.sub(lambda match: b"=%02X" % match[0][0], text.encode()).decode("ascii")
+
+
+def unescape(token: str) -> str:
+    """Return the text that `escape` turned into ``token``."""
+    if "=" not in token:
+        return token
+    raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), token.encode("ascii"))
+    return raw.decode()
+
+
+@frozen
+class Subjects:
+    """Every subject of the namespace ``namespace``."""
+
+    namespace: str = DEFAULT_NAMESPACE
+
+    @property
+    def stream(self) -> str:
+        """The name of the one stream that holds all that is durable."""
+        return self.namespace
+
+    @property
+    def durable(self) -> list[str]:
+        """The subjects that the stream captures."""
+        ns = self.namespace
+        return [f"{ns}.{kind}.>" for kind in ("journal", "mailbox", "claim", "registry", "deadletter")]
+
+    @property
+    def control_prefix(self) -> str:
+        """``ipc``, or ``<namespace>.ipc`` in a namespace other than the default."""
+        return "ipc" if self.namespace == DEFAULT_NAMESPACE else f"{self.namespace}.ipc"
+
+    def service_control(self, verb: str) -> str:
+        """``ipc.service.<verb>``; verbs are register, unregister, query."""
+        return f"{self.control_prefix}.service.{verb}"
+
+    def resource_control(self, verb: str) -> str:
+        """``ipc.resource.<verb>``; verbs are register, release, query."""
+        return f"{self.control_prefix}.resource.{verb}"
+
+    def instance(self, instance_id: str) -> str:
+        """The address of an instance and of all its resources."""
+        return f"{self.namespace}.instance.{escape(instance_id)}"
+
+    @property
+    def heartbeat(self) -> str:
+        """The beats of all nodes."""
+        return f"{self.namespace}.heartbeat"
+
+    def health(self, node_id: str) -> str:
+        """A node answers a request here with its status and facts."""
+        return f"{self.namespace}.health.{escape(node_id)}"
+
+    def event(self, name: str) -> str:
+        """Events: registered, released, promoted, unhealthy, gone."""
+        return f"{self.namespace}.event.{name}"
+
+    def journal(self, service: str, resource: str) -> str:
+        """The journal of one resource."""
+        return f"{self.namespace}.journal.{escape(service)}.{escape(resource)}"
+
+    def mailbox(self, service: str, resource: str) -> str:
+        """Durable sends to one resource."""
+        return f"{self.namespace}.mailbox.{escape(service)}.{escape(resource)}"
+
+    def claim(self, service: str, message_id: str) -> str:
+        """The commit of one command to a service group."""
+        return f"{self.namespace}.claim.{escape(service)}.{escape(message_id)}"
+
+    def registry(self, *tokens: str) -> str:
+        """A record of the registry, as ``registry.<token>...``; tokens are escaped."""
+        return ".".join([f"{self.namespace}.registry", *map(escape, tokens)])
