@@ -1,0 +1,1 @@
+"""Mailboxes, execution, supervision, journals and ownership."""

@@ -1,0 +1,1 @@
+"""The command line, the admin interface, metrics and deployment files."""

@@ -1,0 +1,1 @@
+"""Messages and durable records: NATS and its in-memory twin."""
