@@ -1,0 +1,355 @@
+"""The owner of one resource (sans-I/O): journal, group commit, fence, answers.
+
+This is the heart of exactly-once. A shell (or the simulator) feeds it and carries
+out what it asks for; it touches no socket, clock or event loop.
+
+The life of an owner::
+
+    FENCING     its epoch record is on the way: `append_next`, then `appended`
+    REPLAYING   the journal is read from `read_from` through `read_until`: `replay`
+    SERVING     requests are admitted, run and committed
+    STOPPED     a newer owner exists, or the journal cannot be read: memory is void
+
+While SERVING, for each request in turn: `admit` (known already?), run the handler,
+`commit` its entry, `hold` the answer. At most one append is under way; whatever
+commits meanwhile goes out together in the next one. `released` hands out an answer
+when every append that the answer could have seen is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any, Final
+
+from attrs import define
+
+from aegis.actors._record import CommandEntry, Entry, Record, SessionDropped
+from aegis.actors._sessions import Fresh, Known, Refusal, SessionTable
+from aegis.errors import JournalUnreadable
+
+__all__ = ["GROUP_BYTES", "AppendPlan", "Owner", "Phase"]
+
+GROUP_BYTES: Final = 256 * 1024
+"""A group of entries is cut here; what is left goes into the next record."""
+
+SNAPSHOT_EVERY_RECORDS: Final = 512
+"""A snapshot replaces the journal at the latest after so many records."""
+
+SNAPSHOT_GROWTH: Final = 4
+"""... or when the records since the last snapshot exceed it so many times."""
+
+SNAPSHOT_MIN_BYTES: Final = 128 * 1024
+"""... but not before they hold so many bytes."""
+
+
+class Phase(Enum):
+    """Where an owner is in its life."""
+
+    FENCING = "fencing"
+    REPLAYING = "replaying"
+    SERVING = "serving"
+    STOPPED = "stopped"
+
+
+@define(slots=True)
+class AppendPlan:
+    """One append to make: ``expect`` is the last sequence of the journal, or None.
+
+    ``payload`` is the shell's: the encoded record, kept so that a repeat is the
+    same to the byte.
+    """
+
+    record: Record
+    expect: int | None
+    payload: bytes = b""
+
+    @property
+    def rollup(self) -> bool:
+        """Whether the record replaces all before it."""
+        return self.record.is_snapshot
+
+
+class Owner:
+    """Everything an owner remembers of one resource beside its live state.
+
+    ``snapshot_state`` is True where each record carries the whole state, and False
+    where entries carry events. Answers are opaque tokens of the shell.
+    """
+
+    __slots__ = (
+        "_committed",
+        "_executed",
+        "_held",
+        "_in_flight",
+        "_in_flight_count",
+        "_journal_bytes",
+        "_journal_records",
+        "_pending",
+        "_snapshot_bytes",
+        "_snapshot_state",
+        "cursor",
+        "epoch",
+        "last_sequence",
+        "newer_epoch",
+        "phase",
+        "read_until",
+        "sessions",
+        "state",
+    )
+
+    def __init__(self, *, epoch: int, snapshot_state: bool) -> None:
+        self.epoch = epoch
+        self.phase = Phase.FENCING
+        self.newer_epoch = 0
+        """After `Phase.STOPPED`: the epoch of the newer owner, or 0."""
+        self.sessions = SessionTable()
+        self.state: bytes | None = None
+        """The encoded state after the last command (snapshot form), or the state of
+        the last snapshot record (event-sourced form); None for a new resource."""
+        self.cursor = 0
+        self.last_sequence = 0
+        self.read_until = 0
+        self._snapshot_state = snapshot_state
+        # Each entry with the state after it, so that a group may be cut anywhere: a
+        # record whose entries took effect without their state would lose them.
+        self._pending: list[tuple[Entry, bytes | None]] = []
+        self._in_flight: AppendPlan | None = None
+        self._in_flight_count = 0
+        self._executed = 0  # entries that handlers have finished, ever
+        self._committed = 0  # ... that the journal has acknowledged
+        self._held: deque[tuple[int, Any]] | None = None
+        self._journal_bytes = 0
+        self._journal_records = 0
+        self._snapshot_bytes = 0
+
+    # -- becoming the owner -----------------------------------------------------------
+
+    def fence(self, *, expect_new: bool = False) -> AppendPlan:
+        """Return the epoch record to append, which shuts every older owner out.
+
+        With ``expect_new`` it is accepted only as the very first record of the
+        journal, and then nothing has to be read. If that is refused or its outcome
+        stays unknown, ask again without.
+        """
+        return AppendPlan(Record(self.epoch, entries=None), 0 if expect_new else None)
+
+    def fenced_at(self, sequence: int, *, is_first: bool = False) -> None:
+        """Take note that the epoch record stands at ``sequence``.
+
+        With ``is_first`` (it was accepted as the first record) the owner serves;
+        else the journal must be read through ``sequence``, each record to `replay`.
+        """
+        self.read_until = sequence
+        if is_first:
+            self.last_sequence = sequence
+            self._journal_records = 1
+            self.phase = Phase.SERVING
+        else:
+            self.phase = Phase.REPLAYING
+
+    def replay(self, sequence: int, record: Record, size_bytes: int = 0) -> bool:
+        """Apply one record of the journal, in order; return whether it counts.
+
+        A record that does not count (an older owner's late fence) must not be shown
+        to the actor either. When ``sequence`` reaches ``read_until`` the owner
+        serves; if a newer epoch turns up it is stopped.
+        """
+        self.last_sequence = sequence
+        if record.epoch > self.epoch:
+            self._stop(record.epoch)
+            return False
+        counts = not record.is_fence
+        if counts:
+            self.apply(record, size_bytes)
+        if self.phase is Phase.REPLAYING and sequence >= self.read_until:
+            self.phase = Phase.SERVING
+        return counts
+
+    def apply(self, record: Record, size_bytes: int) -> None:
+        """Fold a record's effect into sessions, cursor and state; as a follower does."""
+        self._journal_records += 1
+        self._journal_bytes += size_bytes
+        if record.tables is not None:
+            self._load_tables(record.tables)
+            self._journal_records, self._journal_bytes = 1, 0
+            self._snapshot_bytes = size_bytes
+        for entry in record.entries or ():
+            self._note(entry)
+        if record.state is not None:
+            self.state = record.state
+        self.cursor = max(self.cursor, record.cursor)
+
+    # -- serving ----------------------------------------------------------------------
+
+    def admit(self, session: str, n: int, low: int) -> Known | Fresh | Refusal:
+        """Say what to do with a command: run it (`Fresh`), or answer without running."""
+        return self.sessions.look_up(session, n, low)
+
+    def commit(
+        self, entry: CommandEntry, state: bytes | None, *, drops: str | None = None
+    ) -> None:
+        """Take in the effect of a handler that has finished.
+
+        ``state`` is the encoded state if the handler changed it (snapshot form).
+        ``drops`` is the session that `admit` said must make room.
+        """
+        if drops is not None:
+            dropped = SessionDropped(drops)
+            self._note(dropped)
+            self._pending.append((dropped, None))
+            self._executed += 1
+        self._note(entry)
+        self._pending.append((entry, state))
+        self._executed += 1
+        if state is not None:
+            self.state = state
+
+    def hold(self, answer: Any) -> bool:
+        """Keep ``answer`` until all it could have seen is durable.
+
+        Returns True when that is so already: then the shell sends it at once.
+        """
+        if self._executed == self._committed and not self._held:
+            return True
+        if self._held is None:
+            self._held = deque()
+        self._held.append((self._executed, answer))
+        return False
+
+    @property
+    def quiescent(self) -> bool:
+        """Whether everything executed is committed and no append is under way."""
+        return self._executed == self._committed and self._in_flight is None
+
+    @property
+    def append_due(self) -> bool:
+        """Whether `append_next` would return a plan."""
+        return bool(self._pending) and self._in_flight is None and self.phase is Phase.SERVING
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Whether the next record should be a snapshot, to keep replays short."""
+        return self._journal_records >= SNAPSHOT_EVERY_RECORDS or (
+            self._journal_bytes >= SNAPSHOT_MIN_BYTES
+            and self._journal_bytes >= SNAPSHOT_GROWTH * self._snapshot_bytes
+        )
+
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        """Return the next record to append, or None if there is nothing to.
+
+        Pass ``whole_state``, the encoded state after all commits so far, to let the
+        record be a snapshot if one is due; in snapshot form it is known already.
+        """
+        if not self.append_due:
+            return None
+        if self._snapshot_state:
+            whole_state = self.state
+        if self.snapshot_due and (whole_state is not None or self._snapshot_state):
+            record = Record(
+                self.epoch, [], self.cursor, whole_state, tables=self._tables_to_wire()
+            )
+            count = len(self._pending)
+            self._pending = []
+        else:
+            count = self._cut()
+            group = self._pending[:count]
+            del self._pending[:count]
+            state = next((state for _, state in reversed(group) if state is not None), None)
+            record = Record(self.epoch, [entry for entry, _ in group], self.cursor, state)
+        self._in_flight = AppendPlan(record, self.last_sequence)
+        self._in_flight_count = count
+        return self._in_flight
+
+    @property
+    def in_flight(self) -> AppendPlan | None:
+        """The append whose outcome is not known yet; to be repeated as it is."""
+        return self._in_flight
+
+    def appended(self, sequence: int) -> list[Any]:
+        """Take note that the append under way is durable; return answers to send."""
+        plan = self._in_flight
+        if plan is None:
+            return []  # The acknowledgement of a repeat whose twin came through before.
+        self._in_flight = None
+        self.last_sequence = sequence
+        self._committed += self._in_flight_count
+        if plan.rollup:
+            self._journal_records, self._journal_bytes = 1, 0
+            self._snapshot_bytes = len(plan.payload)
+        else:
+            self._journal_records += 1
+            self._journal_bytes += len(plan.payload)
+        return self._release()
+
+    def tail(self, sequence: int, record: Record) -> list[Any]:
+        """Take in a record found behind ``last_sequence`` after a refusal.
+
+        Feed all of them in order, then repeat `in_flight` if it is still set, with
+        its new expectation. Returns answers to send: the record found may be the
+        refused append itself, whose first copy came through.
+
+        Raises:
+            JournalUnreadable: somebody wrote with this owner's epoch.
+        """
+        if record.epoch > self.epoch:
+            self._stop(record.epoch)
+            return []
+        plan = self._in_flight
+        if plan is not None and record == plan.record:
+            return self.appended(sequence)
+        if not record.is_fence:
+            self._stop(0)
+            raise JournalUnreadable(
+                f"a second writer used epoch {record.epoch}", sequence=sequence
+            )
+        self.last_sequence = sequence  # An older owner's fence that landed late.
+        if plan is not None:
+            plan.expect = sequence
+        return []
+
+    def stop(self) -> list[Any]:
+        """Void the memory; return the answers that must not be given (421 instead)."""
+        if self.phase is not Phase.STOPPED:
+            self._stop(0)
+        held, self._held = self._held, None
+        return [answer for _, answer in held or ()]
+
+    # -- within -----------------------------------------------------------------------
+
+    def _note(self, entry: Entry) -> None:
+        if isinstance(entry, CommandEntry):
+            self.sessions.record(entry.session, entry.n, entry.low, entry.status, entry.reply)
+        elif isinstance(entry, SessionDropped):
+            self.sessions.drop(entry.session)
+
+    def _cut(self) -> int:
+        size = 0
+        for count, (entry, _) in enumerate(self._pending):
+            size += entry.size_bytes if isinstance(entry, CommandEntry) else 64
+            if size > GROUP_BYTES and count:
+                return count
+        return len(self._pending)
+
+    def _release(self) -> list[Any]:
+        held = self._held
+        if not held:
+            return []
+        released: list[Any] = []
+        while held and held[0][0] <= self._committed:
+            released.append(held.popleft()[1])
+        if not held:
+            self._held = None
+        return released
+
+    def _tables_to_wire(self) -> list[Any]:
+        return [self.sessions.to_wire()]
+
+    def _load_tables(self, wire: list[Any]) -> None:
+        self.sessions.load(wire[0])
+
+    def _stop(self, newer_epoch: int) -> None:
+        self.phase = Phase.STOPPED
+        self.newer_epoch = newer_epoch
+        self._in_flight = None
+        self._pending = []
