@@ -1,0 +1,70 @@
+# Every target sets up what it needs: with Python 3 and make there, nothing else has to be.
+
+PYTHON3 ?= python3
+BIN := .venv/bin
+
+# More of either: make test PYTEST_ARGS="-n 0 -x tests/test_style.py"
+PYTEST_ARGS ?= -n 2
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+SOAK_ARGS ?= -m soak --timeout 1800
+
+# Without it the wrapper asks the network for its newest release at each run.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test soak bench format lint types lock wheel hooks clean distclean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make .venv: uv, Python 3.13, the locked packages, the project itself
+	@$(PYTHON3) .ci/setup.py
+
+demo: setup ## Start a system, send it orders, kill a node and check the books
+	@$(BIN)/aegis demo $(DEMO_ARGS)
+
+test: setup ## Run the tests
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+soak: setup ## Run the tests that take minutes, and more seeds of the simulation
+	@$(BIN)/pytest $(SOAK_ARGS)
+
+bench: setup ## Measure throughput and latency beside what NATS alone can do
+	@$(BIN)/aegis bench $(BENCH_ARGS)
+
+format: setup ## Format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/black --quiet .
+
+lint: setup ## Check the format and the lint rules
+	$(BIN)/black --check --quiet --diff .
+	$(BIN)/ruff check .
+
+types: setup ## Check the types with mypy and pyright, both strict
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+# LOCK_ARGS="--upgrade" takes newer versions; without it only what pyproject.toml asks for
+# changes. The files hold no addresses, so they serve behind any mirror.
+LOCK_ARGS ?=
+COMPILE = "$$($(PYTHON3) .ci/setup.py --uv)" pip compile --quiet --universal \
+	--python-version 3.13 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(LOCK_ARGS) pyproject.toml
+
+lock: ## Write requirements.txt and requirements-dev.txt anew
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --constraints requirements.txt --group dev --output-file requirements-dev.txt
+
+wheel: setup ## Build the sdist and the wheel into dist/
+	$(BIN)/hatchling build
+
+hooks: setup ## Let git run black, ruff and mypy before each commit
+	$(BIN)/pre-commit install
+
+clean: ## Remove caches and build results
+	rm -rf dist build htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+
+distclean: clean ## Remove also .venv and .tools
+	rm -rf .venv .tools

@@ -1,0 +1,1 @@
+"""Runnable services and clients; the tests run them."""
