@@ -45,9 +45,9 @@ def main():
         run([uv, "venv", "--quiet", "--clear", "--python", find_python(uv), VENV], environment)
     install = [uv, "pip", "install", "--quiet", "--python", venv_python()]
     say("installing the locked packages")
-    run(install + ["--require-hashes", "-r", LOCK], environment)
+    run([*install, "--require-hashes", "-r", LOCK], environment)
     # hatchling is among the locked packages, so the build needs no isolation.
-    run(install + ["--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
+    run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
     with open(STAMP, "w") as stamp:
         stamp.write(wanted)
     say("ready")
@@ -83,11 +83,11 @@ def find_uv():
     shutil.rmtree(TOOLS, ignore_errors=True)
     quiet = ["--quiet", "--disable-pip-version-check", "uv"]
     if answers([sys.executable, "-m", "venv", TOOLS]):
-        run([os.path.join(TOOLS, "bin", "python"), "-m", "pip", "install"] + quiet)
+        run([os.path.join(TOOLS, "bin", "python"), "-m", "pip", "install", *quiet])
     elif answers([sys.executable, "-m", "pip", "--version"]):
         # A Python without ensurepip (Debian without python3-venv) but with pip.
         shutil.rmtree(TOOLS, ignore_errors=True)
-        run([sys.executable, "-m", "pip", "install", "--target", TOOLS] + quiet)
+        run([sys.executable, "-m", "pip", "install", "--target", TOOLS, *quiet])
     else:
         stop("this Python has neither venv nor pip: install one of them, or uv")
     uv = os.path.join(TOOLS, "bin", "uv")
@@ -101,11 +101,10 @@ def find_python(uv):
     named = os.environ.get("AEGIS_PYTHON")
     if named:
         if not is_usable(shutil.which(named) or named):
-            stop("AEGIS_PYTHON=%s is no Python %d.%d or later" % ((named,) + MINIMUM))
+            stop("AEGIS_PYTHON=%s is no Python %d.%d or later" % (named, *MINIMUM))
         return named
     pyenv = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
-    minors = [MINIMUM[1]] + list(range(MINIMUM[1] + 1, MINIMUM[1] + 4))
-    for minor in minors:
+    for minor in range(MINIMUM[1], MINIMUM[1] + 4):
         found = [shutil.which("python%d.%d" % (MINIMUM[0], minor))]
         found += sorted(
             glob.glob(os.path.join(pyenv, "versions", "3.%d*" % minor, "bin", "python")),
@@ -131,24 +130,30 @@ def is_usable(python, minor=None):
 
 
 def uv_environment():
-    """Pass a package index that pip is set up with on to uv, which does not read pip's."""
+    """Pass what pip is set up with (a mirror, its certificate) on to uv, which does not ask pip."""
     environment = dict(os.environ)
     environment.pop("VIRTUAL_ENV", None)
-    environment.setdefault("UV_HTTP_TIMEOUT", os.environ.get("PIP_DEFAULT_TIMEOUT", "120"))
-    if not any(name in environment for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL")):
-        try:
-            index = subprocess.run(
-                [sys.executable, "-m", "pip", "config", "get", "global.index-url"],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                stdin=subprocess.DEVNULL,
-            )
-        except OSError:
-            return environment
-        address = os.environ.get("PIP_INDEX_URL") or index.stdout.decode().strip()
-        if address:
-            environment["UV_DEFAULT_INDEX"] = address
+    environment.setdefault("UV_HTTP_TIMEOUT", pip_setting("default-timeout") or "120")
+    index = pip_setting("index-url")
+    if index and "UV_INDEX_URL" not in environment:
+        environment.setdefault("UV_DEFAULT_INDEX", index)
+    certificate = pip_setting("cert")
+    if certificate:
+        environment.setdefault("SSL_CERT_FILE", certificate)
     return environment
+
+
+def pip_setting(name):
+    named = os.environ.get("PIP_" + name.upper().replace("-", "_"))
+    if named:
+        return named
+    found = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", "global." + name],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    return found.stdout.decode().strip() if found.returncode == 0 else ""
 
 
 def answers(command):
