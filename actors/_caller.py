@@ -9,7 +9,6 @@ whether the command is known not to have run (its own error) or may have (504).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from attrs import define, field
@@ -43,9 +42,9 @@ def new_session(start_ms: int, random_text: str) -> str:
 
 @define(slots=True, frozen=True)
 class Done:
-    """The call ends: with an encoded ``value``, or with an ``error`` to raise."""
+    """The call ends: with a ``value``, or with an ``error`` to raise."""
 
-    value: bytes = b""
+    value: Any = None
     error: AegisError | None = None
 
 
@@ -117,14 +116,14 @@ class Call:
         """Take back the last attempt: the server says that nobody received it."""
         self.sent = max(0, self.sent - 1)
 
-    def answered(self, status: int, value: bytes, decode: Callable[[bytes], Any]) -> Done | None:
+    def answered(self, status: int, value: Any) -> Done | None:
         """Judge an answer; None means: not final, go on with `refused`.
 
-        ``decode`` turns an error's bytes into its map.
+        ``value`` is the result, or the map of an error.
         """
         if status == 200:
             return Done(value)
-        error = from_wire(status, decode(value))
+        error = from_wire(status, value)
         if status not in _UNJOURNALED:
             return Done(error=error)
         self._refused += 1
