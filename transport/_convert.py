@@ -27,12 +27,12 @@ unions of such classes                 the map and ``"$type"``, the class's name
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
 from collections import deque
 from collections.abc import (
     Callable,
-    Hashable,
     Iterable,
     Mapping,
     MutableMapping,
@@ -139,8 +139,7 @@ def to_plain(value: Any) -> Any:
     """
     if type(value) in _PRIMITIVES:
         return value
-    cls: Hashable = type(value)
-    return _runtime_unhook(cls)(value)
+    return _unhook_at_runtime(type(value))(value)
 
 
 def _identity(value: Any) -> Any:
@@ -428,7 +427,7 @@ def _container_structurer(hint: Any) -> _Structure:
     if base is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         return (
             _tuple_structurer(arguments)
-            if arguments or hint != tuple
+            if arguments or hint is not tuple
             else _array_structurer(Any, tuple)
         )
     item = arguments[0] if arguments else Any
@@ -536,10 +535,8 @@ def _plain_items(value: Iterable[Any]) -> list[Any]:
 def _ordered(items: list[Any]) -> list[Any]:
     # The order of a set differs from process to process; equal sets should have
     # equal bytes.
-    try:
+    with contextlib.suppress(TypeError):
         items.sort()
-    except TypeError:
-        pass
     return items
 
 
@@ -702,16 +699,16 @@ class _StrictConverter(Converter):
     (``str``) to those of a kind (enums).
     """
 
-    def get_structure_hook(self, type: Any, cache_result: bool = True) -> Any:  # noqa: A002, D102
+    def get_structure_hook(self, type: Any, cache_result: bool = True) -> Any:
         return _hook_for(type)
 
-    def get_unstructure_hook(self, type: Any, cache_result: bool = True) -> Any:  # noqa: A002, D102
+    def get_unstructure_hook(self, type: Any, cache_result: bool = True) -> Any:
         return _unhook_for(type)
 
-    def structure(self, obj: Any, cl: Any) -> Any:  # noqa: D102
+    def structure(self, obj: Any, cl: Any) -> Any:
         return _hook_for(cl)(obj, cl)
 
-    def unstructure(self, obj: Any, unstructure_as: Any = None) -> Any:  # noqa: D102
+    def unstructure(self, obj: Any, unstructure_as: Any = None) -> Any:
         return to_plain(obj) if unstructure_as is None else _unhook_for(unstructure_as)(obj)
 
     def base_structure_hook(self, hint: Any) -> _Structure:
@@ -809,8 +806,7 @@ def _record_check(hook: _Structure) -> _Structure:
     return structure
 
 
-@lru_cache(maxsize=1024)
-def _runtime_unhook(cls: type) -> _Unstructure:
+def _compile_runtime_unhook(cls: type) -> _Unstructure:
     """Return the hook for values whose class is ``cls`` but whose hint is unknown."""
     if cls is object:
         raise TypeError("object has no form on the wire")
@@ -827,3 +823,8 @@ def _runtime_unhook(cls: type) -> _Unstructure:
             if base is dict:
                 return lambda value: {to_plain(k): to_plain(v) for k, v in value.items()}
     return _unhook_for(cls)
+
+
+_unhook_at_runtime: Final[Callable[[type], _Unstructure]] = lru_cache(maxsize=1024)(
+    _compile_runtime_unhook
+)
