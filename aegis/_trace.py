@@ -1,0 +1,121 @@
+"""W3C trace context: one trace id from a caller through every node to the log lines.
+
+A *traceparent* is the text ``00-<trace id>-<span id>-<flags>`` of the W3C
+recommendation "Trace Context": 32, 16 and 2 hexadecimal digits. It travels as such in
+the request envelope, and the context variable here holds the one of the work that is
+under way.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from attrs import frozen
+
+__all__ = [
+    "TraceContext",
+    "child_of",
+    "current_trace_id",
+    "current_traceparent",
+    "enter_trace",
+    "new_traceparent",
+    "parse_traceparent",
+    "trace_id_of",
+    "use_trace",
+]
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACE_END: Final = 35
+_NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
+
+_current: ContextVar[str] = ContextVar("aegis_traceparent", default="")
+
+# Ids only have to differ: a generator seeded by the system costs a tenth of asking the
+# system for each. A forked child must not repeat its parent's ids.
+_random = random.Random(os.urandom(32))
+_bits = _random.getrandbits
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))
+
+
+@frozen
+class TraceContext:
+    """The parts of a traceparent. ``sampled`` is the only flag that has a meaning."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool = True
+
+
+def new_traceparent() -> str:
+    """Return a new span of the current trace, or of a new trace if there is none."""
+    parent = _current.get()
+    if parent:
+        return f"{parent[:_TRACE_END]}-{_bits(64):016x}-{parent[53:55]}"
+    return f"00-{_bits(128):032x}-{_bits(64):016x}-01"
+
+
+def child_of(traceparent: str) -> str:
+    """Return a new span of the trace of ``traceparent``; a new trace if it is none."""
+    context = parse_traceparent(traceparent)
+    if context is None:
+        return f"00-{_bits(128):032x}-{_bits(64):016x}-01"
+    return f"00-{context.trace_id}-{_bits(64):016x}-{'01' if context.sampled else '00'}"
+
+
+def parse_traceparent(traceparent: str) -> TraceContext | None:
+    """Return the parts of ``traceparent``, or None if it breaks the rules.
+
+    A later version than 00 is read as far as it is known, as the recommendation asks.
+    """
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    if (
+        version == "ff"
+        or (version == "00" and rest)
+        or trace_id == _NO_TRACE
+        or span_id == _NO_SPAN
+    ):
+        return None
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+
+
+def trace_id_of(traceparent: str) -> str:
+    """Return the trace id in ``traceparent``, which is known to be valid, or ''."""
+    return traceparent[3:_TRACE_END]
+
+
+def current_traceparent() -> str:
+    """Return the traceparent of the work that is under way, or ''."""
+    return _current.get()
+
+
+def current_trace_id() -> str:
+    """Return the trace id of the work that is under way, or ''."""
+    return _current.get()[3:_TRACE_END]
+
+
+def enter_trace(traceparent: str) -> None:
+    """Make ``traceparent`` the current one for the rest of this task or context.
+
+    It comes from other processes: what is no traceparent means that there is none.
+    """
+    _current.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
+
+
+@contextmanager
+def use_trace(traceparent: str) -> Generator[None]:
+    """Make ``traceparent`` the current one inside the block."""
+    token = _current.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
+    try:
+        yield
+    finally:
+        _current.reset(token)
