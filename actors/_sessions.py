@@ -66,14 +66,14 @@ _FRESH: Final = Fresh()
 class SessionTable:
     """The sessions of one resource, longest idle first."""
 
-    __slots__ = ("_kept_bytes", "_max_sessions", "_sessions", "floor")
+    __slots__ = ("kept_bytes", "_max_sessions", "_sessions", "floor")
 
     def __init__(self, *, max_sessions: int = MAX_SESSIONS) -> None:
         self.floor = 0
         """No session that started at or before this (Unix ms) is taken in anew."""
         self._max_sessions = max_sessions
         self._sessions: dict[str, _Session] = {}
-        self._kept_bytes = 0
+        self.kept_bytes = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -103,20 +103,20 @@ class SessionTable:
         if low > entry.low:
             entry.low = low
             for closed in [number for number in entry.replies if number < low]:
-                self._kept_bytes -= _size(entry.replies.pop(closed))
+                self.kept_bytes -= _size(entry.replies.pop(closed))
         if len(reply) > MAX_KEPT_REPLY_BYTES:
             entry.replies[n] = None
             return
         entry.replies[n] = (status, reply)
-        self._kept_bytes += len(reply)
-        if self._kept_bytes > MAX_KEPT_BYTES:
+        self.kept_bytes += len(reply)
+        if self.kept_bytes > MAX_KEPT_BYTES:
             self._forget_replies()
 
     def drop(self, session: str) -> None:
         """Forget ``session`` and raise the floor to its start."""
         entry = self._sessions.pop(session, None)
         if entry is not None:
-            self._kept_bytes -= sum(map(_size, entry.replies.values()))
+            self.kept_bytes -= sum(map(_size, entry.replies.values()))
             self.floor = max(self.floor, session_start_ms(session) or 0)
 
     def to_wire(self) -> list[Any]:
@@ -143,7 +143,7 @@ class SessionTable:
             )
             for session, low, replies in sessions
         }
-        self._kept_bytes = sum(
+        self.kept_bytes = sum(
             _size(reply) for entry in self._sessions.values() for reply in entry.replies.values()
         )
 
@@ -171,9 +171,9 @@ class SessionTable:
     def _forget_replies(self) -> None:
         for entry in self._sessions.values():
             for n, reply in entry.replies.items():
-                self._kept_bytes -= _size(reply)
+                self.kept_bytes -= _size(reply)
                 entry.replies[n] = None
-            if self._kept_bytes <= MAX_KEPT_BYTES:
+            if self.kept_bytes <= MAX_KEPT_BYTES:
                 return
 
 

@@ -1,0 +1,495 @@
+"""The caller's shell: sends requests to whoever owns the address, until they end.
+
+What to do after an answer, a silence or a refusal is decided by `Call` (sans-I/O);
+this module finds the owner, moves the bytes and keeps the time. Requests of one loop
+iteration to the same instance leave in one NATS message (see `_answers` for how the
+replies are told apart); requests to an instance of this process never leave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+from attrs import define, field
+
+from aegis._clock import Clock
+from aegis._subjects import Subjects
+from aegis._trace import new_traceparent
+from aegis.actors._answers import CallbackAnswer
+from aegis.actors._caller import Call, Destination, Done, new_session
+from aegis.contracts import Request
+from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, TooLarge, Unavailable
+from aegis.transport._base import Message, Transport
+from aegis.transport._codec import decode_reply_values, decode_value, encode_request
+
+__all__ = ["Client", "LocalDelivery", "Lookup"]
+
+_log = structlog.get_logger("aegis.client")
+
+MAX_BATCH_BYTES: Final = 64 * 1024
+"""A batch of requests is cut here; one request alone may be larger."""
+
+LOOKUP_SECONDS: Final = 1.0
+"""How long one lookup may take before it is tried again."""
+
+
+class Lookup(Protocol):
+    """Who owns a resource, and which instances serve a service."""
+
+    def owner_cached(self, service: str, resource: str) -> str | None:
+        """Return the owning instance if it is known here; one dictionary access."""
+        ...
+
+    def instances_cached(self, service: str) -> list[str] | None:
+        """Return the healthy instances of ``service`` if they are known here."""
+        ...
+
+    async def find_owner(self, service: str, resource: str, *, timeout: float) -> str:
+        """Ask who owns the resource. Raises `NotFound` or `Unavailable`."""
+        ...
+
+    async def find_instances(self, service: str, *, timeout: float) -> list[str]:
+        """Ask who serves the service. Raises `NotFound` or `Unavailable`."""
+        ...
+
+    def forget_owner(self, service: str, resource: str) -> None:
+        """The cached owner was wrong."""
+        ...
+
+    def forget_instance(self, service: str, instance_id: str) -> None:
+        """The instance did not answer at all."""
+        ...
+
+
+class LocalDelivery(Protocol):
+    """Takes requests for the instances of this process."""
+
+    def deliver(self, instance_id: str, request: Request, answer: CallbackAnswer) -> bool:
+        """Deliver, or return False if the instance is not of this process."""
+        ...
+
+
+@define(slots=True, eq=False)
+class _Pending:
+    """One open call with what is needed to repeat it."""
+
+    service: str
+    resource: str | None
+    instance: str | None
+    request: Request
+    call: Call
+    future: asyncio.Future[Any]
+    tokens: list[int] = field(factory=list[int])
+    base: int = 0
+    due: float = 0.0
+    last_instance: str = ""
+    waiting: bool = False
+
+
+class Client:
+    """Calls actors by address. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        subjects: Subjects,
+        clock: Clock,
+        lookup: Lookup,
+        *,
+        local: LocalDelivery | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._transport = transport
+        self._subjects = subjects
+        self._clock = clock
+        self._lookup = lookup
+        self._local = local
+        self._rng = rng or random.Random()
+        self._loop = asyncio.get_running_loop()
+        self._inbox = f"{transport.inbox_prefix}.call"
+        self._destinations: dict[tuple[str, str | None, str | None], Destination] = {}
+        self._room: dict[Destination, asyncio.Event] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._backing_off: dict[tuple[str, str | None], set[_Pending]] = {}
+        self._token = 0
+        self._batches: dict[str, list[_Pending]] = {}
+        self._flush_scheduled = False
+        self._timers: list[tuple[float, int, _Pending]] = []
+        self._timer_order = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._round_robin: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._instance_subjects: dict[str, str] = {}
+        self._closed = False
+
+    async def start(self) -> None:
+        """Listen for replies; must be awaited before the first call."""
+        await self._transport.subscribe(f"{self._inbox}.*", self._on_message)
+
+    async def close(self) -> None:
+        """End all open calls with `ConnectionClosed`."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for pending in set(self._pending.values()) | {p for _, _, p in self._timers}:
+            self._finish(pending, Done(error=ConnectionClosed("the client was closed")))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        params: dict[str, Any],
+        *,
+        resource: str | None = None,
+        instance: str | None = None,
+        kind: str = "command",
+        timeout: float,
+        trace: str = "",
+    ) -> Any:
+        """Call a handler and return its plain result; ``timeout`` in seconds.
+
+        The same message is repeated until it is answered or the time is up. With
+        ``instance`` the call goes to that instance alone.
+
+        Raises:
+            AegisError: the class that stands for the answer's status.
+        """
+        if self._closed:
+            raise ConnectionClosed("the client was closed")
+        loop = self._loop
+        deadline = loop.time() + timeout
+        exact = kind == "command"
+        session, n, low = "", 0, 0
+        destination: Destination | None = None
+        if exact:
+            destination = self._destination(service, resource, instance)
+            while not destination.has_room:
+                await self._wait_room(destination, deadline)
+            n = destination.open()
+            session, low = destination.session, destination.low
+        request = Request(
+            kind,
+            session,
+            n,
+            low,
+            service,
+            resource,
+            method,
+            params,
+            0,
+            self._clock.wall_ms() if exact and resource is None else 0,
+            0,
+            trace or new_traceparent(),
+        )
+        pending = _Pending(
+            service, resource, instance, request, Call(deadline, exact), loop.create_future()
+        )
+        try:
+            self._try(pending)
+            return await pending.future
+        except AegisError as error:
+            floor = pending.call.too_old_to_begin(error) if exact else None
+            if floor is None:
+                raise
+        finally:
+            self._forget(pending)
+            if destination is not None:
+                destination.close(n)
+                room = self._room.get(destination)
+                if room is not None and destination.has_room:
+                    room.set()
+        # The owner has dropped so many sessions that this one is too old to begin:
+        # the message did not run, so it may run as the first of a younger session.
+        self._destinations.pop((service, resource, instance), None)
+        self._destination(service, resource, instance, above=floor)
+        return await self.call(
+            service,
+            method,
+            params,
+            resource=resource,
+            instance=instance,
+            kind=kind,
+            timeout=max(0.0, deadline - loop.time()),
+            trace=request.trace,
+        )
+
+    def ownership_changed(self, service: str, resource: str | None) -> None:
+        """An ownership event: calls that wait to retry this address try at once."""
+        for key in ((service, resource), (service, None)):
+            for pending in self._backing_off.pop(key, set()):
+                pending.waiting = False
+                self._try(pending)
+
+    # -- one attempt ------------------------------------------------------------------
+
+    def _try(self, pending: _Pending) -> None:
+        """Start an attempt: at once if the address is known, else after a lookup."""
+        if pending.future.done():
+            return
+        instance = self._choose(pending)
+        if instance is None:
+            task = self._loop.create_task(self._look_up(pending))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._send(pending, instance)
+
+    def _choose(self, pending: _Pending) -> str | None:
+        if pending.instance is not None:
+            return pending.instance
+        if pending.resource is not None:
+            return self._lookup.owner_cached(pending.service, pending.resource)
+        instances = self._lookup.instances_cached(pending.service)
+        if not instances:
+            return None
+        # Retries stay with one instance while it lives: it may know the answer.
+        if pending.last_instance in instances:
+            return pending.last_instance
+        turn = self._round_robin.get(pending.service, -1) + 1
+        self._round_robin[pending.service] = turn
+        return instances[turn % len(instances)]
+
+    async def _look_up(self, pending: _Pending) -> None:
+        left = max(0.0, pending.call.deadline - self._loop.time())
+        timeout = min(LOOKUP_SECONDS, left)
+        try:
+            if pending.resource is not None:
+                await self._lookup.find_owner(pending.service, pending.resource, timeout=timeout)
+            else:
+                await self._lookup.find_instances(pending.service, timeout=timeout)
+        except NotFound as error:
+            # Nobody has it: that is an answer, unless an earlier attempt may have run.
+            if pending.call.sent == 0 or not pending.call.exact:
+                self._finish(pending, Done(error=error))
+            else:
+                self._back_off(pending, error)
+            return
+        except AegisError as error:
+            self._back_off(pending, error)
+            return
+        instance = self._choose(pending)
+        if instance is None:
+            self._back_off(pending, Unavailable(f"nobody serves {pending.service} now"))
+        elif not pending.future.done():
+            self._send(pending, instance)
+
+    def _send(self, pending: _Pending, instance: str) -> None:
+        now = self._loop.time()
+        left = pending.call.deadline - now
+        if left <= 0:
+            self._finish(pending, pending.call.expired(pending.request.message_id))
+            return
+        pending.last_instance = instance
+        request = pending.request
+        request.attempt = pending.call.attempt()
+        request.remaining_ms = int(left * 1000)
+        if self._local is not None and self._deliver_locally(pending, instance):
+            self._set_timer(pending, now + min(left, pending.call.silence()))
+            return
+        subject = self._instance_subjects.get(instance)
+        if subject is None:
+            subject = self._instance_subjects[instance] = self._subjects.instance(instance)
+        batch = self._batches.get(subject)
+        if batch is None:
+            self._batches[subject] = [pending]
+        else:
+            batch.append(pending)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+        self._set_timer(pending, now + min(left, pending.call.silence()))
+
+    def _deliver_locally(self, pending: _Pending, instance: str) -> bool:
+        assert self._local is not None
+
+        def answered(status: int, value: bytes) -> None:
+            if not pending.future.done():
+                self._judge(pending, status, decode_value(value))
+
+        return self._local.deliver(instance, pending.request, CallbackAnswer(answered))
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        batches, self._batches = self._batches, {}
+        for subject, batch in batches.items():
+            parts: list[bytes] = []
+            members: list[_Pending] = []
+            size = 0
+            for pending in batch:
+                try:
+                    encoded = encode_request(pending.request)
+                except AegisError as error:
+                    self._finish(pending, Done(error=error))
+                    continue
+                if size and size + len(encoded) > MAX_BATCH_BYTES:
+                    self._publish(subject, parts, members)
+                    parts, members, size = [], [], 0
+                parts.append(encoded)
+                members.append(pending)
+                size += len(encoded)
+            if members:
+                self._publish(subject, parts, members)
+
+    def _publish(self, subject: str, parts: list[bytes], members: list[_Pending]) -> None:
+        base = self._token
+        self._token = base + len(members)
+        for token, pending in enumerate(members, base):
+            pending.base = base
+            pending.tokens.append(token)
+            self._pending[token] = pending
+        payload = parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            self._transport.publish(subject, payload, reply_to=f"{self._inbox}.m{base}")
+        except TooLarge as error:
+            # Cut batches are far below the limit, so this is one request alone.
+            for pending in members:
+                self._finish(pending, Done(error=error))
+        except Disconnected as error:
+            for pending in members:
+                pending.call.undelivered()
+                self._back_off(pending, error)
+        except ConnectionClosed as error:
+            for pending in members:
+                self._finish(pending, Done(error=error))
+
+    # -- answers ----------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if message.no_responders:
+            self._on_nobody(int(message.subject.rpartition(".m")[2]))
+            return
+        for n, status, value, correlation in decode_reply_values(message.payload):
+            if not isinstance(correlation, int):
+                # A plain reply to a message with one request.
+                correlation = int(message.subject.rpartition(".m")[2])
+            pending = self._pending.pop(correlation, None)
+            if pending is not None and not pending.future.done() and n == pending.request.n:
+                self._judge(pending, status, value)
+
+    def _on_nobody(self, base: int) -> None:
+        token = base
+        while (pending := self._pending.get(token)) is not None and pending.base == base:
+            del self._pending[token]
+            token += 1
+            if pending.future.done():
+                continue
+            pending.call.undelivered()
+            if pending.resource is not None:
+                self._lookup.forget_owner(pending.service, pending.resource)
+            else:
+                self._lookup.forget_instance(pending.service, pending.last_instance)
+            self._back_off(
+                pending, Unavailable(f"instance {pending.last_instance} does not answer")
+            )
+
+    def _judge(self, pending: _Pending, status: int, value: Any) -> None:
+        done = pending.call.answered(status, value)
+        if done is None:
+            self._back_off(pending, None)
+        else:
+            self._finish(pending, done)
+
+    def _back_off(self, pending: _Pending, error: AegisError | None) -> None:
+        if pending.future.done():
+            return
+        now = self._loop.time()
+        decision = pending.call.refused(now, self._rng.random(), error=error)
+        if isinstance(decision, Done):
+            self._finish(pending, decision)
+            return
+        if decision.moved and pending.resource is not None:
+            self._lookup.forget_owner(pending.service, pending.resource)
+        pending.waiting = True
+        self._backing_off.setdefault((pending.service, pending.resource), set()).add(pending)
+        self._set_timer(pending, now + decision.delay)
+
+    def _finish(self, pending: _Pending, done: Done) -> None:
+        if pending.future.done():
+            return
+        if done.error is not None:
+            pending.future.set_exception(done.error)
+        else:
+            pending.future.set_result(done.value)
+
+    def _forget(self, pending: _Pending) -> None:
+        for token in pending.tokens:
+            self._pending.pop(token, None)
+        if pending.waiting:
+            self._stop_waiting(pending)
+
+    def _stop_waiting(self, pending: _Pending) -> None:
+        pending.waiting = False
+        key = (pending.service, pending.resource)
+        waiting = self._backing_off.get(key)
+        if waiting is not None:
+            waiting.discard(pending)
+            if not waiting:
+                del self._backing_off[key]
+
+    # -- time -------------------------------------------------------------------------
+
+    def _set_timer(self, pending: _Pending, due: float) -> None:
+        pending.due = due
+        self._timer_order += 1
+        heapq.heappush(self._timers, (due, self._timer_order, pending))
+        if self._timer is None or due < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = self._loop.call_at(due, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        timers = self._timers
+        while timers and (timers[0][0] <= now or timers[0][2].future.done()):
+            due, _, pending = heapq.heappop(timers)
+            if pending.due == due and not pending.future.done():
+                self._on_due(pending, now)
+        if timers and self._timer is None:
+            self._timer_at = timers[0][0]
+            self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+
+    def _on_due(self, pending: _Pending, now: float) -> None:
+        if pending.waiting:
+            self._stop_waiting(pending)
+        if now >= pending.call.deadline:
+            self._finish(pending, pending.call.expired(pending.request.message_id))
+        else:
+            self._try(pending)
+
+    # -- sessions ---------------------------------------------------------------------
+
+    def _destination(
+        self, service: str, resource: str | None, instance: str | None, *, above: int = -1
+    ) -> Destination:
+        key = (service, resource, instance)
+        destination = self._destinations.get(key)
+        if destination is None:
+            start = max(self._clock.wall_ms(), above + 1)
+            destination = Destination(new_session(start, f"{self._rng.getrandbits(64):016x}"))
+            self._destinations[key] = destination
+        return destination
+
+    async def _wait_room(self, destination: Destination, deadline: float) -> None:
+        room = self._room.setdefault(destination, asyncio.Event())
+        room.clear()
+        left = deadline - self._loop.time()
+        try:
+            async with asyncio.timeout(left):
+                await room.wait()
+        except TimeoutError:
+            raise Unavailable(
+                "too many calls to this address are open; none ended before the deadline"
+            ) from None
+
+

@@ -1,0 +1,128 @@
+"""A resource's journal in the stream: records to bytes, appends until they are known.
+
+The decisions are `Owner`'s; this module moves its records. One `Journal` serves one
+owner at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+
+from aegis.actors._owner import AppendPlan, Owner, Phase
+from aegis.actors._record import Record
+from aegis.errors import Fenced, JournalUnreadable, ProtocolError
+from aegis.transport._base import Append, Appended, AppendOutcome, Refused, Transport
+from aegis.transport._codec import decode_value, encode_value
+
+__all__ = ["APPEND_TIMEOUT", "Journal", "encode_record"]
+
+_log = structlog.get_logger("aegis.journal")
+
+APPEND_TIMEOUT: Final = 5.0
+"""Seconds after which the outcome of an append counts as unknown."""
+
+RETRY_FIRST: Final = 0.05
+RETRY_LIMIT: Final = 1.0
+"""Seconds between repeats of an append: doubled from the first to the limit."""
+
+
+def encode_record(record: Record) -> bytes:
+    """Return the record as the bytes that stand in the journal."""
+    return encode_value(record.to_wire())
+
+
+class Journal:
+    """Reads and appends the records of one subject."""
+
+    __slots__ = ("_transport", "subject")
+
+    def __init__(self, transport: Transport, subject: str) -> None:
+        self._transport = transport
+        self.subject = subject
+
+    async def read(self, *, start: int, until: int | None) -> AsyncIterator[tuple[int, Record, int]]:
+        """Yield ``(sequence, record, size in bytes)`` in order, as `Transport.read` does.
+
+        Raises:
+            JournalUnreadable: a record is broken or of an unknown version; the
+                message names the subject and the sequence.
+        """
+        async for stored in self._transport.read(self.subject, start=start, until=until):
+            try:
+                record = Record.from_wire(decode_value(stored.payload))
+            except (JournalUnreadable, ProtocolError) as error:
+                raise JournalUnreadable(
+                    f"{self.subject}, sequence {stored.sequence}: {error}",
+                    subject=self.subject,
+                    sequence=stored.sequence,
+                ) from error
+            yield stored.sequence, record, len(stored.payload)
+
+    def append(self, plan: AppendPlan) -> asyncio.Future[AppendOutcome]:
+        """Make the append once; the future never fails."""
+        if not plan.payload:
+            plan.payload = encode_record(plan.record)
+        outcome = self._transport.append(
+            Append(self.subject, plan.payload, expect=plan.expect, rollup=plan.rollup),
+            timeout=APPEND_TIMEOUT,
+        )
+        return asyncio.ensure_future(outcome)
+
+    async def fence(self, owner: Owner) -> None:
+        """Append the epoch record of ``owner``, however long that takes.
+
+        A journal that does not exist yet is begun by it, and then the owner serves
+        already; else the journal has to be read through ``owner.read_until``.
+        """
+        outcome = await self.append(owner.fence(expect_new=True))
+        if isinstance(outcome, Appended):
+            owner.fenced_at(outcome.sequence, is_first=True)
+            return
+        attempt = 0
+        while True:
+            outcome = await self.append(owner.fence())
+            if isinstance(outcome, Appended):
+                owner.fenced_at(outcome.sequence)
+                return
+            await pause(attempt, self.subject, outcome)
+            attempt += 1
+
+    async def settle(self, owner: Owner, refused: Refused) -> list[object]:
+        """Find out what a refused append means; return the answers that it releases.
+
+        Afterwards the owner has stopped, or its append has come through, or it is to
+        be made again with the expectation that now holds.
+
+        Raises:
+            Fenced: a newer owner exists.
+            JournalUnreadable: the tail cannot be explained.
+        """
+        released: list[object] = []
+        until = refused.last_sequence
+        if until is not None and until <= owner.last_sequence:
+            until = None
+        async for sequence, record, _ in self.read(start=owner.last_sequence + 1, until=until):
+            released += owner.tail(sequence, record)
+            if owner.phase is Phase.STOPPED:
+                raise Fenced(
+                    f"{self.subject}: a newer owner has epoch {owner.newer_epoch}",
+                    epoch=owner.newer_epoch,
+                )
+        return released
+
+
+async def pause(attempt: int, subject: str, outcome: AppendOutcome) -> None:
+    """Wait before repeat ``attempt`` (from 0) of an append, and say why in the log."""
+    delay = min(RETRY_LIMIT, RETRY_FIRST * 2.0 ** min(attempt, 10))
+    _log.warning(
+        "append_repeated",
+        subject=subject,
+        attempt=attempt + 1,
+        delay_seconds=delay,
+        outcome=str(outcome),
+    )
+    await asyncio.sleep(delay)

@@ -1,0 +1,538 @@
+"""A resource under its journal: each command takes effect exactly once.
+
+`JournaledBehaviour` ties three things together: the actor whose handlers run, the
+`Owner` (sans-I/O) that decides what is known and what may be answered, and the
+`Journal` that stores it. One message at a time comes in through `handle`; appends
+run beside it, one at a time, each with all that committed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, Protocol
+
+import structlog
+
+from aegis.actors._actor import AegisActor
+from aegis.actors._answers import AnswerSink, error_bytes
+from aegis.actors._execution import Outcome, run_handler
+from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
+from aegis.actors._journal import Journal, pause
+from aegis.actors._owner import Owner, Phase
+from aegis.actors._record import CommandEntry, Event, Record
+from aegis.actors._sessions import Known, Refusal
+from aegis.contracts import OK, Kind, Request
+from aegis.errors import (
+    AegisError,
+    DeadlineExpired,
+    Fenced,
+    HandlerFailed,
+    InvalidRequest,
+    JournalUnreadable,
+    Moved,
+    NotFound,
+    Overloaded,
+    TooOld,
+    Unavailable,
+)
+from aegis.transport._base import Appended, AppendOutcome, Refused, Transport
+from aegis.transport._codec import decode_value, encode_value
+
+__all__ = ["JournaledBehaviour", "Ownership"]
+
+_log = structlog.get_logger("aegis.resource")
+
+RESERVED_BYTES: Final = 4 * 1024
+"""A record stays this far below the server's limit, for its headers and frame."""
+
+WARN_AT: Final = 0.5
+"""The share of the largest state at which its size is told."""
+
+_FENCED: Final = error_bytes(Moved("a newer owner has taken over; look the resource up again"))
+
+
+class Ownership(Protocol):
+    """What a resource must know of its node's standing with the supervisor."""
+
+    def lease_covers(self, service: str, resource: str, epoch: int) -> bool:
+        """Whether queries may be answered at this moment."""
+        ...
+
+    async def wait_covered(self, service: str, resource: str, epoch: int) -> None:
+        """Return once no earlier owner can answer any more."""
+        ...
+
+    def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
+        """The owner has met a newer epoch, and has stopped."""
+        ...
+
+
+class JournaledBehaviour:
+    """What a resource actor does with requests."""
+
+    __slots__ = (
+        "_actor",
+        "_append",
+        "_attempt",
+        "_emitted",
+        "_flush_scheduled",
+        "_idle_waiter",
+        "_initial",
+        "_journal",
+        "_loop",
+        "_mid_handler",
+        "_ownership",
+        "_spec",
+        "_tasks",
+        "_transport",
+        "_warned",
+        "owner",
+        "resource",
+        "service",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        subject: str,
+        ownership: Ownership,
+        *,
+        actor_class: type[AegisActor],
+        resource: str,
+        epoch: int,
+    ) -> None:
+        spec = describe(actor_class)
+        self._spec: ActorSpec = spec
+        self.service = spec.service
+        self.resource = resource
+        self._transport = transport
+        self._ownership = ownership
+        self._journal = Journal(transport, subject)
+        self.owner = Owner(epoch=epoch, snapshot_state=spec.has_state and not spec.is_event_sourced)
+        self._loop = asyncio.get_running_loop()
+        self._actor: Any = None
+        self._initial: bytes = b""
+        self._append: asyncio.Future[AppendOutcome] | None = None
+        self._attempt = 0
+        self._flush_scheduled = False
+        self._mid_handler = False
+        self._emitted: list[Event] | None = None
+        self._idle_waiter: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] | None = None
+        self._warned = False
+
+    # -- life -------------------------------------------------------------------------
+
+    async def start(self, actor: AegisActor) -> None:
+        """Become the owner: fence, replay, and wait until every earlier owner is out.
+
+        Raises:
+            Fenced: a newer owner exists already.
+            JournalUnreadable: a record cannot be read; this actor alone stops.
+        """
+        self._actor = actor
+        owner = self.owner
+        await self._journal.fence(owner)
+        await self._replay()
+        await self._ownership.wait_covered(self.service, self.resource, owner.epoch)
+
+    async def stop(self, actor: AegisActor) -> None:
+        """Finish the append under way and every answer that waits for it, then stop."""
+        if self.owner.phase is Phase.SERVING:
+            self._flush()
+            await self._wait_quiescent()
+        self._give_up()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way that a stop would have to wait for."""
+        return self.owner.quiescent
+
+    async def _replay(self) -> None:
+        owner, spec, actor = self.owner, self._spec, self._actor
+        actor.state = spec.new_state()
+        if spec.has_state:
+            self._initial = encode_value(spec.unstructure_state(actor.state))
+        if owner.phase is Phase.REPLAYING:
+            async for sequence, record, size in self._journal.read(
+                start=1, until=owner.read_until
+            ):
+                if owner.replay(sequence, record, size) and spec.is_event_sourced:
+                    self._replay_events(sequence, record)
+                if owner.phase is Phase.STOPPED:
+                    raise Fenced(
+                        f"{self._journal.subject}: a newer owner has epoch {owner.newer_epoch}",
+                        epoch=owner.newer_epoch,
+                    )
+            if owner.phase is not Phase.SERVING:
+                raise JournalUnreadable(
+                    f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
+                    subject=self._journal.subject,
+                    sequence=owner.read_until,
+                )
+            if owner.state is not None and not spec.is_event_sourced and spec.has_state:
+                actor.state = self._structure_state(owner.state, owner.last_sequence)
+
+    def _replay_events(self, sequence: int, record: Record) -> None:
+        if record.state is not None:
+            self._actor.state = self._structure_state(record.state, sequence)
+        for entry in record.entries or ():
+            if isinstance(entry, CommandEntry):
+                for event in entry.events or ():
+                    self._apply_stored(event, sequence)
+
+    def _apply_stored(self, stored: Event, sequence: int) -> None:
+        found = self._spec.events.get(stored.name)
+        if found is None or found.version != stored.version:
+            raise self._unreadable(
+                sequence,
+                f"it holds the event {stored.name} of version {stored.version}, for which "
+                f"{self._spec.actor_class.__qualname__} has no @applies method",
+            )
+        try:
+            event = found.structure(decode_value(stored.body))
+        except AegisError as error:
+            raise self._unreadable(sequence, f"the event {stored.name}: {error}") from error
+        found.apply(self._actor, event)
+
+    def _structure_state(self, encoded: bytes, sequence: int) -> Any:
+        try:
+            return self._spec.structure_state(decode_value(encoded))
+        except AegisError as error:
+            raise self._unreadable(sequence, f"the state: {error}") from error
+
+    def _unreadable(self, sequence: int, what: str) -> JournalUnreadable:
+        return JournalUnreadable(
+            f"{self._journal.subject}, sequence {sequence}: {what}; "
+            "run the release that wrote it, or make the class read it",
+            subject=self._journal.subject,
+            sequence=sequence,
+        )
+
+    # -- messages ---------------------------------------------------------------------
+
+    async def handle(self, request: Request, sink: AnswerSink) -> None:
+        """Take one request to its answer, or to where only its append is missing."""
+        owner = self.owner
+        if owner.phase is not Phase.SERVING:
+            sink.answer(Moved.code, _FENCED)
+            return
+        drops: str | None = None
+        # The table comes before every other check: a repeat is answered as before,
+        # whatever the deadline or the class say now.
+        if request.kind == Kind.COMMAND:
+            known = owner.admit(request.session, request.n, request.low)
+            if isinstance(known, Known):
+                self._hold(sink, known.status, known.reply)
+                return
+            if isinstance(known, Refusal):
+                sink.answer(known.status, error_bytes(_refusal(known)))
+                return
+            drops = known.drops
+        handler = self._spec.handlers.get(request.method)
+        try:
+            if handler is None:
+                raise _no_method(self._spec, request.method)
+            if request.deadline and request.deadline <= self._loop.time():
+                raise DeadlineExpired("the deadline passed while the message waited; it did not run")
+            if handler.kind is Kind.COMMAND and request.kind != Kind.COMMAND:
+                raise InvalidRequest(
+                    f"kind: {self.service}.{handler.name} is a command, not a query", field="kind"
+                )
+            arguments = handler.bind(request.params)
+        except AegisError as error:
+            sink.answer(error.code, error_bytes(error))
+            return
+        if handler.kind is Kind.QUERY:
+            await self._query(handler, arguments, request, sink)
+        else:
+            await self._command(handler, arguments, request, sink, drops)
+
+    async def _query(
+        self, handler: HandlerSpec, arguments: dict[str, Any], request: Request, sink: AnswerSink
+    ) -> None:
+        if not self._covered():
+            sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
+            return
+        outcome = await run_handler(self._actor, handler, arguments, request)
+        status, value = self._encode(outcome)
+        # The handler may have waited: what it read is current only if no other owner
+        # can have written meanwhile.
+        if self.owner.phase is not Phase.SERVING or not self._covered():
+            sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
+            return
+        self._hold(sink, status, value)
+
+    async def _command(
+        self,
+        handler: HandlerSpec,
+        arguments: dict[str, Any],
+        request: Request,
+        sink: AnswerSink,
+        drops: str | None,
+    ) -> None:
+        owner, spec = self.owner, self._spec
+        self._mid_handler = True
+        self._emitted = None
+        try:
+            outcome = await run_handler(self._actor, handler, arguments, request)
+            status, value = self._encode(outcome)
+            state: bytes | None = None
+            if status == OK and spec.has_state and not spec.is_event_sourced:
+                state, status, value = self._encode_state(status, value)
+            if status == OK and (problem := self._too_large(value, state)) is not None:
+                status, value = HandlerFailed.code, error_bytes(problem)
+            if status != OK:
+                state = None
+                await self._undo()
+        finally:
+            self._mid_handler = False
+        if owner.phase is not Phase.SERVING:
+            sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
+            return
+        events, self._emitted = self._emitted, None
+        owner.commit(
+            CommandEntry(
+                request.session, request.n, request.low, status, value, events if status == OK else None
+            ),
+            state,
+            drops=drops,
+        )
+        self._hold(sink, status, value)
+        if not self._flush_scheduled and self._append is None:
+            # Not at once: the messages that wait in the mailbox run first and commit
+            # in the same record.
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def emit(self, event: object) -> None:
+        """Note ``event`` for the record of the running command, and apply it.
+
+        Raises:
+            InvalidRequest: no command is running, or the class has no such event.
+        """
+        if not self._mid_handler:
+            raise InvalidRequest("events are emitted inside commands only", field="event")
+        found = self._spec.event_for(event)
+        encoded = encode_value(found.unstructure(event))
+        found.apply(self._actor, event)
+        if self._emitted is None:
+            self._emitted = []
+        self._emitted.append(Event(found.name, found.version, encoded))
+
+    # -- outcomes ---------------------------------------------------------------------
+
+    def _encode(self, outcome: Outcome) -> tuple[int, bytes]:
+        if outcome.error is None:
+            try:
+                return OK, encode_value(outcome.value)
+            except AegisError as error:
+                return HandlerFailed.code, error_bytes(
+                    HandlerFailed(f"the result cannot be sent: {error}")
+                )
+        return outcome.error.code, error_bytes(outcome.error)
+
+    def _encode_state(self, status: int, value: bytes) -> tuple[bytes | None, int, bytes]:
+        """Return the encoded state if it changed, and the status and value that result."""
+        try:
+            encoded = encode_value(self._spec.unstructure_state(self._actor.state))
+        except AegisError as error:
+            failure = HandlerFailed(f"the new state cannot be journaled: {error}")
+            return None, failure.code, error_bytes(failure)
+        return (None if encoded == self._last_state() else encoded), status, value
+
+    def _last_state(self) -> bytes:
+        return self._initial if self.owner.state is None else self.owner.state
+
+    def _too_large(self, value: bytes, state: bytes | None) -> HandlerFailed | None:
+        limit = self._transport.max_payload_bytes - RESERVED_BYTES
+        size = len(value) + len(state or b"") + sum(len(e.body) + 64 for e in self._emitted or ())
+        if state is not None and not self._warned and size > limit * WARN_AT:
+            self._warned = True
+            _log.warning(
+                "state_grows_large",
+                service_name=self.service,
+                resource_id=self.resource,
+                size_bytes=len(state),
+                limit_bytes=limit,
+            )
+        # A snapshot record carries the kept replies, too.
+        if size + self.owner.sessions.kept_bytes <= limit:
+            return None
+        return HandlerFailed(
+            f"the command's effect takes {size} bytes, more than a record may have; "
+            "keep the state or the answer smaller",
+            size_bytes=size,
+            limit_bytes=limit,
+        )
+
+    async def _undo(self) -> None:
+        """Bring the state back to what it was before the command that failed."""
+        spec = self._spec
+        if not spec.has_state:
+            return
+        if spec.is_event_sourced:
+            if self._emitted:
+                await self._reload()
+            return
+        last = self._last_state()
+        try:
+            changed = encode_value(spec.unstructure_state(self._actor.state)) != last
+        except AegisError:
+            changed = True
+        if changed:
+            self._actor.state = spec.structure_state(decode_value(last))
+
+    async def _reload(self) -> None:
+        """Read the state anew from the journal, after all before has been stored."""
+        self._flush()
+        await self._wait_quiescent()
+        owner, spec = self.owner, self._spec
+        if owner.phase is not Phase.SERVING:
+            return
+        self._actor.state = spec.new_state()
+        async for sequence, record, _ in self._journal.read(start=1, until=owner.last_sequence):
+            self._replay_events(sequence, record)
+
+    # -- answers and appends ----------------------------------------------------------
+
+    def _covered(self) -> bool:
+        return self._ownership.lease_covers(self.service, self.resource, self.owner.epoch)
+
+    def _hold(self, sink: AnswerSink, status: int, value: bytes) -> None:
+        if self.owner.hold((sink, status, value)):
+            sink.answer(status, value)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._append is not None or not self.owner.append_due:
+            return
+        owner = self.owner
+        whole_state: bytes | None = None
+        if self._spec.is_event_sourced and owner.snapshot_due and not self._mid_handler:
+            whole_state = self._snapshot()
+        plan = owner.append_next(whole_state=whole_state)
+        if plan is not None:
+            self._attempt = 0
+            self._append_now()
+
+    def _snapshot(self) -> bytes | None:
+        encoded = encode_value(self._spec.unstructure_state(self._actor.state))
+        size = len(encoded) + self.owner.sessions.kept_bytes
+        if size <= self._transport.max_payload_bytes - RESERVED_BYTES:
+            return encoded
+        _log.error(
+            "snapshot_too_large",
+            service_name=self.service,
+            resource_id=self.resource,
+            size_bytes=size,
+            action="the journal grows on and recovery takes longer; keep the state smaller",
+        )
+        return None
+
+    def _append_now(self) -> None:
+        plan = self.owner.in_flight
+        assert plan is not None
+        append = self._append = self._journal.append(plan)
+        append.add_done_callback(self._on_outcome)
+
+    def _on_outcome(self, append: asyncio.Future[AppendOutcome]) -> None:
+        if self._append is not append:
+            return
+        self._append = None
+        if append.cancelled():
+            return
+        outcome = append.result()
+        if isinstance(outcome, Appended):
+            self._send(self.owner.appended(outcome.sequence))
+            self._go_on()
+            return
+        task = self._loop.create_task(self._resolve(outcome))
+        if self._tasks is None:
+            self._tasks = set()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _resolve(self, outcome: AppendOutcome) -> None:
+        """After anything but an acknowledgement: find out, and append again if need be."""
+        try:
+            if isinstance(outcome, Refused) and outcome.conflict and not outcome.again:
+                self._send(await self._journal.settle(self.owner, outcome))
+            if self.owner.in_flight is not None:
+                if self._attempt:
+                    await pause(self._attempt, self._journal.subject, outcome)
+                self._attempt += 1
+        except Fenced as error:
+            _log.warning(
+                "fenced",
+                service_name=self.service,
+                resource_id=self.resource,
+                epoch=self.owner.epoch,
+                newer_epoch=self.owner.newer_epoch,
+            )
+            self._give_up()
+            self._ownership.on_fenced(
+                self.service, self.resource, self.owner.epoch, int(error.facts.get("epoch", 0))
+            )
+            return
+        except AegisError as error:
+            _log.error(
+                "journal_unreadable",
+                service_name=self.service,
+                resource_id=self.resource,
+                error=str(error),
+            )
+            self._give_up()
+            self._actor.fail(error)
+            return
+        if self.owner.phase is Phase.STOPPED:
+            return
+        if self.owner.in_flight is not None:
+            self._append_now()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.owner.append_due:
+            self._flush()
+        elif self._idle_waiter is not None and self.owner.quiescent:
+            self._wake()
+
+    def _send(self, answers: list[Any]) -> None:
+        for sink, status, value in answers:
+            sink.answer(status, value)
+
+    async def _wait_quiescent(self) -> None:
+        while self.owner.phase is Phase.SERVING and not self.owner.quiescent:
+            self._idle_waiter = self._loop.create_future()
+            await self._idle_waiter
+
+    def _wake(self) -> None:
+        waiter, self._idle_waiter = self._idle_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _give_up(self) -> None:
+        """Void the memory: whoever still waits for an answer must look elsewhere."""
+        for sink, _, _ in self.owner.stop():
+            sink.answer(Moved.code, _FENCED)
+        self._wake()
+        for task in list(self._tasks or ()):
+            if task is not asyncio.current_task():
+                task.cancel()
+
+
+def _refusal(refusal: Refusal) -> AegisError:
+    if refusal.status == TooOld.code:
+        facts = {} if refusal.floor is None else {"floor": refusal.floor}
+        return TooOld(refusal.message, **facts)
+    return Overloaded(refusal.message)
+
+
+def _no_method(spec: ActorSpec, method: str) -> NotFound:
+    known = ", ".join(sorted(spec.handlers)) or "none"
+    return NotFound(f"{spec.service} has no method {method!r}; it has {known}", method=method)
+
+
+def _no_lease(resource: str) -> Unavailable:
+    return Unavailable(f"{resource}: the node holds no lease on it at this moment")
