@@ -13,7 +13,7 @@ SOAK_ARGS ?= -m soak --timeout 1800
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench format lint types lock wheel hooks clean distclean
+.PHONY: help setup demo test coverage soak bench format lint types lock wheel hooks clean distclean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: setup ## Start a system, send it orders, kill a node and check the books
 
 test: setup ## Run the tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+coverage: setup ## Run the tests and show which lines they leave out
+	@$(BIN)/pytest $(PYTEST_ARGS) --cov
 
 soak: setup ## Run the tests that take minutes, and more seeds of the simulation
 	@$(BIN)/pytest $(SOAK_ARGS)
