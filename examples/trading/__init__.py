@@ -1,0 +1,1 @@
+"""A small exchange: accounts, order books and prices, each a service of its own."""
