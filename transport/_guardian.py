@@ -71,15 +71,14 @@ USERS_LOCK = "users.lock"
 POLL_INTERVAL = 0.1
 """How often it looks whether a user is left, in seconds."""
 
-PROBE_INTERVAL = 2.0
+PROBE_INTERVAL = 1.0
 PROBE_TIMEOUT = 1.0
-PROBE_FAILURES = 6
-"""So many probes in a row without an answer (about 18 s) make a live server a hung one.
+"""A server is asked for its greeting this often; one that is frozen takes both together.
 
-Probes are counted, not seconds: a guardian that was itself paused must not judge.
+Probes without an answer are counted, not seconds: a guardian that was itself paused must
+not judge the server by that.
 """
 
-MAX_RESTARTS = 10
 RESTART_WINDOW = 60.0
 RESTART_DELAY_FIRST = 0.1
 RESTART_DELAY_LIMIT = 2.0
@@ -150,6 +149,8 @@ class Guardian:
         port: int,
         server_name: str,
         start_timeout: float,
+        hang_timeout: float,
+        max_restarts: int,
         facts: dict[str, object],
     ) -> None:
         self.data_dir = data_dir
@@ -157,6 +158,9 @@ class Guardian:
         self.port = port
         self.server_name = server_name
         self.start_timeout = start_timeout
+        self.hang_timeout = hang_timeout
+        self.max_failed_probes = max(1, round(hang_timeout / (PROBE_INTERVAL + PROBE_TIMEOUT)))
+        self.max_restarts = max_restarts
         self.facts = facts
         self.leaving = False
         self.restarts = 0
@@ -197,7 +201,7 @@ class Guardian:
                     continue
                 failed_probes = 0 if self._is_ready(PROBE_TIMEOUT) else failed_probes + 1
                 probe_at = time.monotonic() + PROBE_INTERVAL
-                if failed_probes < PROBE_FAILURES:
+                if failed_probes < self.max_failed_probes:
                     continue
                 _log("error", "nats_server_hung", pid=self._process.pid)
                 self._process.kill()
@@ -206,7 +210,7 @@ class Guardian:
             _log("warning", "nats_server_exited", reason=reason)
             now = time.monotonic()
             restarts = [at for at in restarts if now - at < RESTART_WINDOW]
-            if len(restarts) >= MAX_RESTARTS:
+            if len(restarts) >= self.max_restarts:
                 return f"it ended {len(restarts) + 1} times in {RESTART_WINDOW:.0f} s: {reason}"
             if restarts:
                 delay = RESTART_DELAY_FIRST * 2 ** (len(restarts) - 1)

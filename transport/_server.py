@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 
 from aegis.errors import ConfigurationError, Unavailable
 from aegis.transport import _guardian
@@ -61,6 +61,9 @@ __all__ = ["EmbeddedServer", "ServerOptions", "ensure_server", "stop_server"]
 START_TIMEOUT: Final = 60.0
 """How long a start may take, in seconds; a large store is read before the server answers."""
 
+HANG_TIMEOUT: Final = 15.0
+MAX_RESTARTS: Final = 20
+
 STOP_TIMEOUT: Final = _guardian.STOP_TIMEOUT + 5.0
 
 WATCH_INTERVAL: Final = 0.2
@@ -91,6 +94,9 @@ class ServerOptions:
         monitor: the server's HTTP monitoring is on, at a random port on loopback.
         min_free_bytes: refuse to start with less free on the disk.
         start_timeout: in seconds.
+        hang_timeout: a server that lives but does not answer for so long, in seconds, is
+            killed and restarted.
+        max_restarts: a server that dies more often than this within a minute is given up.
     """
 
     data_dir: Path | None = None
@@ -101,6 +107,8 @@ class ServerOptions:
     monitor: bool = False
     min_free_bytes: int = MIN_FREE_BYTES
     start_timeout: float = START_TIMEOUT
+    hang_timeout: float = HANG_TIMEOUT
+    max_restarts: int = MAX_RESTARTS
 
 
 class EmbeddedServer:
@@ -109,9 +117,12 @@ class EmbeddedServer:
     ``server`` is what is known of it, ``owned`` whether this use started it.
     """
 
-    def __init__(self, server: LocalServer, users: FileLock, *, owned: bool) -> None:
+    def __init__(
+        self, server: LocalServer, options: ServerOptions, users: FileLock, *, owned: bool
+    ) -> None:
         self.server = server
         self.owned = owned
+        self._options = options
         self._users = users
         self._stopped = asyncio.Event()
 
@@ -224,10 +235,12 @@ class EmbeddedServer:
     async def _take_over(self, lock: FileLock) -> None:
         """Start guardian and server as they were."""
         log.warning("nats_guardian_lost", guardian_pid=self.server.guardian_pid)
-        options = ServerOptions(
+        options = evolve(
+            self._options,
             data_dir=self.data_dir,
             port=self.server.port,
             sync=self.server.sync,
+            keep=(self.data_dir / _guardian.KEEP_FILE).exists(),
             monitor=self.server.monitor_port is not None,
             min_free_bytes=0,
         )
@@ -279,7 +292,7 @@ async def ensure_server(options: ServerOptions | None = None) -> EmbeddedServer:
         sync=server.sync,
         version=server.version,
     )
-    return EmbeddedServer(server, users, owned=owned)
+    return EmbeddedServer(server, options, users, owned=owned)
 
 
 async def stop_server(data_dir: Path | None = None, *, timeout: float = STOP_TIMEOUT) -> bool:
@@ -377,6 +390,8 @@ async def _start_at(
         "port": port,
         "server_name": identity.server_name,
         "start_timeout": options.start_timeout,
+        "hang_timeout": options.hang_timeout,
+        "max_restarts": options.max_restarts,
         "facts": {"sync": sync, "monitor_port": monitor_port},
     }
     answer = await _spawn_guardian(data_dir, settings, lock)
