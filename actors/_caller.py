@@ -31,8 +31,12 @@ LAST_SILENCE: Final = 4.0
 _RETRIED: Final = frozenset({421, 429, 503})
 """Refusals that reach the caller only when its deadline ran out."""
 
-_UNJOURNALED: Final = frozenset({400, 404, 408, 410, 413, 421, 429, 503})
-"""Refusals of which the journal knows nothing: final only for a single attempt."""
+_UNJOURNALED: Final = frozenset({400, 404, 408, 410, 413, 429, 503})
+"""Refusals which say that this attempt did not run: final only for a single attempt."""
+
+_MOVED: Final = 421
+"""Proves nothing: an owner that is fenced while its append is under way answers so for
+commands that it has run, and that append may stand in the journal."""
 
 
 def new_session(start_ms: int, random_text: str) -> str:
@@ -65,11 +69,12 @@ class Destination:
     low: int = 1
     """The lowest number still open: all below are answered or given up."""
     _open: set[int] = field(factory=set[int])
+    window: int = WINDOW
 
     @property
     def has_room(self) -> bool:
-        """Whether `open` may be called: at most `WINDOW` numbers from ``low`` on."""
-        return self._next < self.low + WINDOW
+        """Whether `open` may be called: at most ``window`` numbers from ``low`` on."""
+        return self._next < self.low + self.window
 
     def open(self) -> int:
         """Return the number of a new message; it is open until `close`."""
@@ -98,23 +103,25 @@ class Call:
     exact: bool = True
     """True for a command; a query may be repeated freely and any refusal is final."""
     sent: int = 0
-    _tries: int = 0
-    _refused: int = 0
+    _silences: int = 0
+    _refusals: int = 0
+    _proofs: int = 0
     _last_refusal: AegisError | None = None
 
     def attempt(self) -> int:
         """Take note that an attempt leaves; return its number, counted from 1."""
         self.sent += 1
-        self._tries += 1
+        self._silences += 1
         return self.sent
 
     def silence(self) -> float:
         """Return how long, in seconds, to wait for an answer to the last attempt."""
-        return min(LAST_SILENCE, FIRST_SILENCE * 2.0 ** max(0, self._tries - 1))
+        return min(LAST_SILENCE, FIRST_SILENCE * 2.0 ** min(10, self._silences - 1))
 
     def undelivered(self) -> None:
         """Take back the last attempt: the server says that nobody received it."""
         self.sent = max(0, self.sent - 1)
+        self._silences = max(0, self._silences - 1)
 
     def answered(self, status: int, value: Any) -> Done | None:
         """Judge an answer; None means: not final, go on with `refused`.
@@ -124,20 +131,27 @@ class Call:
         if status == 200:
             return Done(value)
         error = from_wire(status, value)
-        if status not in _UNJOURNALED:
+        self._silences = max(0, self._silences - 1)
+        if status not in _UNJOURNALED and status != _MOVED:
             return Done(error=error)
-        self._refused += 1
+        if error.facts.get("done"):
+            # It took effect, and nobody can say any more with which answer.
+            return Done(error=OutcomeUnknown(error.message, done=True))
         self._last_refusal = error
+        if status != _MOVED:
+            self._proofs += 1
         if status in _RETRIED or (self.exact and self.sent > 1):
             return None
         return Done(error=error)
 
-    def refused(self, now: float, jitter: float, *, error: AegisError | None = None) -> Done | Retry:
+    def refused(
+        self, now: float, jitter: float, *, error: AegisError | None = None
+    ) -> Done | Retry:
         """Say how to go on after a refusal or a failed lookup; ``jitter`` in [0, 1)."""
         if error is not None:
             self._last_refusal = error
-        backoff = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(10, self._tries))
-        self._tries += 1
+        backoff = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(10, self._refusals))
+        self._refusals += 1
         delay = backoff * (0.5 + jitter)
         if now + delay >= self.deadline:
             delay = self.deadline - now
@@ -153,7 +167,7 @@ class Call:
             return Done(error=refusal or Unavailable("nobody could be reached in time"))
         if not self.exact:
             return Done(error=refusal or DeadlineExpired("no answer came in time"))
-        if self.sent == 1 and self._refused == 1 and refusal is not None:
+        if self.sent == 1 and self._proofs == 1 and refusal is not None:
             return Done(error=refusal)
         return Done(
             error=OutcomeUnknown(

@@ -73,7 +73,13 @@ class Claim:
         return ClaimStep.READ
 
     def found(self, wire: Any) -> ClaimStep:
-        """Take over the answer of the claim that stands on the subject."""
+        """Take over the answer of the claim that stands on the subject.
+
+        ``wire`` is None if none stands there any more: then its hour is over, and
+        what it said is lost.
+        """
+        if wire is None:
+            return ClaimStep.SILENCE
         try:
             version, status, reply, *_ = wire
         except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import structlog
 
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import AnswerSink, error_bytes
-from aegis.actors._execution import Outcome, run_handler
+from aegis.actors._execution import execute
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import Journal, pause
 from aegis.actors._owner import Owner, Phase
@@ -108,7 +108,8 @@ class JournaledBehaviour:
         self._transport = transport
         self._ownership = ownership
         self._journal = Journal(transport, subject)
-        self.owner = Owner(epoch=epoch, snapshot_state=spec.has_state and not spec.is_event_sourced)
+        # A class without state has snapshots too: they hold its table of sessions.
+        self.owner = Owner(epoch=epoch, snapshot_state=not spec.is_event_sourced)
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
         self._initial: bytes = b""
@@ -150,13 +151,13 @@ class JournaledBehaviour:
 
     async def _replay(self) -> None:
         owner, spec, actor = self.owner, self._spec, self._actor
-        actor.state = spec.new_state()
-        if spec.has_state:
+        if not spec.has_state:
+            actor = None
+        else:
+            self._set_state(spec.new_state())
             self._initial = encode_value(spec.unstructure_state(actor.state))
         if owner.phase is Phase.REPLAYING:
-            async for sequence, record, size in self._journal.read(
-                start=1, until=owner.read_until
-            ):
+            async for sequence, record, size in self._journal.read(start=1, until=owner.read_until):
                 if owner.replay(sequence, record, size) and spec.is_event_sourced:
                     self._replay_events(sequence, record)
                 if owner.phase is Phase.STOPPED:
@@ -233,40 +234,37 @@ class JournaledBehaviour:
         try:
             if handler is None:
                 raise _no_method(self._spec, request.method)
-            if request.deadline and request.deadline <= self._loop.time():
-                raise DeadlineExpired("the deadline passed while the message waited; it did not run")
+            if request.remaining_ms <= 0:
+                raise DeadlineExpired(
+                    "the deadline passed while the message waited; it did not run"
+                )
             if handler.kind is Kind.COMMAND and request.kind != Kind.COMMAND:
                 raise InvalidRequest(
                     f"kind: {self.service}.{handler.name} is a command, not a query", field="kind"
                 )
-            arguments = handler.bind(request.params)
         except AegisError as error:
             sink.answer(error.code, error_bytes(error))
             return
         if handler.kind is Kind.QUERY:
-            await self._query(handler, arguments, request, sink)
+            await self._query(handler, request, sink)
         else:
-            await self._command(handler, arguments, request, sink, drops)
+            await self._command(handler, request, sink, drops)
 
-    async def _query(
-        self, handler: HandlerSpec, arguments: dict[str, Any], request: Request, sink: AnswerSink
-    ) -> None:
+    async def _query(self, handler: HandlerSpec, request: Request, sink: AnswerSink) -> None:
         if not self._covered():
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
-        outcome = await run_handler(self._actor, handler, arguments, request)
-        status, value = self._encode(outcome)
+        outcome = await execute(self._actor, handler, request)
         # The handler may have waited: what it read is current only if no other owner
         # can have written meanwhile.
         if self.owner.phase is not Phase.SERVING or not self._covered():
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
-        self._hold(sink, status, value)
+        self._hold(sink, outcome.status, outcome.encoded)
 
     async def _command(
         self,
         handler: HandlerSpec,
-        arguments: dict[str, Any],
         request: Request,
         sink: AnswerSink,
         drops: str | None,
@@ -275,8 +273,11 @@ class JournaledBehaviour:
         self._mid_handler = True
         self._emitted = None
         try:
-            outcome = await run_handler(self._actor, handler, arguments, request)
-            status, value = self._encode(outcome)
+            outcome = await execute(self._actor, handler, request)
+            status, value = outcome.status, outcome.encoded
+            if status == InvalidRequest.code:
+                sink.answer(status, value)  # Nothing ran, so there is nothing to journal.
+                return
             state: bytes | None = None
             if status == OK and spec.has_state and not spec.is_event_sourced:
                 state, status, value = self._encode_state(status, value)
@@ -293,7 +294,12 @@ class JournaledBehaviour:
         events, self._emitted = self._emitted, None
         owner.commit(
             CommandEntry(
-                request.session, request.n, request.low, status, value, events if status == OK else None
+                request.session,
+                request.n,
+                request.low,
+                status,
+                value,
+                events if status == OK else None,
             ),
             state,
             drops=drops,
@@ -321,16 +327,6 @@ class JournaledBehaviour:
         self._emitted.append(Event(found.name, found.version, encoded))
 
     # -- outcomes ---------------------------------------------------------------------
-
-    def _encode(self, outcome: Outcome) -> tuple[int, bytes]:
-        if outcome.error is None:
-            try:
-                return OK, encode_value(outcome.value)
-            except AegisError as error:
-                return HandlerFailed.code, error_bytes(
-                    HandlerFailed(f"the result cannot be sent: {error}")
-                )
-        return outcome.error.code, error_bytes(outcome.error)
 
     def _encode_state(self, status: int, value: bytes) -> tuple[bytes | None, int, bytes]:
         """Return the encoded state if it changed, and the status and value that result."""
@@ -483,7 +479,7 @@ class JournaledBehaviour:
                 error=str(error),
             )
             self._give_up()
-            self._actor.fail(error)
+            self._actor.actor_cell.fail(error)
             return
         if self.owner.phase is Phase.STOPPED:
             return
@@ -524,8 +520,7 @@ class JournaledBehaviour:
 
 def _refusal(refusal: Refusal) -> AegisError:
     if refusal.status == TooOld.code:
-        facts = {} if refusal.floor is None else {"floor": refusal.floor}
-        return TooOld(refusal.message, **facts)
+        return TooOld(refusal.message, **refusal.facts)
     return Overloaded(refusal.message)
 
 

@@ -25,10 +25,19 @@ from typing import Any, Final
 from attrs import define
 
 from aegis.actors._record import CommandEntry, Entry, Record, SessionDropped
-from aegis.actors._sessions import Fresh, Known, Refusal, SessionTable
+from aegis.actors._sessions import (
+    MAX_KEPT_BYTES,
+    MAX_KEPT_REPLY_BYTES,
+    MAX_SESSIONS,
+    WINDOW,
+    Fresh,
+    Known,
+    Refusal,
+    SessionTable,
+)
 from aegis.errors import JournalUnreadable
 
-__all__ = ["GROUP_BYTES", "AppendPlan", "Owner", "Phase"]
+__all__ = ["GROUP_BYTES", "AppendPlan", "Owner", "OwnerLimits", "Phase"]
 
 GROUP_BYTES: Final = 256 * 1024
 """A group of entries is cut here; what is left goes into the next record."""
@@ -41,6 +50,32 @@ SNAPSHOT_GROWTH: Final = 4
 
 SNAPSHOT_MIN_BYTES: Final = 128 * 1024
 """... but not before they hold so many bytes."""
+
+
+@define(slots=True, frozen=True)
+class OwnerLimits:
+    """The bounds of one resource's journal and tables; tests make them small."""
+
+    group_bytes: int = GROUP_BYTES
+    snapshot_every_records: int = SNAPSHOT_EVERY_RECORDS
+    snapshot_growth: int = SNAPSHOT_GROWTH
+    snapshot_min_bytes: int = SNAPSHOT_MIN_BYTES
+    max_sessions: int = MAX_SESSIONS
+    max_kept_reply_bytes: int = MAX_KEPT_REPLY_BYTES
+    max_kept_bytes: int = MAX_KEPT_BYTES
+    window: int = WINDOW
+
+    def session_table(self) -> SessionTable:
+        """Return an empty table with these bounds."""
+        return SessionTable(
+            max_sessions=self.max_sessions,
+            max_kept_reply_bytes=self.max_kept_reply_bytes,
+            max_kept_bytes=self.max_kept_bytes,
+            window=self.window,
+        )
+
+
+_LIMITS: Final = OwnerLimits()
 
 
 class Phase(Enum):
@@ -85,6 +120,7 @@ class Owner:
         "_in_flight_count",
         "_journal_bytes",
         "_journal_records",
+        "_limits",
         "_pending",
         "_snapshot_bytes",
         "_snapshot_state",
@@ -98,12 +134,12 @@ class Owner:
         "state",
     )
 
-    def __init__(self, *, epoch: int, snapshot_state: bool) -> None:
+    def __init__(self, *, epoch: int, snapshot_state: bool, limits: OwnerLimits = _LIMITS) -> None:
         self.epoch = epoch
         self.phase = Phase.FENCING
         self.newer_epoch = 0
         """After `Phase.STOPPED`: the epoch of the newer owner, or 0."""
-        self.sessions = SessionTable()
+        self.sessions = limits.session_table()
         self.state: bytes | None = None
         """The encoded state after the last command (snapshot form), or the state of
         the last snapshot record (event-sourced form); None for a new resource."""
@@ -111,6 +147,7 @@ class Owner:
         self.last_sequence = 0
         self.read_until = 0
         self._snapshot_state = snapshot_state
+        self._limits = limits
         # Each entry with the state after it, so that a group may be cut anywhere: a
         # record whose entries took effect without their state would lose them.
         self._pending: list[tuple[Entry, bytes | None]] = []
@@ -162,6 +199,8 @@ class Owner:
         counts = not record.is_fence
         if counts:
             self.apply(record, size_bytes)
+        else:
+            self._journal_records += 1  # Fences too make a replay longer.
         if self.phase is Phase.REPLAYING and sequence >= self.read_until:
             self.phase = Phase.SERVING
         return counts
@@ -186,9 +225,7 @@ class Owner:
         """Say what to do with a command: run it (`Fresh`), or answer without running."""
         return self.sessions.look_up(session, n, low)
 
-    def commit(
-        self, entry: CommandEntry, state: bytes | None, *, drops: str | None = None
-    ) -> None:
+    def commit(self, entry: CommandEntry, state: bytes | None, *, drops: str | None = None) -> None:
         """Take in the effect of a handler that has finished.
 
         ``state`` is the encoded state if the handler changed it (snapshot form).
@@ -230,9 +267,10 @@ class Owner:
     @property
     def snapshot_due(self) -> bool:
         """Whether the next record should be a snapshot, to keep replays short."""
-        return self._journal_records >= SNAPSHOT_EVERY_RECORDS or (
-            self._journal_bytes >= SNAPSHOT_MIN_BYTES
-            and self._journal_bytes >= SNAPSHOT_GROWTH * self._snapshot_bytes
+        limits = self._limits
+        return self._journal_records >= limits.snapshot_every_records or (
+            self._journal_bytes >= limits.snapshot_min_bytes
+            and self._journal_bytes >= limits.snapshot_growth * self._snapshot_bytes
         )
 
     def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
@@ -246,9 +284,7 @@ class Owner:
         if self._snapshot_state:
             whole_state = self.state
         if self.snapshot_due and (whole_state is not None or self._snapshot_state):
-            record = Record(
-                self.epoch, [], self.cursor, whole_state, tables=self._tables_to_wire()
-            )
+            record = Record(self.epoch, [], self.cursor, whole_state, tables=self._tables_to_wire())
             count = len(self._pending)
             self._pending = []
         else:
@@ -269,14 +305,18 @@ class Owner:
     def appended(self, sequence: int) -> list[Any]:
         """Take note that the append under way is durable; return answers to send."""
         plan = self._in_flight
-        if plan is None:
-            return []  # The acknowledgement of a repeat whose twin came through before.
+        if plan is None or sequence <= self.last_sequence:
+            # The late acknowledgement of an append that the tail has told of before:
+            # it says nothing of the one that is under way now.
+            return []
         self._in_flight = None
         self.last_sequence = sequence
         self._committed += self._in_flight_count
         if plan.rollup:
             self._journal_records, self._journal_bytes = 1, 0
             self._snapshot_bytes = len(plan.payload)
+            if not self._snapshot_state:
+                self.state = plan.record.state
         else:
             self._journal_records += 1
             self._journal_bytes += len(plan.payload)
@@ -296,13 +336,11 @@ class Owner:
             self._stop(record.epoch)
             return []
         plan = self._in_flight
-        if plan is not None and record == plan.record:
+        if plan is not None and record.to_wire() == plan.record.to_wire():
             return self.appended(sequence)
         if not record.is_fence:
             self._stop(0)
-            raise JournalUnreadable(
-                f"a second writer used epoch {record.epoch}", sequence=sequence
-            )
+            raise JournalUnreadable(f"a second writer used epoch {record.epoch}", sequence=sequence)
         self.last_sequence = sequence  # An older owner's fence that landed late.
         if plan is not None:
             plan.expect = sequence
@@ -327,7 +365,7 @@ class Owner:
         size = 0
         for count, (entry, _) in enumerate(self._pending):
             size += entry.size_bytes if isinstance(entry, CommandEntry) else 64
-            if size > GROUP_BYTES and count:
+            if size > self._limits.group_bytes and count:
                 return count
         return len(self._pending)
 

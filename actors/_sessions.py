@@ -13,7 +13,16 @@ from attrs import define, field
 
 from aegis.contracts import session_start_ms
 
-__all__ = ["MAX_KEPT_REPLY_BYTES", "MAX_SESSIONS", "WINDOW", "Fresh", "Known", "Refusal", "SessionTable"]
+__all__ = [
+    "MAX_KEPT_BYTES",
+    "MAX_KEPT_REPLY_BYTES",
+    "MAX_SESSIONS",
+    "WINDOW",
+    "Fresh",
+    "Known",
+    "Refusal",
+    "SessionTable",
+]
 
 WINDOW: Final = 256
 """How many messages of a session may be open, and how many replies are kept of it."""
@@ -26,6 +35,10 @@ MAX_KEPT_REPLY_BYTES: Final = 16 * 1024
 
 MAX_KEPT_BYTES: Final = 1024 * 1024
 """All kept replies together; beyond it the longest-idle sessions lose theirs."""
+
+_FORGET_TO: Final = 0.75
+"""So much of the limit is left after replies were forgotten: that is not to happen at
+each command."""
 
 
 @define(slots=True, frozen=True)
@@ -45,11 +58,26 @@ class Fresh:
 
 @define(slots=True, frozen=True)
 class Refusal:
-    """The table cannot take the message; ``status`` is 410 or 429."""
+    """The table cannot take the message; ``status`` is 410 or 429.
+
+    ``floor`` and ``done`` are facts for the caller. With ``done`` the message has
+    taken effect, and only its reply is gone: no refusal at all.
+    """
 
     status: int
     message: str
     floor: int | None = None
+    done: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the error that carries this refusal tells beside its message."""
+        facts: dict[str, Any] = {}
+        if self.floor is not None:
+            facts["floor"] = self.floor
+        if self.done:
+            facts["done"] = True
+        return facts
 
 
 @define(slots=True)
@@ -66,12 +94,30 @@ _FRESH: Final = Fresh()
 class SessionTable:
     """The sessions of one resource, longest idle first."""
 
-    __slots__ = ("kept_bytes", "_max_sessions", "_sessions", "floor")
+    __slots__ = (
+        "_max_kept_bytes",
+        "_max_kept_reply_bytes",
+        "_max_sessions",
+        "_sessions",
+        "_window",
+        "floor",
+        "kept_bytes",
+    )
 
-    def __init__(self, *, max_sessions: int = MAX_SESSIONS) -> None:
+    def __init__(
+        self,
+        *,
+        max_sessions: int = MAX_SESSIONS,
+        max_kept_reply_bytes: int = MAX_KEPT_REPLY_BYTES,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
+        window: int = WINDOW,
+    ) -> None:
         self.floor = 0
         """No session that started at or before this (Unix ms) is taken in anew."""
         self._max_sessions = max_sessions
+        self._max_kept_reply_bytes = max_kept_reply_bytes
+        self._max_kept_bytes = max_kept_bytes
+        self._window = window
         self._sessions: dict[str, _Session] = {}
         self.kept_bytes = 0
 
@@ -88,7 +134,7 @@ class SessionTable:
         if n in entry.replies:
             reply = entry.replies[n]
             if reply is None:
-                return Refusal(410, "it took effect, but its reply was not kept")
+                return Refusal(410, "it took effect, but its reply was not kept", done=True)
             return Known(*reply)
         if n < entry.low:
             return Refusal(410, "the caller has closed this message long ago")
@@ -104,12 +150,12 @@ class SessionTable:
             entry.low = low
             for closed in [number for number in entry.replies if number < low]:
                 self.kept_bytes -= _size(entry.replies.pop(closed))
-        if len(reply) > MAX_KEPT_REPLY_BYTES:
+        if len(reply) > self._max_kept_reply_bytes:
             entry.replies[n] = None
             return
         entry.replies[n] = (status, reply)
         self.kept_bytes += len(reply)
-        if self.kept_bytes > MAX_KEPT_BYTES:
+        if self.kept_bytes > self._max_kept_bytes:
             self._forget_replies()
 
     def drop(self, session: str) -> None:
@@ -164,17 +210,19 @@ class SessionTable:
         return _FRESH
 
     def _in_window(self, n: int, low: int) -> Refusal | None:
-        if n < low + WINDOW:
+        if n < low + self._window:
             return None
-        return Refusal(429, f"more than {WINDOW} messages of the session are open")
+        return Refusal(429, f"more than {self._window} messages of the session are open")
 
     def _forget_replies(self) -> None:
+        # Oldest first, so the reply that was just recorded stays, unless it is alone.
+        enough = int(self._max_kept_bytes * _FORGET_TO)
         for entry in self._sessions.values():
             for n, reply in entry.replies.items():
+                if self.kept_bytes <= enough:
+                    return
                 self.kept_bytes -= _size(reply)
                 entry.replies[n] = None
-            if self.kept_bytes <= MAX_KEPT_BYTES:
-                return
 
 
 def _size(reply: tuple[int, bytes] | None) -> int:
