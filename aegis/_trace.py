@@ -30,10 +30,11 @@ __all__ = [
     "use_trace",
 ]
 
-_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+_LENGTH: Final = 55
 _TRACE_END: Final = 35
-_NO_TRACE: Final = "0" * 32
-_NO_SPAN: Final = "0" * 16
 
 _current: ContextVar[str] = ContextVar("aegis_traceparent", default="")
 
@@ -57,7 +58,7 @@ def new_traceparent() -> str:
     """Return a new span of the current trace, or of a new trace if there is none."""
     parent = _current.get()
     if parent:
-        return f"{parent[:_TRACE_END]}-{_bits(64):016x}-{parent[53:55]}"
+        return f"{parent[:_TRACE_END]}-{_bits(64):016x}{parent[52:]}"
     return f"00-{_bits(128):032x}-{_bits(64):016x}-01"
 
 
@@ -74,18 +75,8 @@ def parse_traceparent(traceparent: str) -> TraceContext | None:
 
     A later version than 00 is read as far as it is known, as the recommendation asks.
     """
-    match = _TRACEPARENT.fullmatch(traceparent)
-    if match is None:
-        return None
-    version, trace_id, span_id, flags, rest = match.groups()
-    if (
-        version == "ff"
-        or (version == "00" and rest)
-        or trace_id == _NO_TRACE
-        or span_id == _NO_SPAN
-    ):
-        return None
-    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+    match = _match(traceparent)
+    return None if match is None else TraceContext(match[1], match[2], bool(int(match[3], 16) & 1))
 
 
 def trace_id_of(traceparent: str) -> str:
@@ -108,14 +99,26 @@ def enter_trace(traceparent: str) -> None:
 
     It comes from other processes: what is no traceparent means that there is none.
     """
-    _current.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
+    _current.set(_normal(traceparent))
 
 
 @contextmanager
 def use_trace(traceparent: str) -> Generator[None]:
     """Make ``traceparent`` the current one inside the block."""
-    token = _current.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
+    token = _current.set(_normal(traceparent))
     try:
         yield
     finally:
         _current.reset(token)
+
+
+def _match(traceparent: str) -> re.Match[str] | None:
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None or (match[4] and traceparent.startswith("00")):
+        return None  # only a later version may be longer
+    return match
+
+
+def _normal(traceparent: str) -> str:
+    """Return ``traceparent`` as version 00 has it, or '' if it is none."""
+    return f"00{traceparent[2:_LENGTH]}" if _match(traceparent) else ""
