@@ -314,10 +314,9 @@ def _services(
 
 
 def _service_tables(sources: Sources) -> list[Sources]:
-    tables: Any = sources.table.get(_SERVICE_TABLE, [])
-    if not isinstance(tables, list) or not all(
-        isinstance(table, dict) for table in tables
-    ):  # pyright: ignore[reportUnknownVariableType]
+    raw: Any = sources.table.get(_SERVICE_TABLE, [])
+    tables = cast("list[Any]", raw) if isinstance(raw, list) else [raw]
+    if raw is not tables or not all(isinstance(table, dict) for table in tables):
         raise ConfigurationError(
             f"{_SERVICE_TABLE} in {sources.file}: must be a list of tables; write [[service]], in "
             "double brackets, above each",

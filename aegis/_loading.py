@@ -74,6 +74,7 @@ def _load_file(place: str) -> ModuleType:
     root, dotted = _package_of(path)
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
     if _is_importable(dotted, path):
         return _import(dotted, place, path)
     return _execute(f"_aegis_{sha256(bytes(path)).hexdigest()[:12]}_{path.stem}", place, path)
@@ -148,22 +149,32 @@ def _import(dotted: str, place: str, path: Path | None) -> ModuleType:
 
 def _load_error(place: str, path: Path | None, error: BaseException) -> ConfigurationError:
     """Return one line that says where loading failed and why."""
-    if isinstance(error, SyntaxError) and error.filename is not None:
-        file, line, problem = error.filename, error.lineno, f"syntax error: {error.msg}"
+    file, line = _place_of(error, path)
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        problem = f"syntax error: {error.msg}"
     else:
-        steps = traceback.extract_tb(error.__traceback__)
-        # The last line of the user's own file says more than one deep in a library.
-        own = [s for s in steps if path is not None and Path(s.filename).resolve() == path]
-        step = (own or [s for s in steps if not s.filename.startswith("<frozen ")] or [None])[-1]
-        own_step = step if own or path is None else None
-        file, line = (own_step.filename, own_step.lineno) if own_step else ("", None)
-        text = " ".join(str(error).split())
         problem = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if path is not None and file and Path(file).resolve() == path:
+    if file and path is not None and Path(file).resolve() == path:
         file = place
     where = f"{file} line {line}" if file and line else place
-    hint = f", loaded for {place}" if where.split(" line ")[0] != place else ""
+    hint = f" (loaded for {place})" if file and file != place else ""
     return ConfigurationError(f"{where}{hint}: {problem}", place=place)
+
+
+def _place_of(error: BaseException, path: Path | None) -> tuple[str, int | None]:
+    """Return the file and the line to look at, if they can be told.
+
+    The last line of the user's own file says more than one deep in a library.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    for step in reversed(traceback.extract_tb(error.__traceback__)):
+        if path is None and not step.filename.startswith("<frozen "):
+            return step.filename, step.lineno
+        if path is not None and Path(step.filename).resolve() == path:
+            return step.filename, step.lineno
+    return "", None
 
 
 # -- classes ------------------------------------------------------------------------------
