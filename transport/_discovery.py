@@ -101,6 +101,10 @@ async def find_server(
             if not is_locked(folder / GUARDIAN_LOCK):
                 return None
             await asyncio.sleep(_POLL_INTERVAL)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"data_dir: {folder} belongs to another user; name a folder of your own"
+        ) from error
     except OSError as error:
         raise describe_folder_error(folder, error) from error
 
@@ -154,19 +158,11 @@ def read_identity(data_dir: Path) -> Identity | None:
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
-    """Return the JSON map in the file, or None if there is none.
-
-    Raises:
-        ConfigurationError: the file is another user's.
-    """
+    """Return the JSON map in the file, or None if there is none."""
     try:
         document: object = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except PermissionError as error:
-        raise ConfigurationError(
-            f"data_dir: {path.parent} belongs to another user; name a folder of your own"
-        ) from error
     except ValueError:
         return None
     return cast("dict[str, Any]", document) if isinstance(document, dict) else None

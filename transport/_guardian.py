@@ -79,6 +79,9 @@ Probes without an answer are counted, not seconds: a guardian that was itself pa
 not judge the server by that.
 """
 
+START_PROBE_TIMEOUT = 0.25
+"""Short: while the server starts, another program at its port may take the call."""
+
 RESTART_WINDOW = 60.0
 RESTART_DELAY_FIRST = 0.1
 RESTART_DELAY_LIMIT = 2.0
@@ -181,9 +184,16 @@ class Guardian:
     def run(self) -> None:
         """Start the server, say so on standard output, and keep it."""
         failure = self._start()
+        if failure:
+            self._stop()
+            self._write_state("failed", failure)
+            _log("error", "nats_server_failed", reason=failure)
+            _answer({"error": failure})  # last: the one who reads it may start the next one
+            return
+        _answer({"ready": True})
+        os.dup2(0, 1)  # who reads to the end learns that this was all
         try:
-            _answer({"error": failure} if failure else {"ready": True})
-            failure = failure or self._keep_up()
+            failure = self._keep_up()
         finally:
             self._stop()
         self._write_state("failed" if failure else "stopped", failure)
@@ -249,7 +259,7 @@ class Guardian:
         finally:
             os.close(lock)
         deadline = time.monotonic() + self.start_timeout
-        while not self._is_ready(min(PROBE_TIMEOUT, self.start_timeout)):
+        while not self._is_ready(START_PROBE_TIMEOUT):
             if self._process.poll() is not None:
                 return self._exit_reason()
             if self._is_unused():
@@ -430,10 +440,9 @@ def _log(level: str, event: str, **facts: object) -> None:
 
 
 def _answer(answer: dict[str, object]) -> None:
-    """Tell the process that waits at the other end of standard output; once."""
+    """Tell the process that waits at the other end of standard output."""
     with contextlib.suppress(OSError):  # nobody waits any more
         os.write(1, json.dumps(answer).encode() + b"\n")
-    os.dup2(0, 1)
 
 
 def main() -> None:

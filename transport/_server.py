@@ -47,6 +47,7 @@ from aegis.transport._discovery import (
     read_identity,
     read_state,
 )
+from aegis.transport._ports import free_port, is_free
 from aegis.transport._server_binary import find_binary
 from aegis.transport._server_config import (
     SYNC_ALWAYS,
@@ -67,13 +68,12 @@ MAX_RESTARTS: Final = 20
 STOP_TIMEOUT: Final = _guardian.STOP_TIMEOUT + 5.0
 
 WATCH_INTERVAL: Final = 0.2
-MAX_TAKEOVERS: Final = 5
+MAX_TAKEOVERS: Final = 20
 TAKEOVER_WINDOW: Final = 60.0
 TAKEOVER_DELAY_LIMIT: Final = 2.0
 
 _POLL_INTERVAL = 0.02
 _PORT_ATTEMPTS = 5
-_FIRST_PORT = 15000
 _PORT_TAKEN = "address already in use"
 
 log = structlog.stdlib.get_logger(__name__)
@@ -165,6 +165,7 @@ class EmbeddedServer:
         Raises:
             Unavailable: the server cannot be kept running: it died too often, or it does
                 not start any more. The process cannot work and should end.
+            ConfigurationError: the data folder is gone.
         """
         takeovers: deque[float] = deque()
         loop = asyncio.get_running_loop()
@@ -300,10 +301,16 @@ async def stop_server(data_dir: Path | None = None, *, timeout: float = STOP_TIM
 
     One that is in use ends when its last user is gone, which is waited for at most
     ``timeout`` seconds.
+
+    Raises:
+        ConfigurationError: the folder is another user's.
     """
     folder = (data_dir or default_data_dir()).resolve()
-    state = read_state(folder)
-    (folder / _guardian.KEEP_FILE).unlink(missing_ok=True)
+    try:
+        state = read_state(folder)
+        (folder / _guardian.KEEP_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise describe_folder_error(folder, error) from error
     if state is None or not is_locked(folder / _guardian.GUARDIAN_LOCK):
         return True
     guardian = int(state["guardian_pid"])
@@ -342,8 +349,14 @@ async def _start(data_dir: Path, options: ServerOptions, lock: FileLock) -> None
     binary = await asyncio.to_thread(find_binary, options.nats_server)
     former = read_state(data_dir) or {}
     port = options.port or former.get("port")
-    if options.port is None and not (isinstance(port, int) and _is_free(port)):
-        port = _free_port()
+    # Only a server without a guardian, which the next guardian ends, may be in the way.
+    usable = isinstance(port, int) and (
+        is_free(port) or is_locked(data_dir / _guardian.SERVER_LOCK)
+    )
+    if not usable and options.port is not None:
+        raise _port_taken(options.port)
+    if not usable:
+        port = free_port()
     for attempt in range(1, _PORT_ATTEMPTS + 1):
         assert isinstance(port, int)
         failure = await _start_at(port, data_dir, options, binary, lock)
@@ -357,7 +370,7 @@ async def _start(data_dir: Path, options: ServerOptions, lock: FileLock) -> None
         if options.port is not None:
             break
         log.info("nats_port_taken", port=port, attempt=attempt)
-        port = _free_port()
+        port = free_port()
     raise ConfigurationError(f"port: {port} is taken by another program; name another port or none")
 
 
@@ -366,7 +379,7 @@ async def _start_at(
 ) -> str:
     """Start guardian and server at ``port``; return why it did not work, or ''."""
     sync = options.sync or SYNC_ALWAYS
-    monitor_port = _free_port() if options.monitor else None
+    monitor_port = free_port() if options.monitor else None
     try:
         identity = _identity(data_dir)
         config = ServerSettings(
@@ -401,7 +414,7 @@ async def _start_at(
 async def _spawn_guardian(
     data_dir: Path, settings: dict[str, Any], lock: FileLock
 ) -> dict[str, Any]:
-    """Start the guardian and return its answer, which it gives once."""
+    """Start the guardian and return its answer; one that failed has ended by then."""
     loop = asyncio.get_running_loop()
     read_end, write_end = os.pipe()
     reader = asyncio.StreamReader()
@@ -416,13 +429,13 @@ async def _spawn_guardian(
     finally:
         os.close(write_end)
     try:
-        line = await reader.readline()
+        answer = await reader.read()
     finally:
         transport.close()
         process.wait()  # the guardian has left it long before it answers
-    if not line:
+    if not answer:
         return {"error": f"its guardian ended at once (see {data_dir / _guardian.GUARDIAN_LOG})"}
-    return dict(json.loads(line))
+    return dict(json.loads(answer))
 
 
 def _popen_guardian(
@@ -484,39 +497,6 @@ def _check_agreement(server: LocalServer, options: ServerOptions) -> None:
         )
 
 
-def _free_port() -> int:
-    """Return a free port on loopback below those that outgoing connections get.
-
-    The port must be free again at each restart. One that the kernel also gives to outgoing
-    connections could be gone by then: a client that reconnects without end even gets it
-    itself sooner or later, and is connected to itself.
-    """
-    try:
-        words = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-        end = min(int(words[0]), 32768)
-    except (OSError, ValueError, IndexError):
-        end = 32768
-    if end > _FIRST_PORT:
-        for _ in range(100):
-            port = _FIRST_PORT + secrets.randbelow(end - _FIRST_PORT)
-            if _is_free(port):
-                return port
-    with socket.socket() as listener:
-        listener.bind((_guardian.HOST, 0))
-        return int(listener.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as listener:
-        # As the server does it: connections that have just ended are no obstacle.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((_guardian.HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 async def _wait_use(users: FileLock) -> None:
     """Take the users' lock; while a server is just ending, its guardian stands in the way."""
     while True:
@@ -552,6 +532,12 @@ def _is_used(data_dir: Path) -> bool:
         return not users.acquire_nowait() and users.acquire_nowait(shared=True)
     finally:
         users.close()
+
+
+def _port_taken(port: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"port: {port} is taken by another program; name another port or none"
+    )
 
 
 def _locked(data_dir: Path, timeout: float) -> ConfigurationError:
