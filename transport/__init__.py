@@ -28,6 +28,8 @@ from aegis.transport._convert import structurer, to_plain, unstructurer
 from aegis.transport._data_folder import default_data_dir
 from aegis.transport._discovery import LocalServer, find_server
 from aegis.transport._memory import Hop, MemoryBroker, MemoryTransport
+from aegis.transport._nats import NatsTransport, connect_nats
+from aegis.transport._nats_options import NatsOptions
 from aegis.transport._server import EmbeddedServer, ServerOptions, ensure_server, stop_server
 from aegis.transport._server_binary import find_binary
 from aegis.transport._server_config import Credentials
@@ -48,6 +50,8 @@ __all__ = [
     "MemoryTransport",
     "Message",
     "MessageHandler",
+    "NatsOptions",
+    "NatsTransport",
     "Refused",
     "ServerOptions",
     "Stored",
@@ -57,6 +61,7 @@ __all__ = [
     "Unknown",
     "VirtualClock",
     "VirtualTimeLoop",
+    "connect_nats",
     "decode_replies",
     "decode_reply_values",
     "decode_requests",

@@ -269,7 +269,7 @@ class MemoryBroker:
         if append.expect is not None:
             subject = append.expect_subject or append.subject
             if subject in staged:
-                return Refused(code=10164, reason="wrong last sequence")
+                return Refused(again=True, code=10164, reason="wrong last sequence")
             sequences = stream.by_subject.get(subject)
             last = sequences[-1] if sequences else 0
             if last != append.expect:

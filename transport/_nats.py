@@ -1,0 +1,761 @@
+"""NATS as an `aegis.transport.Transport`.
+
+Appends and requests are published with a reply subject below one inbox, one number
+each; one subscription takes all answers. Their timeouts are kept by one timer for all.
+When the connection is lost every open append is `Unknown` and every open request
+fails at once, and nothing is kept to be sent later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from attrs import define
+
+from aegis.errors import (
+    AegisError,
+    ConfigurationError,
+    ConnectionClosed,
+    Disconnected,
+    NoResponders,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from aegis.transport._base import (
+    Append,
+    AppendOutcome,
+    ConnectionListener,
+    Message,
+    MessageHandler,
+    Refused,
+    Stored,
+    StreamConfig,
+    Unknown,
+)
+from aegis.transport._jetstream import (
+    API,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    ApiError,
+    api_reply,
+    check_server,
+    create_problem,
+    outcome_of,
+    stream_differences,
+    stream_request,
+)
+from aegis.transport._nats_client import FastClient
+from aegis.transport._nats_errors import translated
+from aegis.transport._nats_options import NatsOptions
+from aegis.transport._nats_socket import RawHandler
+from aegis.transport._ordered import ordered_read
+from aegis.transport._subject import MAX_SUBJECT_BYTES, check_filter, check_subject, matches
+from aegis.transport._wire import (
+    RawHeaders,
+    append_head,
+    append_headers,
+    encode_headers,
+    status_of,
+)
+
+__all__ = ["NatsTransport", "connect_nats"]
+
+API_TIMEOUT_SECONDS: Final = 5.0
+MAX_BATCH: Final = 1000
+"""The most messages that the server takes in one atomic batch."""
+
+MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
+"""How much may wait for a server that does not read, before sends are refused."""
+
+SWEEP_SECONDS: Final = 0.02
+"""Timeouts are noticed up to so much late; one timer serves all of them."""
+
+CLOSE_TIMEOUT_SECONDS: Final = 1.0
+
+_NO_CONNECTION: Final = "there is no connection to the server"
+
+_log = structlog.get_logger("aegis.transport")
+
+
+@define(eq=False, slots=True)
+class _Open:
+    """An append or a request that has no answer yet."""
+
+    future: asyncio.Future[Any]
+    deadline: float
+    expire: Callable[[asyncio.Future[Any]], None]
+
+
+@define(eq=False)
+class _Subscription:
+    transport: NatsTransport
+    sid: int
+
+    async def unsubscribe(self) -> None:
+        self.transport.client.drop_subscription(self.sid)
+
+
+async def connect_nats(options: NatsOptions | None = None) -> NatsTransport:
+    """Connect to a NATS server.
+
+    Raises:
+        ConfigurationError: an option is wrong, or the server refuses who we are; the
+            message names the option.
+        Unavailable: no server answered within ``options.connect_timeout``.
+    """
+    transport = NatsTransport(options or NatsOptions())
+    await transport.open()
+    return transport
+
+
+class NatsTransport:
+    """One connection to NATS; made by `connect_nats`."""
+
+    def __init__(self, options: NatsOptions) -> None:
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self.client = FastClient(self._on_lost, require_tls=options.require_tls)
+        self._connected = False
+        self._closing = False
+        self._closed = ""
+        self._listeners: list[ConnectionListener] = []
+        self._changed: asyncio.Future[None] = self._loop.create_future()
+        self._prefix = f"{options.inbox_prefix}.{secrets.token_hex(8)}"
+        self._append_prefix = f"{self._prefix}._a.".encode()
+        self._batch_prefix = f"{self._prefix}._b.".encode()
+        self._request_prefix = f"{self._prefix}._r.".encode()
+        self._token = 0
+        self._appends: dict[bytes, _Open] = {}
+        self._batches: dict[bytes, _Open] = {}
+        self._requests: dict[bytes, _Open] = {}
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0
+        self._streams: dict[str, list[str]] = {}
+        self._denied: list[str] = []
+        self._first_error: Exception | None = None
+        self._fatal: asyncio.Future[ConfigurationError] | None = None
+        self.consumers: set[Any] = set()
+
+    # -- the connection ---------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect for the first time; see `connect_nats`."""
+        arguments = self._options.connect_arguments()
+        self._fatal = self._loop.create_future()
+        connecting = asyncio.ensure_future(
+            self.client.connect(
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                closed_cb=self._on_closed,
+                **arguments,
+            )
+        )
+        try:
+            waiting: set[asyncio.Future[Any]] = {connecting, self._fatal}
+            await asyncio.wait(
+                waiting,
+                timeout=self._options.connect_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._fatal.done():
+                raise self._fatal.result()
+            if not connecting.done():
+                raise self._nobody_there()
+            with translated():
+                await connecting
+        except BaseException:
+            self._closing = True
+            connecting.cancel()
+            await asyncio.wait({connecting})
+            if not connecting.cancelled():
+                connecting.exception()
+            await self._close_client()
+            raise
+        finally:
+            self._fatal = None
+        client = self.client
+        client.add_subscription(f"{self._prefix}._a.*", "", self._on_acknowledgement)
+        client.add_subscription(f"{self._prefix}._b.*", "", self._on_batch_acknowledgement)
+        client.add_subscription(f"{self._prefix}._r.*", "", self._on_reply)
+        self._set_connected(True)
+        await self.flush()
+
+    def _nobody_there(self) -> Unavailable:
+        reason = f" ({self._first_error})" if self._first_error is not None else ""
+        return Unavailable(
+            f"no NATS server answers at {self._options.shown_servers}{reason}; "
+            "start one there, or name another"
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server is connected at this moment."""
+        return self._connected
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The server's limit for payload and headers together."""
+        return self.client.max_payload
+
+    @property
+    def inbox_prefix(self) -> str:
+        """A subject prefix that is this connection's alone."""
+        return self._prefix
+
+    @property
+    def client_id(self) -> int:
+        """The number that the server gave this connection; another after a reconnect."""
+        return self.client.client_id or 0
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server told of itself: ``server_id``, ``version``, ..."""
+        return self.client.server_info
+
+    def listen(self, listener: ConnectionListener) -> None:
+        """Tell ``listener`` of every change from now on."""
+        self._listeners.append(listener)
+
+    def _set_connected(self, connected: bool) -> None:
+        self._connected = connected
+        changed, self._changed = self._changed, self._loop.create_future()
+        changed.set_result(None)
+
+    async def wait_connected(self) -> None:
+        """Wait until a server is connected.
+
+        Raises:
+            ConnectionClosed: there will be none.
+        """
+        while not self._connected:
+            if self._closed:
+                raise ConnectionClosed(self._closed)
+            await asyncio.shield(self._changed)
+
+    def _on_lost(self) -> None:
+        if not self._connected:
+            return
+        self._set_connected(False)
+        for opened in (*self._appends.values(), *self._batches.values()):
+            if not opened.future.done():
+                opened.future.set_result(Unknown("the connection was lost"))
+        for opened in self._requests.values():
+            if not opened.future.done():
+                opened.future.set_exception(Disconnected("the connection was lost"))
+        self._appends.clear()
+        self._batches.clear()
+        self._requests.clear()
+        for consumer in list(self.consumers):
+            consumer.fail("the connection was lost")
+        if self._closing:
+            return
+        _log.warning("connection lost", servers=self._options.shown_servers)
+        for listener in list(self._listeners):
+            _guarded(listener.on_disconnected)
+
+    async def _on_disconnected(self) -> None:
+        self._on_lost()
+
+    async def _on_reconnected(self) -> None:
+        _log.info("connected again", server=self.client.server_info.get("server_name", ""))
+        self._set_connected(True)
+        for listener in list(self._listeners):
+            _guarded(listener.on_reconnected)
+
+    async def _on_closed(self) -> None:
+        self._on_lost()
+        if self._closing or self._closed:
+            return
+        error = self.client.last_error
+        self._closed = str(error).removeprefix("nats: ") if error else "the server closed it"
+        self._set_connected(False)
+        _log.error("connection closed for good", reason=self._closed)
+        for listener in list(self._listeners):
+            _guarded(listener.on_closed, self._closed)
+
+    async def _on_error(self, error: Exception) -> None:
+        # Runs inside nats-py's read loop, which an exception would end.
+        try:
+            text = str(error)
+            lowered = text.lower()
+            if "permissions violation" in lowered:
+                self._denied.append(text)
+                del self._denied[:-100]
+                _log.error("the server denies a subject", reason=text)
+                return
+            _log.debug("connection trouble", reason=text or type(error).__name__)
+            if self._fatal is None:
+                return
+            self._first_error = error
+            problem = _fatal_problem(error, lowered)
+            if problem is not None and not self._fatal.done():
+                self._fatal.set_result(problem)
+        except Exception:
+            _log.exception("error callback failed")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionClosed(self._closed)
+        if not self._connected:
+            raise Disconnected(_NO_CONNECTION)
+
+    async def flush(self, *, timeout: float = 5.0) -> None:
+        """Return when the server has taken all that was published so far."""
+        self._check_open()
+        changed = self._changed
+        flushing = asyncio.ensure_future(self._flush(timeout))
+        try:
+            await asyncio.wait({flushing, changed}, return_when=asyncio.FIRST_COMPLETED)
+            self._check_open()
+            await flushing
+        finally:
+            flushing.cancel()
+
+    async def _flush(self, timeout: float) -> None:
+        with translated():
+            await self.client.flush(timeout)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        """Close the connection after what was published has left; idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._connected:
+            try:
+                await self.flush(timeout=CLOSE_TIMEOUT_SECONDS)
+            except AegisError as error:
+                _log.debug("not flushed at close", reason=error.message)
+        self._closed = self._closed or "the transport was closed"
+        await self._close_client()
+        self._on_lost()
+        self._set_connected(False)
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+
+    async def _close_client(self) -> None:
+        with translated():
+            await self.client.close()
+        self.client.socket.close()
+
+    # -- messages ---------------------------------------------------------------------
+
+    def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        reply_to: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """See `Transport.publish`."""
+        if not self._connected:
+            self._check_open()
+        target = _plain(subject)
+        if reply_to:
+            target += b" " + _plain(reply_to)
+        self._send(target, encode_headers(headers) if headers else b"", payload)
+
+    def _send(self, target: bytes, head: bytes, payload: bytes) -> None:
+        """Write one message; ``target`` is its subject and, if any, reply subject."""
+        size = len(head) + len(payload)
+        # The client's own check forgets the headers; the server does not, and drops
+        # the connection.
+        if size > self.client.max_payload:
+            limit = self.client.max_payload
+            raise TooLarge(
+                f"the message to {target.split()[0].decode()} has {size} bytes; "
+                f"the limit is {limit}",
+                size_bytes=size,
+                limit_bytes=limit,
+            )
+        connection = self.client.socket.connection
+        if connection.unsent_bytes() > MAX_UNSENT_BYTES:
+            raise Disconnected("the server does not read what is sent to it")
+        if head:
+            connection.push(
+                b"HPUB %b %d %d\r\n%b" % (target, len(head), size, head), payload, b"\r\n"
+            )
+        else:
+            connection.push(b"PUB %b %d\r\n" % (target, size), payload, b"\r\n")
+
+    async def subscribe(
+        self, subject: str, handler: MessageHandler, *, queue: str = ""
+    ) -> _Subscription:
+        """See `Transport.subscribe`.
+
+        Raises:
+            ConfigurationError: the server denies this user the subject.
+        """
+        check_filter(subject)
+        if queue:
+            check_subject(queue)
+        self._check_open()
+        denied = len(self._denied)
+        sid = self.client.add_subscription(subject, queue, _decoded(handler))
+        try:
+            await self.flush()
+        except BaseException:
+            self.client.drop_subscription(sid)
+            raise
+        for text in self._denied[denied:]:
+            if f'"{subject.lower()}"' in text.lower():
+                self.client.drop_subscription(sid)
+                raise ConfigurationError(f"this user may not subscribe to {subject}")
+        return _Subscription(self, sid)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
+        """See `Transport.request`."""
+        if not self._connected:
+            self._check_open()
+        target = _plain(subject)
+        head = encode_headers(headers) if headers else b""
+        token = self._next_token()
+        future: asyncio.Future[Message] = self._loop.create_future()
+        self._send(target + b" " + self._request_prefix + token, head, payload)
+        self._open(self._requests, token, future, timeout, _time_out)
+        try:
+            reply = await future
+        finally:
+            self._requests.pop(token, None)
+        if reply.no_responders:
+            raise NoResponders(f"nobody listens to {subject}")
+        return reply
+
+    def _on_reply(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        opened = self._requests.pop(subject[len(self._request_prefix) :], None)
+        if opened is not None and not opened.future.done():
+            opened.future.set_result(_message(subject, reply, headers, payload))
+
+    # -- what has no answer yet ---------------------------------------------------------
+
+    def next_token(self) -> int:
+        """Return a number that was not used on this connection."""
+        self._token += 1
+        return self._token
+
+    def _next_token(self) -> bytes:
+        self._token += 1
+        return b"%d" % self._token
+
+    def _open(
+        self,
+        table: dict[bytes, _Open],
+        token: bytes,
+        future: asyncio.Future[Any],
+        timeout: float,
+        expire: Callable[[asyncio.Future[Any]], None],
+    ) -> None:
+        deadline = self._loop.time() + timeout
+        table[token] = _Open(future, deadline, expire)
+        if self._sweep_timer is None:
+            self._sweep_at = deadline
+            self._sweep_timer = self._loop.call_at(deadline, self._sweep)
+        elif deadline < self._sweep_at:
+            self._sweep_timer.cancel()
+            self._sweep_at = deadline
+            self._sweep_timer = self._loop.call_at(deadline, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        earliest: float | None = None
+        for table in (self._appends, self._batches, self._requests):
+            expired: list[bytes] = []
+            for token, opened in table.items():
+                if opened.deadline <= now or opened.future.done():
+                    expired.append(token)
+                elif earliest is None or opened.deadline < earliest:
+                    earliest = opened.deadline
+            for token in expired:
+                opened = table.pop(token)
+                if not opened.future.done():
+                    opened.expire(opened.future)
+        self._sweep_timer = None
+        if earliest is not None:
+            self._sweep_at = max(earliest, now + SWEEP_SECONDS)
+            self._sweep_timer = self._loop.call_at(self._sweep_at, self._sweep)
+
+    # -- appends ------------------------------------------------------------------------
+
+    def append(self, append: Append, *, timeout: float) -> Awaitable[AppendOutcome]:
+        """See `Transport.append`."""
+        future: asyncio.Future[AppendOutcome] = self._loop.create_future()
+        if not self._connected:
+            future.set_result(Unknown(self._closed or _NO_CONNECTION))
+            return future
+        token = self._next_token()
+        try:
+            target = check_subject(append.subject) + b" " + self._append_prefix + token
+            self._send(target, append_head(append), append.payload)
+        except (AegisError, ValueError, OSError) as error:
+            future.set_result(_not_sent(error))
+            return future
+        self._open(self._appends, token, future, timeout, _not_answered)
+        return future
+
+    def _on_acknowledgement(
+        self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        opened = self._appends.pop(subject[len(self._append_prefix) :], None)
+        if opened is not None and not opened.future.done():
+            opened.future.set_result(_outcome(headers, payload))
+
+    async def append_batch(self, appends: Sequence[Append], *, timeout: float) -> AppendOutcome:
+        """See `Transport.append_batch`."""
+        if not appends:
+            raise ValueError("a batch needs at least one append")
+        if len(appends) > MAX_BATCH:
+            return Refused(conflict=False, code=413, reason=f"a batch holds at most {MAX_BATCH}")
+        if not self._connected:
+            return Unknown(self._closed or _NO_CONNECTION)
+        token = self._next_token()
+        batch = f"{self._prefix.rpartition('.')[2]}-{token.decode()}"
+        try:
+            messages = [
+                (
+                    check_subject(append.subject),
+                    self._batch_head(append, batch, index, len(appends)),
+                )
+                for index, append in enumerate(appends, 1)
+            ]
+            for (_, head), append in zip(messages, appends, strict=True):
+                size = len(head) + len(append.payload)
+                if size > self.client.max_payload:
+                    raise TooLarge(f"{size} bytes; the limit is {self.client.max_payload}")
+            for (target, head), append in zip(messages, appends, strict=True):
+                reply_to = b" " + self._batch_prefix + token
+                self._send(target + reply_to, head, append.payload)
+        except (AegisError, ValueError, OSError) as error:
+            return _not_sent(error)
+        future: asyncio.Future[AppendOutcome] = self._loop.create_future()
+        self._open(self._batches, token, future, timeout, _not_answered)
+        try:
+            return await future
+        finally:
+            self._batches.pop(token, None)
+
+    @staticmethod
+    def _batch_head(append: Append, batch: str, index: int, size: int) -> bytes:
+        headers = {
+            **(append_headers(append) or {}),
+            "Nats-Batch-Id": batch,
+            "Nats-Batch-Sequence": str(index),
+        }
+        if index == size:
+            headers["Nats-Batch-Commit"] = "1"
+        return encode_headers(headers)
+
+    def _on_batch_acknowledgement(
+        self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        if not payload and not headers:
+            return  # A message of the batch was staged; only the last one commits.
+        opened = self._batches.pop(subject[len(self._batch_prefix) :], None)
+        if opened is not None and not opened.future.done():
+            opened.future.set_result(_outcome(headers, payload))
+
+    # -- reads --------------------------------------------------------------------------
+
+    def read(
+        self, subject: str, *, start: int = 1, until: int | None = None
+    ) -> AsyncIterator[Stored]:
+        """See `Transport.read`."""
+        check_filter(subject)
+        return ordered_read(self, subject, start, until, endless=False)
+
+    def follow(self, subject: str, *, start: int = 1) -> AsyncIterator[Stored]:
+        """See `Transport.follow`."""
+        check_filter(subject)
+        return ordered_read(self, subject, start, None, endless=True)
+
+    # -- JetStream's API ------------------------------------------------------------------
+
+    async def api(
+        self, endpoint: str, body: object = None, *, timeout: float = API_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
+        """Call JetStream's API.
+
+        Raises:
+            ApiError: JetStream said no.
+            NoResponders: there is no JetStream, or not yet.
+            TimeoutError, Disconnected: there was no answer.
+        """
+        payload = b"" if body is None else json.dumps(body).encode()
+        reply = await self.request(f"{API}.{endpoint}", payload, timeout=timeout)
+        return api_reply(reply.payload)
+
+    async def stream_of(self, subject: str) -> str:
+        """Return the name of the stream that keeps ``subject`` (wildcards allowed).
+
+        Raises:
+            NotFound: there is none.
+        """
+        for known, kept in self._streams.items():
+            if any(matches(pattern, subject) for pattern in kept):
+                return known
+        reply = await self.api("STREAM.NAMES", {"subject": subject})
+        names: list[str] = reply.get("streams") or []
+        if len(names) != 1:
+            found = f"several streams keep {subject}" if names else f"no stream keeps {subject}"
+            raise NotFound(found)
+        name = names[0]
+        info = await self.api(f"STREAM.INFO.{name}")
+        patterns: list[str] = info["config"].get("subjects") or []
+        self._streams[name] = patterns
+        return name
+
+    async def purge(self, subject: str, *, below: int) -> int:
+        """See `Transport.purge`."""
+        check_subject(subject)
+        try:
+            with _unavailable(f"purge of {subject}"):
+                stream = await self.stream_of(subject)
+                last = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+                bound = min(below, int(last["message"]["seq"]))
+                if bound <= 1:
+                    return 0
+                purged = await self.api(f"STREAM.PURGE.{stream}", {"filter": subject, "seq": bound})
+                return int(purged.get("purged", 0))
+        except ApiError as error:
+            if error.code == 404 and error.error_code != STREAM_NOT_FOUND:
+                return 0  # The subject has no message.
+            raise Unavailable(f"purge of {subject}: {error}") from error
+
+    async def ensure_stream(self, config: StreamConfig) -> None:
+        """See `Transport.ensure_stream`."""
+        self._check_open()
+        check_server(self.client.server_info)
+        try:
+            with _unavailable(f"stream {config.name}"):
+                found = await self._found_or_created(config)
+        except ApiError as error:
+            raise create_problem(config, error) from error
+        except NoResponders as error:
+            raise ConfigurationError(
+                "JetStream does not answer; is it enabled for this account?"
+            ) from error
+        differences = stream_differences(found["config"], config)
+        if differences:
+            raise ConfigurationError(f"stream {config.name}: {'; '.join(differences)}")
+        self._streams[config.name] = list(config.subjects)
+
+    async def _found_or_created(self, config: StreamConfig) -> dict[str, Any]:
+        try:
+            return await self.api(f"STREAM.INFO.{config.name}")
+        except ApiError as error:
+            if error.error_code != STREAM_NOT_FOUND:
+                raise
+        try:
+            return await self.api(f"STREAM.CREATE.{config.name}", stream_request(config))
+        except ApiError as error:
+            if error.error_code != STREAM_NAME_IN_USE:
+                raise
+        # Another node created it at the same moment.
+        return await self.api(f"STREAM.INFO.{config.name}")
+
+
+class _unavailable:
+    """Turns a timeout inside into `Unavailable`."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise Unavailable(f"{self._what}: the server did not answer in time") from error
+
+
+def _plain(subject: str) -> bytes:
+    """Return ``subject`` as bytes, if it cannot break out of its place in the protocol."""
+    if (
+        not subject
+        or " " in subject
+        or not subject.isprintable()
+        or len(subject) > MAX_SUBJECT_BYTES
+    ):
+        check_subject(subject)
+        raise ValueError(f"not a valid subject: {subject[:80]!r}")
+    return subject.encode()
+
+
+def _message(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> Message:
+    if not headers:
+        return Message(subject.decode(), payload, reply.decode())
+    no_responders = not payload and status_of(headers) == 503
+    return Message(subject.decode(), payload, reply.decode(), RawHeaders(headers), no_responders)
+
+
+def _decoded(handler: MessageHandler) -> RawHandler:
+    def handle(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        if headers:
+            handler(_message(subject, reply, headers, payload))
+        else:
+            handler(Message(subject.decode(), payload, reply.decode()))
+
+    return handle
+
+
+def _outcome(headers: bytes, payload: bytes) -> AppendOutcome:
+    if headers and not payload and status_of(headers) == 503:
+        # Nobody took it, so nothing is stored: JetStream is away for a moment, or the
+        # stream does not exist.
+        return Refused(conflict=False, again=True, code=503, reason="no stream listens")
+    return outcome_of(payload)
+
+
+def _not_sent(error: Exception) -> AppendOutcome:
+    if isinstance(error, TooLarge):
+        return Refused(conflict=False, code=413, reason=error.message)
+    if isinstance(error, ValueError):
+        return Refused(conflict=False, code=400, reason=str(error))
+    return Unknown(str(error))
+
+
+def _not_answered(future: asyncio.Future[Any]) -> None:
+    future.set_result(Unknown("no answer in time"))
+
+
+def _time_out(future: asyncio.Future[Any]) -> None:
+    future.set_exception(TimeoutError("no answer in time"))
+
+
+def _fatal_problem(error: Exception, text: str) -> ConfigurationError | None:
+    """Return why the first connect cannot succeed, if trying again will not help."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"tls_ca: the server's certificate is not trusted ({error.verify_message}); "
+            "name the file of the authority that signed it"
+        )
+    if isinstance(error, ssl.SSLError):
+        return ConfigurationError(f"tls: the handshake failed ({error.reason or error})")
+    if "secure connection" in text:
+        return ConfigurationError("tls: is asked for, but the server does not speak TLS")
+    if "authorization" in text or "authentication" in text:
+        return ConfigurationError(
+            "the server does not let us in; check user and password, or creds"
+        )
+    return None
+
+
+def _guarded(callback: Callable[..., None], *arguments: str) -> None:
+    try:
+        callback(*arguments)
+    except Exception:
+        _log.exception("connection listener failed")
