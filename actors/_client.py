@@ -491,5 +491,3 @@ class Client:
             raise Unavailable(
                 "too many calls to this address are open; none ended before the deadline"
             ) from None
-
-

@@ -44,7 +44,9 @@ class Journal:
         self._transport = transport
         self.subject = subject
 
-    async def read(self, *, start: int, until: int | None) -> AsyncIterator[tuple[int, Record, int]]:
+    async def read(
+        self, *, start: int, until: int | None
+    ) -> AsyncIterator[tuple[int, Record, int]]:
         """Yield ``(sequence, record, size in bytes)`` in order, as `Transport.read` does.
 
         Raises:

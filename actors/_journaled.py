@@ -139,7 +139,9 @@ class JournaledBehaviour:
 
     async def stop(self, actor: AegisActor) -> None:
         """Finish the append under way and every answer that waits for it, then stop."""
-        if self.owner.phase is Phase.SERVING:
+        # In the middle of a handler only a killed actor is stopped. Nothing that it
+        # still does may count: another life may fence with the same epoch now.
+        if self.owner.phase is Phase.SERVING and not self._mid_handler:
             self._flush()
             await self._wait_quiescent()
         self._give_up()
@@ -151,10 +153,8 @@ class JournaledBehaviour:
 
     async def _replay(self) -> None:
         owner, spec, actor = self.owner, self._spec, self._actor
-        if not spec.has_state:
-            actor = None
-        else:
-            self._set_state(spec.new_state())
+        if spec.has_state:
+            actor.state = spec.new_state()
             self._initial = encode_value(spec.unstructure_state(actor.state))
         if owner.phase is Phase.REPLAYING:
             async for sequence, record, size in self._journal.read(start=1, until=owner.read_until):

@@ -50,7 +50,9 @@ class Subjects:
     def durable(self) -> list[str]:
         """The subjects that the stream captures."""
         ns = self.namespace
-        return [f"{ns}.{kind}.>" for kind in ("journal", "mailbox", "claim", "registry", "deadletter")]
+        return [
+            f"{ns}.{kind}.>" for kind in ("journal", "mailbox", "claim", "registry", "deadletter")
+        ]
 
     @property
     def control_prefix(self) -> str:

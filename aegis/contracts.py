@@ -77,8 +77,6 @@ class Request:
     first_sent_ms: int = 0
     attempt: int = 1
     trace: str = ""
-    deadline: float = 0.0
-    """Reading of the receiving loop's clock; of this process alone, never sent."""
 
     @property
     def message_id(self) -> str:

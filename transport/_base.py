@@ -227,9 +227,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def append_batch(
-        self, appends: Sequence[Append], *, timeout: float
-    ) -> AppendOutcome:
+    async def append_batch(self, appends: Sequence[Append], *, timeout: float) -> AppendOutcome:
         """Append all or nothing; `Appended` carries the sequence of the last one."""
         ...
 
