@@ -315,8 +315,8 @@ def _services(
 
 def _service_tables(sources: Sources) -> list[Sources]:
     raw: Any = sources.table.get(_SERVICE_TABLE, [])
-    tables = cast("list[Any]", raw) if isinstance(raw, list) else [raw]
-    if raw is not tables or not all(isinstance(table, dict) for table in tables):
+    tables: list[Any] = raw if isinstance(raw, list) else []  # pyright: ignore
+    if tables is not raw or not all(isinstance(table, dict) for table in tables):
         raise ConfigurationError(
             f"{_SERVICE_TABLE} in {sources.file}: must be a list of tables; write [[service]], in "
             "double brackets, above each",
