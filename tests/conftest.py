@@ -6,6 +6,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+from tests.support.nats import nats_server
+
+__all__ = ["nats_server"]
+
 # A developer's own settings must not reach the system under test.
 for name in [name for name in os.environ if name.startswith("AEGIS_")]:
     if not name.startswith("AEGIS_TEST_"):

@@ -576,6 +576,11 @@ class MemoryTransport:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[AppendOutcome] = loop.create_future()
         for append in appends:
+            try:
+                check_subject(append.subject)
+            except ValueError as error:
+                future.set_result(Refused(conflict=False, code=400, reason=str(error)))
+                return future
             size = len(append.payload) + encoded_headers_size(append_headers(append))
             if size > self.max_payload_bytes:
                 reason = f"{size} bytes; the limit is {self.max_payload_bytes}"
