@@ -1,0 +1,114 @@
+"""How an actor carries out commands and queries; its class says only what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aegis.actors._answers import AnswerSink
+from aegis.actors._execution import execute
+from aegis.actors._handlers import ActorSpec, describe
+from aegis.actors._local_answer import refuse
+from aegis.contracts import OK, Kind, Request
+from aegis.errors import AegisError, DeadlineExpired
+
+if TYPE_CHECKING:
+    from aegis.actors._actor import AegisActor
+
+__all__ = ["Behaviour", "PlainBehaviour"]
+
+
+class Behaviour(Protocol):
+    """What stands between an actor's mailbox and its handlers.
+
+    There is one for each life of an actor: a restart makes a new one. All methods
+    run on the event loop, one at a time.
+    """
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way beyond the message that is handled now."""
+        ...
+
+    async def start(self, actor: AegisActor) -> None:
+        """Make the actor ready, its state above all; called before ``on_start``.
+
+        What it raises fails the start.
+        """
+        ...
+
+    def handle(self, request: Request, reply_to: AnswerSink | None) -> Awaitable[None] | None:
+        """Carry out one request; the next comes when the result has been awaited.
+
+        ``request.remaining_ms`` is what is left at this moment; 0 or less means that
+        the deadline has passed. ``reply_to`` takes one answer, then or later. What
+        this raises is a failure of the actor, not of the handler: it falls.
+        """
+        ...
+
+    def emit(self, event: object) -> None:
+        """Apply and record an event, for the command that runs now."""
+        ...
+
+    async def stop(self, actor: AegisActor) -> None:
+        """Finish what is under way; called after ``on_stop`` or ``on_failure``.
+
+        What it raises is logged.
+        """
+        ...
+
+
+class PlainBehaviour:
+    """Runs handlers in memory: no journal, no repeats recognised.
+
+    State lives as long as the actor, and goes back to what it was when a command
+    fails or is rejected.
+    """
+
+    __slots__ = ("_actor", "_spec")
+
+    _actor: AegisActor
+    _spec: ActorSpec
+
+    @property
+    def idle(self) -> bool:
+        """Always: nothing goes on beyond a handler."""
+        return True
+
+    async def start(self, actor: AegisActor) -> None:
+        """Give the actor its new state."""
+        self._actor = actor
+        self._spec = describe(type(actor))
+        if self._spec.has_state:
+            vars(actor)["state"] = self._spec.new_state()
+
+    async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
+        """Run the handler and answer."""
+        if request.remaining_ms <= 0:
+            refuse(
+                reply_to, DeadlineExpired(f"{request.method}: the deadline passed before it ran")
+            )
+            return
+        spec = self._spec
+        try:
+            handler = spec.handler(request.method, request.kind)
+        except AegisError as error:
+            refuse(reply_to, error)
+            return
+        if spec.has_state and handler.kind is Kind.COMMAND:
+            state = vars(self._actor)
+            before: Any = spec.unstructure_state(state["state"])
+            outcome = await execute(self._actor, handler, request)
+            if outcome.status != OK:
+                state["state"] = spec.structure_state(before)
+        else:
+            outcome = await execute(self._actor, handler, request)
+        if reply_to is not None:
+            reply_to.answer(outcome.status, outcome.encoded)
+
+    def emit(self, event: object) -> None:
+        """Apply an event."""
+        self._spec.event_for(event).apply(self._actor, event)
+
+    async def stop(self, actor: AegisActor) -> None:
+        """Do nothing."""

@@ -1,0 +1,142 @@
+"""Running one handler: from plain parameters to an encoded outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from attrs import frozen
+
+from aegis.actors._answers import error_bytes
+from aegis.actors._handlers import HandlerSpec
+from aegis.contracts import OK, Request
+from aegis.errors import AegisError, HandlerFailed, InvalidRequest, Rejected
+from aegis.transport._codec import encode_value
+
+if TYPE_CHECKING:
+    from aegis.actors._actor import AegisActor
+
+__all__ = ["SLOW_HANDLER_SECONDS", "Outcome", "execute", "take_back_cancellation", "text_of"]
+
+SLOW_HANDLER_SECONDS: Final = 0.25
+"""A handler that took longer is logged: it kept its actor, perhaps its loop, waiting."""
+
+_log = structlog.get_logger("aegis.execution")
+
+
+@frozen
+class Outcome:
+    """How a handler ended: ``status`` 200 and a value, or an error.
+
+    ``encoded`` is the value or the error as a reply carries it. ``cause`` is what
+    the handler raised if that was a failure (500); the actor's supervisor has been
+    told.
+    """
+
+    status: int
+    encoded: bytes
+    value: Any = None
+    error: AegisError | None = None
+    cause: BaseException | None = None
+    seconds: float = 0.0
+
+
+async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> Outcome:
+    """Run ``handler`` for ``request`` and return how it ended; raise nothing.
+
+    Status 400 means that the parameters did not fit and nothing ran. The result is
+    encoded here, before anything else can change it; one that does not fit its hint
+    is a failure of the handler.
+
+    Only a cancellation by the kernel itself (the actor is being killed) passes
+    through.
+    """
+    cell = actor.actor_cell
+    try:
+        arguments = handler.bind(request.params)
+    except InvalidRequest as invalid:
+        cell.runtime.observer.on_message_handled(cell, request.kind, invalid.code, 0.0)
+        return Outcome(invalid.code, _encoded(invalid), error=invalid)
+    began = time.perf_counter()
+    value: Any = None
+    error: AegisError | None = None
+    cause: BaseException | None = None
+    status, encoded = OK, b""
+    try:
+        if handler.is_async:
+            value = await handler.function(actor, **arguments)
+        else:
+            value = await cell.runtime.workers.run(partial(handler.function, actor, **arguments))
+        encoded = _encode_result(handler, value)
+    except Rejected as rejected:
+        error = rejected
+    except GeneratorExit:
+        raise
+    except BaseException as raised:
+        if isinstance(raised, asyncio.CancelledError) and cell.is_interrupted(actor):
+            raise
+        take_back_cancellation(raised)
+        cause = raised
+        error = _handler_failed(request, raised)
+    seconds = time.perf_counter() - began
+    if error is not None:
+        value = None
+        status = error.code
+        encoded = _encoded(error)
+    if seconds >= SLOW_HANDLER_SECONDS:
+        _log.warning(
+            "handler_slow",
+            service_name=request.service,
+            resource_id=request.resource,
+            operation=request.method,
+            duration_ms=round(seconds * 1000, 1),
+        )
+    cell.runtime.observer.on_message_handled(cell, request.kind, status, seconds)
+    if cause is not None and not cell.is_interrupted(actor):
+        cell.fail(cause)
+    return Outcome(status, encoded, value, error, cause, seconds)
+
+
+def _encode_result(handler: HandlerSpec, value: Any) -> bytes:
+    try:
+        return encode_value(handler.unstructure_result(value))
+    except AegisError as error:
+        raise TypeError(
+            f"{handler.name} returned {type(value).__name__}, which is not what its hint says: "
+            f"{error.message}"
+        ) from error
+
+
+def _handler_failed(request: Request, raised: BaseException) -> HandlerFailed:
+    name = type(raised).__name__
+    text = text_of(raised)
+    where = f"{request.service}.{request.method} raised {name}"
+    return HandlerFailed(f"{where}: {text}" if text else where, error=name)
+
+
+def _encoded(error: AegisError) -> bytes:
+    try:
+        return error_bytes(error)
+    except Exception:
+        # A fact that has no form on the wire, or a subclass that never called
+        # AegisError.__init__: the text alone must do.
+        return encode_value({"message": text_of(error)})
+
+
+def text_of(error: BaseException) -> str:
+    """Return what ``error`` says, whatever state its class is in."""
+    try:
+        return str(error).encode("utf-8", "replace").decode()
+    except Exception:
+        return ""
+
+
+def take_back_cancellation(raised: BaseException) -> None:
+    """Let the task go on if the handler, or a stranger, cancelled it."""
+    if isinstance(raised, asyncio.CancelledError):
+        task = asyncio.current_task()
+        while task is not None and task.cancelling() and task.uncancel():
+            pass

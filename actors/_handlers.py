@@ -1,0 +1,520 @@
+"""What an actor's class offers: its handlers, its state and its events.
+
+`describe` reads a class once, checks it, and compiles what every message needs:
+parameters are structured and results unstructured by their type hints.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Concatenate, Final, Protocol, cast, overload
+
+from attrs import frozen
+
+from aegis.contracts import Kind, check_id
+from aegis.errors import ConfigurationError, InvalidRequest, NotFound
+from aegis.transport._convert import structurer, to_plain, unstructurer
+
+__all__ = [
+    "ActorSpec",
+    "EventSpec",
+    "HandlerSpec",
+    "Parameter",
+    "applies",
+    "command",
+    "describe",
+    "query",
+]
+
+MISSING: Final = inspect.Parameter.empty
+"""The default of a parameter that has none."""
+
+_MARK: Final = "__aegis_handler__"
+_ROOT_MARK: Final = "_aegis_root"
+
+
+@frozen
+class _Mark:
+    """What a decorator leaves on the function."""
+
+    kind: Kind | None
+    name: str | None = None
+    event: type | None = None
+    version: int = 1
+
+
+# -- decorators -----------------------------------------------------------------------
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__[S, **P, R](
+        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    @overload
+    def __call__[S, **P, R](
+        self, function: Callable[Concatenate[S, P], R], /
+    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+
+
+@overload
+def command[S, **P, R](
+    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+@overload
+def command[S, **P, R](
+    function: Callable[Concatenate[S, P], R], /
+) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+@overload
+def command(*, name: str | None = None) -> _Decorator: ...
+def command(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Mark a method as a command: it may change state, and takes effect exactly once.
+
+    ``name`` is what callers say, if it is not the method's own. An ``async def``
+    runs on the event loop, a plain ``def`` in a worker thread. Callers see both as
+    awaitable.
+    """
+    return _marked(function, _Mark(Kind.COMMAND, name))
+
+
+@overload
+def query[S, **P, R](
+    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+@overload
+def query[S, **P, R](
+    function: Callable[Concatenate[S, P], R], /
+) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+@overload
+def query(*, name: str | None = None) -> _Decorator: ...
+def query(function: Any = None, /, *, name: str | None = None) -> Any:
+    """Mark a method as a query: it only reads. Else as `command`."""
+    return _marked(function, _Mark(Kind.QUERY, name))
+
+
+def applies[E, F: Callable[..., None]](event: type[E], /, *, version: int = 1) -> Callable[[F], F]:
+    """Mark the method that changes the state as an event of class ``event`` says.
+
+    It is called with the event when it is emitted and again at each recovery, so it
+    must do the same each time: no clock, no randomness, no I/O. ``version`` is
+    journaled with the event.
+    """
+    given = cast("object", event)
+    if not isinstance(given, type):
+        raise ConfigurationError(
+            f"@applies needs the event's class, as in @applies(Deposited), not {event!r}"
+        )
+
+    def decorate(function: F) -> F:
+        return cast("F", _marked(function, _Mark(None, event=event, version=version)))
+
+    return decorate
+
+
+def _marked(function: Any, mark: _Mark) -> Any:
+    if function is None:
+        return partial(_marked, mark=mark)
+    if not inspect.isfunction(function):
+        raise ConfigurationError(
+            f"@{mark.kind or 'applies'} marks methods, not {function!r}; "
+            "put it directly above the def"
+        )
+    setattr(function, _MARK, mark)
+    return function
+
+
+# -- the description ------------------------------------------------------------------
+
+
+@frozen
+class Parameter:
+    """One parameter of a handler; ``default`` is `MISSING` if callers must give it."""
+
+    name: str
+    hint: Any
+    default: Any
+    structure: Callable[[Any], Any]
+    unstructure: Callable[[Any], Any]
+
+    @property
+    def required(self) -> bool:
+        """Whether callers must give it."""
+        return self.default is MISSING
+
+
+@frozen(eq=False)
+class HandlerSpec:
+    """One command or query of a class."""
+
+    name: str
+    kind: Kind
+    function: Callable[..., Any]
+    is_async: bool
+    parameters: tuple[Parameter, ...]
+    result: Any
+    bind: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Return the arguments that plain parameters stand for.
+
+    Raises `InvalidRequest`, naming the field, if one is missing, unknown or of the
+    wrong type.
+    """
+    unstructure_result: Callable[[Any], Any]
+    structure_result: Callable[[Any], Any]
+
+    def params_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by name.
+
+        Raises:
+            InvalidRequest: there are too many, or one is given twice.
+        """
+        if not args:
+            return dict(kwargs)
+        if len(args) > len(self.parameters):
+            raise InvalidRequest(
+                f"{self.name} takes {len(self.parameters)} arguments, not {len(args)}", field=""
+            )
+        params = {
+            parameter.name: value for parameter, value in zip(self.parameters, args, strict=False)
+        }
+        for name, value in kwargs.items():
+            if name in params:
+                raise InvalidRequest(f"{name}: is given twice", field=name)
+            params[name] = value
+        return params
+
+    def unstructure_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments as the plain values that travel to the handler.
+
+        An argument that does not fit its hint is written as what it is, so that the
+        handler's side finds and names the mistake, whoever the caller is.
+
+        Raises:
+            InvalidRequest: a value has no plain form, whatever the hint.
+        """
+        plain = dict(params)
+        for parameter in self.parameters:
+            value = plain.get(parameter.name)
+            if value is None or type(value) in _PLAIN_TYPES:
+                continue
+            try:
+                plain[parameter.name] = parameter.unstructure(value)
+            except InvalidRequest:
+                try:
+                    plain[parameter.name] = to_plain(value)
+                except Exception as error:
+                    raise InvalidRequest(
+                        f"{parameter.name}: cannot be sent: {error}", field=parameter.name
+                    ) from error
+        return plain
+
+
+_PLAIN_TYPES: Final = frozenset({bool, int, float, str, bytes})
+
+
+@frozen(eq=False)
+class EventSpec:
+    """One event of an event-sourced class: how it is written, read and applied."""
+
+    name: str
+    version: int
+    event: type
+    apply: Callable[[Any, Any], None]
+    structure: Callable[[Any], Any]
+    unstructure: Callable[[Any], Any]
+
+
+@frozen(eq=False)
+class ActorSpec:
+    """All that the runtime has to know of an actor's class.
+
+    ``service`` is empty for a class that has no handlers and gives no name.
+    """
+
+    actor_class: type
+    service: str
+    handlers: Mapping[str, HandlerSpec]
+    state_type: Any
+    events: Mapping[str, EventSpec]
+    structure_state: Callable[[Any], Any]
+    unstructure_state: Callable[[Any], Any]
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the class keeps state, in snapshots or by events."""
+        return self.state_type is not None
+
+    @property
+    def is_event_sourced(self) -> bool:
+        """Whether only `applies` methods change the state."""
+        return bool(self.events)
+
+    def new_state(self) -> Any:
+        """Return the state of a new resource, or None for a class without."""
+        return None if self.state_type is None else self.state_type()
+
+    def handler(self, method: str, kind: str | None = None) -> HandlerSpec:
+        """Return the handler called ``method``, of ``kind`` if that is given.
+
+        Raises:
+            NotFound: there is none.
+            InvalidRequest: it is of the other kind.
+        """
+        handler = self.handlers.get(method)
+        if handler is None:
+            known = ", ".join(sorted(self.handlers)) or "none"
+            raise NotFound(
+                f"{self.service} has no method {method!r}; it has {known}", method=method
+            )
+        if kind is not None and handler.kind != kind:
+            raise InvalidRequest(
+                f"kind: {self.service}.{method} is a {handler.kind}, not a {kind}", field="kind"
+            )
+        return handler
+
+    def event_for(self, event: object) -> EventSpec:
+        """Return how to write and apply ``event``.
+
+        Raises:
+            ConfigurationError: no `applies` method takes events of its class.
+        """
+        found = self.events.get(type(event).__name__)
+        if found is None or type(event) is not found.event:
+            name = type(event).__name__
+            raise ConfigurationError(
+                f"{self.actor_class.__qualname__}: no method is marked @applies({name}); add one, "
+                "or emit one of: " + (", ".join(sorted(self.events)) or "none")
+            )
+        return found
+
+
+def describe(actor_class: type) -> ActorSpec:
+    """Return what ``actor_class`` offers; read and checked once, then remembered.
+
+    Raises:
+        ConfigurationError: the class cannot be served; one line names the class, the
+            method and what to do.
+    """
+    # The class remembers it itself, so that a class that goes away takes it along.
+    cached = getattr(actor_class, "__dict__", {}).get("_aegis_spec")
+    if cached is None:
+        cached = _describe(actor_class)
+        actor_class._aegis_spec = cached  # type: ignore[attr-defined]
+    return cast("ActorSpec", cached)
+
+
+def _describe(cls: Any) -> ActorSpec:
+    root = next((base for base in getattr(cls, "__mro__", ()) if _ROOT_MARK in base.__dict__), None)
+    if not isinstance(cls, type) or root is None or cls is root:
+        raise ConfigurationError(
+            f"{getattr(cls, '__qualname__', repr(cls))} is no actor; subclass aegis.AegisActor"
+        )
+    reserved = frozenset(dir(root))
+    handlers: dict[str, HandlerSpec] = {}
+    appliers: list[tuple[Callable[..., Any], _Mark]] = []
+    for attribute in dir(cls):
+        function, mark = _marked_method(cls, attribute)
+        if mark is None:
+            continue
+        where = f"{cls.__qualname__}.{attribute}"
+        if attribute in reserved:
+            raise ConfigurationError(f"{where}: the name belongs to AegisActor; rename the method")
+        if mark.kind is None:
+            appliers.append((function, mark))
+            continue
+        handler = _handler(where, mark.name or attribute, mark.kind, function)
+        if handler.name in handlers:
+            raise ConfigurationError(
+                f"{where}: another method is called {handler.name!r}; give one another name"
+            )
+        handlers[handler.name] = handler
+    service = _service(cls, required=bool(handlers or appliers))
+    state_type = _state_type(cls, reserved)
+    structure_state, unstructure_state = (
+        (_same, _same)
+        if state_type is None
+        else _converters(f"{cls.__qualname__}.state", state_type)
+    )
+    events = _events(cls, appliers)
+    if events and state_type is None:
+        raise ConfigurationError(
+            f"{cls.__qualname__}: @applies methods change self.state, but the class has none; "
+            "declare it in the class body, as in state: AccountState"
+        )
+    return ActorSpec(cls, service, handlers, state_type, events, structure_state, unstructure_state)
+
+
+def _marked_method(cls: type, attribute: str) -> tuple[Any, _Mark | None]:
+    function = inspect.getattr_static(cls, attribute, None)
+    mark = getattr(function, _MARK, None) if inspect.isfunction(function) else None
+    if isinstance(mark, _Mark):
+        return function, mark
+    inner = getattr(function, "__func__", None) or getattr(function, "__wrapped__", None)
+    if getattr(inner, _MARK, None) is not None:
+        raise ConfigurationError(
+            f"{cls.__qualname__}.{attribute}: another decorator hides its mark; "
+            "put @command or @query topmost, on a method of the instance"
+        )
+    for base in cls.__mro__[1:]:
+        inherited = base.__dict__.get(attribute)
+        if getattr(inherited, _MARK, None) is not None:
+            raise ConfigurationError(
+                f"{cls.__qualname__}.{attribute}: {base.__qualname__}.{attribute} is marked and this "
+                "method, which replaces it, is not; add the same decorator"
+            )
+    return None, None
+
+
+def _service(cls: Any, *, required: bool) -> str:
+    service = getattr(cls, "service", "")
+    if not service and not required:
+        return ""
+    if not isinstance(service, str) or not service:
+        raise ConfigurationError(
+            f'{cls.__qualname__}: the class has no service name; add service = "..." to it'
+        )
+    if (problem := check_id(service)) is not None:
+        raise ConfigurationError(f"{cls.__qualname__}: the service name {service!r} {problem}")
+    return service
+
+
+def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:
+        raise ConfigurationError(
+            f"{where}: a type hint cannot be read ({error}); "
+            "define or import the type at the top level of the module"
+        ) from error
+
+
+def _converters(where: str, hint: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    try:
+        return structurer(hint), unstructurer(hint)
+    except Exception as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _handler(where: str, name: str, kind: Kind, function: Callable[..., Any]) -> HandlerSpec:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"{where}: a handler cannot yield; return a list instead")
+    if (problem := check_id(name)) is not None or name.startswith("_"):
+        raise ConfigurationError(
+            f"{where}: the name {name!r} {problem or 'must not begin with an underscore'}"
+        )
+    hints = _hints(where, function)
+    declared = list(inspect.signature(function).parameters.values())
+    if not declared:
+        raise ConfigurationError(f"{where}: a handler is a method; add self as first parameter")
+    parameters: list[Parameter] = []
+    for parameter in declared[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigurationError(
+                f"{where}: {parameter} cannot cross the wire; name each parameter"
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ConfigurationError(
+                f"{where}: parameter {parameter.name!r} is positional-only, but parameters travel "
+                "by name; remove the /"
+            )
+        if parameter.name not in hints:
+            raise ConfigurationError(
+                f"{where}: parameter {parameter.name!r} has no type hint; add one, "
+                f"as in {parameter.name}: int"
+            )
+        hint = hints[parameter.name]
+        at = f"{where}: parameter {parameter.name!r}"
+        _, unstructure = _converters(at, hint)
+        structure = structurer(hint, field=parameter.name)
+        parameters.append(
+            Parameter(parameter.name, hint, parameter.default, structure, unstructure)
+        )
+    if "return" not in hints:
+        raise ConfigurationError(f"{where}: the result has no type hint; add one, as in -> None")
+    result = hints["return"]
+    structure_result, unstructure_result = _converters(f"{where}: the result", result)
+    return HandlerSpec(
+        name=name,
+        kind=kind,
+        function=function,
+        is_async=inspect.iscoroutinefunction(function),
+        parameters=tuple(parameters),
+        result=result,
+        bind=_binder(parameters),
+        unstructure_result=unstructure_result,
+        structure_result=structure_result,
+    )
+
+
+def _binder(parameters: list[Parameter]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    fields = [(p.name, p.structure, p.required) for p in parameters]
+    names = frozenset(p.name for p in parameters)
+
+    def bind(params: Mapping[str, Any]) -> dict[str, Any]:
+        bound: dict[str, Any] = {}
+        for name, structure, required in fields:
+            if name in params:
+                bound[name] = structure(params[name])
+            elif required:
+                raise InvalidRequest(f"{name}: is missing", field=name)
+        if len(bound) != len(params) or not names.issuperset(params):
+            unknown = str(next(name for name in params if name not in names))
+            known = ", ".join(p.name for p in parameters) or "none"
+            raise InvalidRequest(
+                f"{unknown}: is unknown; the parameters are: {known}", field=unknown
+            )
+        return bound
+
+    return bind
+
+
+def _state_type(cls: type, reserved: frozenset[str]) -> Any:
+    for base in cls.__mro__:
+        if "state" not in inspect.get_annotations(base) or "state" in reserved:
+            continue
+        where = f"{cls.__qualname__}.state"
+        try:
+            hint = inspect.get_annotations(base, eval_str=True)["state"]
+        except Exception as error:
+            raise ConfigurationError(
+                f"{where}: the type hint cannot be read ({error}); "
+                "define or import the type at the top level of the module"
+            ) from error
+        if "state" in cls.__dict__:
+            raise ConfigurationError(
+                f"{where}: a value in the class would be shared by all resources; declare only the "
+                "type, and give its fields defaults"
+            )
+        try:
+            hint()
+        except Exception as error:
+            name = getattr(hint, "__name__", hint)
+            raise ConfigurationError(
+                f"{where}: {name}() is the state of a new resource, but it fails ({error}); "
+                "give every field a default"
+            ) from error
+        return hint
+    return None
+
+
+def _events(cls: type, appliers: list[tuple[Callable[..., Any], _Mark]]) -> dict[str, EventSpec]:
+    events: dict[str, EventSpec] = {}
+    for function, mark in appliers:
+        assert mark.event is not None
+        where = f"{cls.__qualname__}.{function.__name__}"
+        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+            raise ConfigurationError(f"{where}: an @applies method must be a plain def")
+        if len(inspect.signature(function).parameters) != 2:
+            raise ConfigurationError(f"{where}: an @applies method takes self and the event")
+        name = mark.event.__name__
+        if name in events:
+            raise ConfigurationError(f"{where}: two methods apply events called {name}; keep one")
+        structure, unstructure = _converters(f"{where}: the event", mark.event)
+        events[name] = EventSpec(name, mark.version, mark.event, function, structure, unstructure)
+    return events
+
+
+def _same(value: Any) -> Any:
+    return value
