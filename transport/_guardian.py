@@ -135,7 +135,8 @@ def write_private(path: str, text: str) -> None:
             file.write(text)
         os.replace(temporary, path)
     except OSError:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
 
 
@@ -267,7 +268,9 @@ class Guardian:
             if time.monotonic() > deadline:
                 return f"it did not answer within {self.start_timeout:g} s"
             self._wait(0.002)
-        self._write_state("ready")
+        unwritten = self._write_state("ready")
+        if unwritten and not self.restarts:
+            return unwritten
         _log("info", "nats_server_started", pid=self._process.pid, port=self.port)
         return ""
 
@@ -351,7 +354,12 @@ class Guardian:
             return f"killed by {signal.Signals(-status).name}"
         return f"exit status {status}"
 
-    def _write_state(self, state: str, reason: str = "") -> None:
+    def _write_state(self, state: str, reason: str = "") -> str:
+        """Tell everyone how the server is; return why that was not possible, or ''.
+
+        After a restart on a disk that is full meanwhile, the guardian goes on: what the
+        file said before still holds, but for the process id.
+        """
         document = {
             **self.facts,
             "state": state,
@@ -368,8 +376,9 @@ class Guardian:
         try:
             write_private(self._path(STATE_FILE), json.dumps(document, indent=1))
         except OSError as error:
-            # A full disk must not end the guardian: what is there still holds but the pid.
             _log("error", "state_not_written", reason=str(error))
+            return f"{self._path(STATE_FILE)} cannot be written: {error.strerror}"
+        return ""
 
     def _path(self, name: str) -> str:
         return os.path.join(self.data_dir, name)

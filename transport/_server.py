@@ -277,14 +277,15 @@ async def ensure_server(options: ServerOptions | None = None) -> EmbeddedServer:
             await _wait_use(users)
             server, owned = await _find_or_start(data_dir, options)
         _check_agreement(server, options)
-    except TimeoutError as error:
+        if options.keep:
+            (data_dir / _guardian.KEEP_FILE).touch(mode=0o600)
+    except BaseException as error:
         users.close()
-        raise _locked(data_dir, options.start_timeout) from error
-    except BaseException:
-        users.close()
+        if isinstance(error, TimeoutError):
+            raise _locked(data_dir, options.start_timeout) from error
+        if isinstance(error, OSError):
+            raise describe_folder_error(data_dir, error) from error
         raise
-    if options.keep:
-        (data_dir / _guardian.KEEP_FILE).touch(mode=0o600)
     log.info(
         "nats_server_started" if owned else "nats_server_found",
         url=server.url,
@@ -422,17 +423,16 @@ async def _spawn_guardian(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
     )
     try:
-        process = _popen_guardian(data_dir, settings, lock, write_end)
-    except OSError as error:
-        transport.close()
-        raise ConfigurationError(f"{sys.executable} cannot be run: {error.strerror}") from error
+        try:
+            process = _popen_guardian(data_dir, settings, lock, write_end)
+        finally:
+            os.close(write_end)
+        try:
+            answer = await reader.read()
+        finally:
+            process.wait()  # the guardian leaves this process as soon as it runs
     finally:
-        os.close(write_end)
-    try:
-        answer = await reader.read()
-    finally:
         transport.close()
-        process.wait()  # the guardian has left it long before it answers
     if not answer:
         return {"error": f"its guardian ended at once (see {data_dir / _guardian.GUARDIAN_LOG})"}
     return dict(json.loads(answer))
@@ -441,11 +441,14 @@ async def _spawn_guardian(
 def _popen_guardian(
     data_dir: Path, settings: dict[str, Any], lock: FileLock, answer_to: int
 ) -> subprocess.Popen[bytes]:
-    log_file = os.open(
-        data_dir / _guardian.GUARDIAN_LOG,
-        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-        0o600,
-    )
+    try:
+        log_file = os.open(
+            data_dir / _guardian.GUARDIAN_LOG,
+            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+            0o600,
+        )
+    except OSError as error:
+        raise describe_folder_error(data_dir, error) from error
     try:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", _guardian.__file__, json.dumps(settings)],
@@ -457,6 +460,8 @@ def _popen_guardian(
             start_new_session=True,
             umask=0o077,
         )
+    except OSError as error:
+        raise ConfigurationError(f"{sys.executable} cannot be run: {error.strerror}") from error
     finally:
         os.close(log_file)
 

@@ -23,7 +23,7 @@ from aegis.transport import (
     find_server,
 )
 from aegis.transport._data_folder import FileLock, describe_folder_error, prepare_data_dir
-from aegis.transport._guardian import GUARDIAN_LOCK, STATE_FILE
+from aegis.transport._guardian import CONFIG_FILE, GUARDIAN_LOCK, GUARDIAN_LOG, STATE_FILE
 from aegis.transport._server_binary import BINARY_VARIABLE, is_supported_version
 from tests.support.embedded import clean_folder
 from tests.support.processes import processes_of
@@ -120,6 +120,15 @@ async def test_a_disk_that_is_nearly_full_is_refused(folder: Path) -> None:
 
 async def test_a_folder_with_control_characters_is_refused(tmp_path: Path) -> None:
     await assert_refused(ServerOptions(data_dir=tmp_path / "a\nb"), "do not print")
+
+
+@pytest.mark.parametrize("name", [STATE_FILE, CONFIG_FILE, GUARDIAN_LOG, GUARDIAN_LOCK])
+async def test_a_file_of_the_folder_that_cannot_be_written_is_told(folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+    await assert_refused(ServerOptions(data_dir=folder), f"data_dir: {folder} cannot be used: ")
+    shutil.rmtree(folder / name)
+    async with await ensure_server(ServerOptions(data_dir=folder)):
+        pass
 
 
 async def test_a_folder_locked_by_something_that_does_not_answer_is_refused(folder: Path) -> None:
