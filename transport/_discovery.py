@@ -19,8 +19,9 @@ __all__ = [
     "Identity",
     "LocalServer",
     "find_server",
-    "read_document",
+    "probe_server",
     "read_identity",
+    "read_state",
 ]
 
 CREDENTIALS_FILE: Final = "credentials.json"
@@ -137,14 +138,14 @@ async def probe_server(data_dir: Path) -> LocalServer | None:
 
 def read_state(data_dir: Path) -> dict[str, Any] | None:
     """Return what the guardian of this very folder wrote last, or None."""
-    state = read_document(data_dir / STATE_FILE)
+    state = _read_document(data_dir / STATE_FILE)
     # A copy of a data folder must not be taken for the folder it was copied from.
     return state if state is not None and state.get("data_dir") == str(data_dir) else None
 
 
 def read_identity(data_dir: Path) -> Identity | None:
     """Return the name and accounts of this folder's server, or None if it has none yet."""
-    document = read_document(data_dir / CREDENTIALS_FILE)
+    document = _read_document(data_dir / CREDENTIALS_FILE)
     if document is None:
         return None
     try:
@@ -157,7 +158,7 @@ def read_identity(data_dir: Path) -> Identity | None:
         return None
 
 
-def read_document(path: Path) -> dict[str, Any] | None:
+def _read_document(path: Path) -> dict[str, Any] | None:
     """Return the JSON map in the file, or None if there is none."""
     try:
         document: object = json.loads(path.read_text())
