@@ -42,16 +42,19 @@ class PlainClient:
 
     async def append(self, subject: str, payload: bytes, *, timeout: float = 2.0) -> int:
         """Append, again and again while the server is away, and return the sequence."""
-        for _ in range(100):
+        stored_at: list[int] = []
+
+        async def is_stored() -> bool:
             try:
                 answer = await self.client.request(subject, payload, timeout=timeout)
             except Exception:  # nats-py has many for one thing: not now
-                await asyncio.sleep(0.05)
-                continue
+                return False
             facts: dict[str, Any] = json.loads(answer.data)
-            if "error" not in facts:
-                return int(facts["seq"])
-        raise AssertionError(f"no append to {subject} in 100 tries")
+            stored_at.extend([int(facts["seq"])] if "error" not in facts else [])
+            return bool(stored_at)
+
+        await wait_until(is_stored, what=f"an append to {subject} is stored", timeout=30)
+        return stored_at[0]
 
     async def stored(self, name: str) -> list[bytes]:
         """Return all that the stream ``name`` keeps."""
