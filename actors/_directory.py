@@ -1,0 +1,281 @@
+"""The caller's side of routing: who owns a resource, and who provides a service.
+
+What was looked up stays cached until an event says otherwise: a cached lookup is one
+dictionary access. Events carry the registry's sequence, and every lookup asks for an
+answer at least as new as the last event seen, so that a supervisor that trails behind
+cannot bring back what the event has removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from aegis._clock import Clock
+from aegis._subjects import Subjects
+from aegis.actors._membership import control_request
+from aegis.actors._registration import map_of
+from aegis.actors._registry_entries import InstanceState, ResourceKey
+from aegis.errors import AegisError, ConnectionClosed, NotFound, Unavailable, from_wire
+from aegis.transport._base import Message, Subscription, Transport
+from aegis.transport._codec import decode_value
+
+__all__ = ["Directory", "Provider", "Route"]
+
+MAX_CACHED_RESOURCES: Final = 200_000
+"""Routes that are kept; the oldest goes when one more is looked up."""
+
+MAX_CACHED_SERVICES: Final = 10_000
+
+
+@frozen
+class Route:
+    """Who owns a resource, under which epoch."""
+
+    instance_id: str
+    epoch: int
+    node_id: str = ""
+
+
+@frozen
+class Provider:
+    """One healthy instance of a service."""
+
+    instance_id: str
+    node_id: str = ""
+
+
+class Directory:
+    """Looks up owners and instances, and remembers them until they change."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        subjects: Subjects,
+        clock: Clock,
+        *,
+        max_resources: int = MAX_CACHED_RESOURCES,
+        max_services: int = MAX_CACHED_SERVICES,
+    ) -> None:
+        self.routes: dict[ResourceKey, Route] = {}
+        self.providers: dict[str, tuple[Provider, ...]] = {}
+        self.lookups = 0
+        self._transport = transport
+        self._subjects = subjects
+        self._clock = clock
+        self._max_resources = max_resources
+        self._max_services = max_services
+        self._sequence = 0
+        self._resource_queries: dict[ResourceKey, asyncio.Task[Route]] = {}
+        self._service_queries: dict[str, asyncio.Task[tuple[Provider, ...]]] = {}
+        self._subscription: Subscription | None = None
+        self._generation = 0
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        """Listen to events; before that, nothing may be cached."""
+        self._transport.listen(self)
+        self._subscription = await self._transport.subscribe(
+            self._subjects.event(">"), self._on_event
+        )
+
+    async def stop(self) -> None:
+        """Forget everything and end the lookups under way."""
+        subscription, self._subscription = self._subscription, None
+        self._forget()
+        tasks: list[asyncio.Task[Any]] = [
+            *self._resource_queries.values(),
+            *self._service_queries.values(),
+        ]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if subscription is not None:
+            with contextlib.suppress(Unavailable, ConnectionClosed):
+                await subscription.unsubscribe()
+
+    # -- lookups ------------------------------------------------------------------------
+
+    def route_nowait(self, service: str, resource_id: str) -> Route | None:
+        """Return the owner if it is cached."""
+        return self.routes.get((service, resource_id))
+
+    def providers_nowait(self, service: str) -> tuple[Provider, ...] | None:
+        """Return the healthy instances if they are cached."""
+        return self.providers.get(service)
+
+    async def route(self, service: str, resource_id: str, *, timeout: float = 5.0) -> Route:
+        """Return the owner of a resource.
+
+        Raises:
+            NotFound: nobody owns it. Not cached: the next lookup asks again.
+            Unavailable: no supervisor answered within ``timeout`` seconds.
+        """
+        key = (service, resource_id)
+        known = self.routes.get(key)
+        if known is not None:
+            return known
+        query = self._resource_queries.get(key)
+        if query is None:
+            query = asyncio.get_running_loop().create_task(self._query_route(key, timeout))
+            self._resource_queries[key] = query
+            query.add_done_callback(lambda task: self._ended(self._resource_queries, key, task))
+        return await self._shared(query, timeout)
+
+    async def instances(self, service: str, *, timeout: float = 5.0) -> tuple[Provider, ...]:
+        """Return the healthy active instances of a service, in a stable order.
+
+        Raises:
+            NotFound: there is no such service.
+            Unavailable: none of its instances is healthy, or no supervisor answered.
+        """
+        known = self.providers.get(service)
+        if known:
+            return known
+        query = self._service_queries.get(service)
+        if query is None:
+            query = asyncio.get_running_loop().create_task(self._query_service(service, timeout))
+            self._service_queries[service] = query
+            query.add_done_callback(lambda task: self._ended(self._service_queries, service, task))
+        return await self._shared(query, timeout)
+
+    async def wait_change(self) -> None:
+        """Return at the next event: what failed before may succeed then."""
+        await self._changed.wait()
+
+    def invalidate_route(self, service: str, resource_id: str, epoch: int | None = None) -> None:
+        """Forget an owner that turned out wrong; with ``epoch``, only that one."""
+        known = self.routes.get((service, resource_id))
+        if known is not None and (epoch is None or known.epoch <= epoch):
+            del self.routes[service, resource_id]
+
+    def invalidate_service(self, service: str) -> None:
+        """Forget the instances of a service."""
+        self.providers.pop(service, None)
+
+    async def _shared[T](self, query: asyncio.Task[T], timeout: float) -> T:
+        """Wait for a lookup that others may be waiting for, too."""
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(query)
+        except TimeoutError:
+            raise Unavailable(f"no supervisor answered within {timeout:g} s") from None
+
+    def _ended[K, T](
+        self, queries: dict[K, asyncio.Task[T]], key: K, task: asyncio.Task[T]
+    ) -> None:
+        if queries.get(key) is task:
+            del queries[key]
+        if not task.cancelled():
+            # Whoever waited has it; nobody may have.
+            task.exception()
+
+    async def _query_route(self, key: ResourceKey, timeout: float) -> Route:
+        generation = self._generation
+        answer = await self._ask(
+            "resource.query", {"service_name": key[0], "resource_id": key[1]}, timeout
+        )
+        route = Route(answer["instance_id"], answer["epoch"], answer["node_id"])
+        if self._is_current(answer, generation):
+            if len(self.routes) >= self._max_resources:
+                del self.routes[next(iter(self.routes))]
+            self.routes[key] = route
+        return route
+
+    async def _query_service(self, service: str, timeout: float) -> tuple[Provider, ...]:
+        generation = self._generation
+        answer = await self._ask("service.query", {"service_name": service}, timeout)
+        found = tuple(
+            Provider(instance["instance_id"], instance["node_id"])
+            for entry in answer["services"]
+            for instance in entry["instances"]
+            if instance["state"] == InstanceState.HEALTHY and instance["role"] == "active"
+        )
+        if not found:
+            raise Unavailable(f"service {service!r} has no healthy instance")
+        if self._is_current(answer, generation):
+            if len(self.providers) >= self._max_services:
+                del self.providers[next(iter(self.providers))]
+            self.providers[service] = found
+        return found
+
+    async def _ask(self, operation: str, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
+        self.lookups += 1
+        answer = await control_request(
+            self._transport,
+            self._subjects,
+            self._clock,
+            operation,
+            {**payload, "min_sequence": self._sequence},
+            timeout=timeout,
+        )
+        if answer.get("code") is not None:
+            raise _error(answer)
+        return answer
+
+    def _is_current(self, answer: Mapping[str, Any], generation: int) -> bool:
+        """Whether no event came since that the answer does not know of."""
+        return (
+            self._subscription is not None
+            and generation == self._generation
+            and answer["sequence"] >= self._sequence
+        )
+
+    # -- events -------------------------------------------------------------------------
+
+    def _on_event(self, message: Message) -> None:
+        facts = map_of(decode_value(message.payload))
+        if facts is None or "sequence" not in facts:
+            return
+        self._sequence = max(self._sequence, int(facts["sequence"]))
+        service = str(facts.get("service_name", ""))
+        node_id = str(facts.get("node_id", ""))
+        instance_id = str(facts.get("instance_id", ""))
+        epochs: dict[str, int] = facts.get("epochs") or {}
+        resources: list[str] = facts.get("resource_ids") or []
+        for resource_id in resources:
+            key = (service, resource_id)
+            known = self.routes.get(key)
+            if known is None:
+                continue
+            epoch = epochs.get(resource_id)
+            if epoch is None:
+                if known.epoch <= int(facts["sequence"]):
+                    del self.routes[key]
+            elif epoch > known.epoch:
+                self.routes[key] = Route(instance_id, epoch, node_id)
+        if not resources:
+            self.providers.pop(service, None)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def on_disconnected(self) -> None:
+        """Events are missed from now on, so nothing that is cached can be trusted."""
+        self._forget()
+
+    def on_reconnected(self) -> None:
+        """Whatever was cached since has missed events, too."""
+        self._forget()
+
+    def on_closed(self, reason: str) -> None:
+        """Nothing will ever be looked up again."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._generation += 1
+        self.routes.clear()
+        self.providers.clear()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _error(answer: Mapping[str, Any]) -> AegisError:
+    facts = {k: v for k, v in answer.items() if k not in ("code", "success", "trace_id")}
+    code = int(answer["code"])
+    return (
+        NotFound(str(facts.pop("message", "")), **facts) if code == 404 else from_wire(code, facts)
+    )

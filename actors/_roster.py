@@ -1,0 +1,390 @@
+"""The leader's judgement of beats (sans-I/O): who is alive, and which leases still run.
+
+A resource's new owner is not covered by its lease before the lease of *every* earlier
+owner has ended for that resource: the earlier owner gave it back, or has confirmed in a
+beat that it took over a coverage without it, or its time is over, or its death is
+proven. Until then the resource is *unsettled*. What the leader believes a lease to be
+is never shorter than what the node believes, since it counts from the beat's arrival.
+
+A leader that is new, or was paused itself, restarts all timers before it judges anyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from enum import Enum
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from aegis.actors._lease import Beat, BeatAnswer, InstanceLoad, LeaseOptions
+from aegis.actors._registry import Change, Registry
+from aegis.actors._registry_entries import InstanceState, ResourceKey
+from aegis.errors import Conflict, TooOld
+
+__all__ = ["Judgement", "Roster", "Verdict"]
+
+MAX_CHANGES: Final = 4096
+"""Changes of coverage in one answer; a node beats again at once for the others."""
+
+_NEVER: Final = 2**63
+"""A version that no node ever confirms."""
+
+
+class Judgement(Enum):
+    """What the leader makes of an instance's beats."""
+
+    SILENT = "silence"
+    STALLED = "stalled"
+    GONE = "gone"
+    RECOVERED = "recovered"
+
+
+@frozen
+class Verdict:
+    """One instance, and what has become of it."""
+
+    judgement: Judgement
+    instance_id: str
+    node_id: str
+
+
+@define
+class _Node:
+    heard: float
+    number: int = 0
+    lease_until: float = float("-inf")
+    version: int = 1
+    confirmed: int = 0
+    told: int = 0
+    changed: dict[ResourceKey, int] = field(factory=dict[ResourceKey, int])
+    progress: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
+
+
+@define
+class _Earlier:
+    """A node whose lease may still cover a resource that it does not own any more."""
+
+    node_id: str
+    until: float
+    version: int
+
+
+class Roster:
+    """All nodes as the leader knows them. Times are boot-clock seconds."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        options: LeaseOptions | None = None,
+        *,
+        leader_timeout: float = 1.0,
+    ) -> None:
+        self.registry = registry
+        self.options = options or LeaseOptions()
+        self.leader_timeout = leader_timeout
+        self.loads: dict[str, InstanceLoad] = {}
+        self.to_push: set[str] = set()
+        self._nodes: dict[str, _Node] = {}
+        self._earlier: dict[ResourceKey, list[_Earlier]] = {}
+        self._reign = 0
+        self._grace_until = float("-inf")
+        self._ticked: float | None = None
+
+    # -- reigns -------------------------------------------------------------------------
+
+    def begin(self, now: float, *, reign: int, settled: int, first: bool = False) -> None:
+        """This candidate took over as leader, with its record at sequence ``reign``.
+
+        ``settled`` is what the predecessor's last renewal said: whatever was contested
+        up to that sequence is so no more. ``first`` says that nobody led before.
+        """
+        self._reign = reign
+        self._nodes = {}
+        self._earlier = {}
+        self.to_push = set()
+        self._ticked = now
+        self._grace_until = now
+        if first:
+            return
+        # The predecessor answers beats for at most `leader_timeout` after it was
+        # deposed, and each answer is good for one lease.
+        self._grace_until += (
+            self.leader_timeout + self.options.lease_duration + self.options.lease_margin
+        )
+        contested = {
+            **{key: r.epoch for key, r in self.registry.resources.items() if r.contested},
+            **self.registry.contested_tombstones,
+        }
+        for key, sequence in contested.items():
+            if sequence > settled:
+                self._earlier[key] = [_Earlier("", self._grace_until, _NEVER)]
+
+    @property
+    def unsettled(self) -> Collection[ResourceKey]:
+        """The resources for which the lease of an earlier owner may still run."""
+        return self._earlier
+
+    def settled_sequence(self) -> int:
+        """Return up to which sequence of the registry no lease of the past runs on."""
+        lowest = self.registry.sequence
+        for key in self._earlier:
+            resource = self.registry.resources.get(key)
+            sequence = (
+                self.registry.contested_tombstones.get(key, lowest + 1)
+                if resource is None
+                else resource.epoch
+            )
+            lowest = min(lowest, sequence - 1)
+        return lowest
+
+    # -- what changes -------------------------------------------------------------------
+
+    def changed(self, change: Change, now: float) -> None:
+        """A record about a resource was acknowledged."""
+        before, after = change.before, change.after
+        if before is not None:
+            version = self._touch(before.node_id, change.key)
+            node = self._nodes.get(before.node_id)
+            until = self._grace_until if node is None else max(node.lease_until, self._grace_until)
+            if change.contested and until > now:
+                self._earlier.setdefault(change.key, []).append(
+                    _Earlier(before.node_id, until, version)
+                )
+        if not change.contested:
+            self._earlier.pop(change.key, None)
+        if after is not None:
+            self._touch(after.node_id, change.key)
+
+    def prove_dead(self, node_id: str, now: float) -> None:
+        """The node's process is known to have ended: its lease has, too."""
+        for key in list(self._earlier):
+            self._settle(key, now, dead=node_id)
+
+    def _touch(self, node_id: str, key: ResourceKey) -> int:
+        """Note that a node's coverage of ``key`` is to be told anew; return the version."""
+        node = self._nodes.get(node_id)
+        if node is None:
+            # Its first answer will tell it everything.
+            return 1
+        node.version += 1
+        node.changed.pop(key, None)
+        node.changed[key] = node.version
+        self.to_push.add(node_id)
+        return node.version
+
+    def _settle(self, key: ResourceKey, now: float, *, dead: str | None = None) -> None:
+        waiting: list[_Earlier] = []
+        for earlier in self._earlier[key]:
+            node = self._nodes.get(earlier.node_id)
+            confirmed = node is not None and node.confirmed >= earlier.version
+            if now < earlier.until and not confirmed and earlier.node_id != dead:
+                waiting.append(earlier)
+        if waiting:
+            self._earlier[key] = waiting
+            return
+        del self._earlier[key]
+        resource = self.registry.resources.get(key)
+        if resource is not None:
+            self._touch(resource.node_id, key)
+
+    # -- beats --------------------------------------------------------------------------
+
+    def note(self, beat: Beat) -> None:
+        """Remember what a beat says of queues; every candidate does, leading or not."""
+        for instance_id, load in beat.instances.items():
+            if instance_id in self.registry.instances:
+                self.loads[instance_id] = load
+
+    def heard(self, beat: Beat, now: float) -> BeatAnswer | None:
+        """Return the answer to a beat; None for one that a later beat has overtaken.
+
+        To be called only by a leader that may answer beats, right before it does.
+        """
+        node = self._nodes.get(beat.node_id)
+        if node is None:
+            node = self._nodes[beat.node_id] = _Node(now)
+        if beat.number <= node.number:
+            return None
+        answered, node.number, node.heard = node.number, beat.number, now
+        for instance_id, load in beat.instances.items():
+            known = node.progress.get(instance_id)
+            if known is None or known[0] != load.progress or load.depth == 0:
+                node.progress[instance_id] = (load.progress, now)
+        if answered and beat.since > answered:
+            # It lost its connection, and with it all that it was ever told here.
+            node.confirmed = node.version
+            self._start_over(beat.node_id, node)
+        elif beat.reign == self._reign and beat.version > 0:
+            node.confirmed = min(beat.version, node.version)
+            node.changed = {k: v for k, v in node.changed.items() if v > node.confirmed}
+        else:
+            node.confirmed = 0
+            self._start_over(beat.node_id, node)
+        for key in [k for k, all_ in self._earlier.items() if _names(all_, beat.node_id)]:
+            self._settle(key, now)
+        base = node.confirmed if beat.reign == self._reign and beat.version > 0 else 0
+        return self._answer(beat.node_id, node, base, now, self._refused(beat))
+
+    def push(self, node_id: str, now: float) -> BeatAnswer | None:
+        """Return another answer to the node's last beat, if there is something new.
+
+        It builds on what was told last, confirmed or not: a node that missed that
+        notices, and beats.
+        """
+        self.to_push.discard(node_id)
+        node = self._nodes.get(node_id)
+        if node is None or not node.number or now >= node.lease_until:
+            return None
+        return self._answer(node_id, node, node.told, now, {}, push=True)
+
+    def _start_over(self, node_id: str, node: _Node) -> None:
+        node.changed = {}
+        for instance_id in sorted(self.registry.by_node.get(node_id, ())):
+            for key in sorted(self.registry.owned.get(instance_id, ())):
+                node.version += 1
+                node.changed[key] = node.version
+
+    def _answer(
+        self,
+        node_id: str,
+        node: _Node,
+        base: int,
+        now: float,
+        refused: dict[str, dict[str, Any]],
+        *,
+        push: bool = False,
+    ) -> BeatAnswer:
+        self.to_push.discard(node_id)
+        covers: dict[ResourceKey, int] = {}
+        revoked: list[ResourceKey] = []
+        version = base
+        more = False
+        for key, changed_at in _later_than(base, node.changed):
+            if len(covers) + len(revoked) >= MAX_CHANGES:
+                more = True
+                break
+            version = changed_at
+            epoch = self._wanted(node_id, key)
+            if epoch is None:
+                revoked.append(key)
+            else:
+                covers[key] = epoch
+        if not more:
+            version = node.version
+        node.told = version
+        # A lease is not renewed while a revocation may stand among what is still to
+        # come: it would go on covering what it must not.
+        if not more and not push:
+            node.lease_until = max(
+                node.lease_until,
+                now + self.options.lease_duration + self.options.lease_margin,
+            )
+        return BeatAnswer(
+            number=node.number,
+            reign=self._reign,
+            lease=0.0 if more or push else self.options.lease_duration,
+            base=base,
+            version=version,
+            covers=covers,
+            revoked=tuple(revoked),
+            refused=refused,
+            more=more,
+        )
+
+    def _wanted(self, node_id: str, key: ResourceKey) -> int | None:
+        resource = self.registry.resources.get(key)
+        if resource is None or resource.node_id != node_id or key in self._earlier:
+            return None
+        return resource.epoch
+
+    def _refused(self, beat: Beat) -> dict[str, dict[str, Any]]:
+        refused: dict[str, dict[str, Any]] = {}
+        for instance_id in beat.instances:
+            instance = self.registry.instances.get(instance_id)
+            if instance is None:
+                refused[instance_id] = {
+                    "code": TooOld.code,
+                    "message": f"instance {instance_id!r} is not registered (any more)",
+                }
+            elif instance.node_id != beat.node_id:
+                refused[instance_id] = {
+                    "code": Conflict.code,
+                    "message": f"instance {instance_id!r} is node {instance.node_id!r} now",
+                    "holder": instance.node_id,
+                }
+        return refused
+
+    # -- judgement ----------------------------------------------------------------------
+
+    def tick(self, now: float) -> list[Verdict]:
+        """Return whose state has to change; to be called several times a second.
+
+        A verdict comes again at every tick until the registry has it.
+        """
+        paused = self._ticked is not None and (
+            now - self._ticked > self.options.heartbeat_timeout / 4
+        )
+        self._ticked = now
+        for key in list(self._earlier):
+            self._settle(key, now)
+        for node in self._nodes.values() if paused else ():
+            node.heard = now
+            node.progress = {name: (count, now) for name, (count, _) in node.progress.items()}
+        for node_id in self.registry.by_node:
+            if node_id not in self._nodes:
+                self._nodes[node_id] = _Node(now)
+        self._forget(now)
+        return list(self._judge(now))
+
+    def _judge(self, now: float) -> Iterator[Verdict]:
+        options = self.options
+        for node_id, instances in self.registry.by_node.items():
+            node = self._nodes[node_id]
+            silence = now - node.heard
+            for instance_id in sorted(instances):
+                healthy = self.registry.instances[instance_id].state is InstanceState.HEALTHY
+                if silence >= options.gone_timeout:
+                    yield Verdict(Judgement.GONE, instance_id, node_id)
+                elif silence >= options.heartbeat_timeout:
+                    if healthy:
+                        yield Verdict(Judgement.SILENT, instance_id, node_id)
+                elif self._is_stalled(node, instance_id, now):
+                    if healthy:
+                        yield Verdict(Judgement.STALLED, instance_id, node_id)
+                elif not healthy and node.number:
+                    yield Verdict(Judgement.RECOVERED, instance_id, node_id)
+
+    def _is_stalled(self, node: _Node, instance_id: str, now: float) -> bool:
+        load = self.loads.get(instance_id)
+        if load is None:
+            return False
+        _, since = node.progress.get(instance_id, (0, now))
+        return max(load.stalled, now - since) >= self.options.stall_timeout
+
+    def _forget(self, now: float) -> None:
+        """Drop the nodes that hold nothing and whose lease is over."""
+        keep = self.options.gone_timeout + self.options.lease_duration
+        for node_id in [
+            name
+            for name, node in self._nodes.items()
+            if name not in self.registry.by_node and now - node.heard > keep
+        ]:
+            del self._nodes[node_id]
+        for instance_id in [name for name in self.loads if name not in self.registry.instances]:
+            del self.loads[instance_id]
+
+
+def _later_than(version: int, changed: dict[ResourceKey, int]) -> list[tuple[ResourceKey, int]]:
+    """Return what changed behind ``version``, in order; the dict is in that order."""
+    later: list[tuple[ResourceKey, int]] = []
+    for key in reversed(changed):
+        if changed[key] <= version:
+            break
+        later.append((key, changed[key]))
+    later.reverse()
+    return later
+
+
+def _names(earlier: list[_Earlier], node_id: str) -> bool:
+    return any(one.node_id == node_id for one in earlier)
