@@ -1,0 +1,373 @@
+"""``aegis demo``: an exchange of real processes, a kill, and the books checked afterwards.
+
+It starts a server of its own in a temporary folder and five nodes, lets some dozens of
+traders send orders, kills a node (and later another) with SIGKILL in the middle, starts
+it again, and then asks an independent ledger whether every command took effect exactly
+once. Whatever happens, nothing is left: no process, no file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from attrs import define, field, frozen
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from aegis._cluster import connect
+from aegis.errors import AegisError, ConfigurationError
+from aegis.ops._demo_nodes import Node, account_names, make_nodes, stop_all
+from aegis.ops._demo_orders import Intent, generate_orders
+from aegis.ops._demo_report import Kill, Report, latency_of, print_report
+from aegis.ops._demo_traders import Exchange, Fault, Sample, Trader, read_accounts, read_books
+from aegis.ops._ledger import ACCOUNTS, PRICING, Ledger
+from aegis.transport._server import ServerOptions, ensure_server
+
+__all__ = ["DEFAULT_ORDERS", "DEFAULT_SEED", "main"]
+
+DEFAULT_ORDERS: Final = 3_000
+DEFAULT_SEED: Final = 1
+
+MAX_ORDERS: Final = 1_000_000
+TRADERS: Final = 64
+
+START_TIMEOUT: Final = 30.0
+"""Seconds in which the nodes must serve."""
+
+STALL_TIMEOUT: Final = 45.0
+"""Seconds without any finished order after which the run is given up."""
+
+_WATCH_INTERVAL: Final = 0.5
+
+_INTERRUPTED: Final = 130
+"""What shells expect of a program that Ctrl-C ended."""
+
+
+@frozen
+class KillPlan:
+    """Which node dies when this part of the orders is done."""
+
+    node: str
+    share: float
+
+
+DEFAULT_KILLS: Final = (KillPlan("order-books", 0.35), KillPlan("accounts-1", 0.7))
+
+
+class _Failed(Exception):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+def main(
+    *,
+    orders: int = DEFAULT_ORDERS,
+    seed: int = DEFAULT_SEED,
+    json_output: bool = False,
+    traders: int = TRADERS,
+    kills: Sequence[KillPlan] = DEFAULT_KILLS,
+    fault: Fault | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run the demo; return the exit code: 0 if all is well, 1 if anything is not.
+
+    ``fault`` plants a mistake that the check must find; it is there for tests.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
+    """
+    if not 1 <= orders <= MAX_ORDERS:
+        raise ConfigurationError(f"--orders: {orders} is not from 1 to {MAX_ORDERS}")
+    out = console or Console()
+    errors = Console(stderr=True)
+    try:
+        with _quiet_logs(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            demo = _Demo(orders, seed, account_names(traders), kills, fault, out, json_output)
+            report = runner.run(demo.run())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        errors.print("Interrupted; all that was started has been stopped.")
+        return _INTERRUPTED
+    except (_Failed, AegisError) as error:
+        errors.print(f"The demo failed: {error}", markup=False, highlight=False)
+        return 1
+    if json_output:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        print_report(report, out)
+    return 0 if report.ok else 1
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@define(eq=False)
+class _Demo:
+    """One run."""
+
+    orders: int
+    seed: int
+    accounts: list[str]
+    kills: Sequence[KillPlan]
+    fault: Fault | None
+    console: Console
+    quiet: bool
+    ledger: Ledger = field(factory=Ledger)
+    finished: int = 0
+    _changed: asyncio.Event = field(factory=asyncio.Event)
+    _down: set[Node] = field(factory=set[Node])
+
+    async def run(self) -> Report:
+        begun = time.monotonic()
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+        with self._progress() as progress:
+            bar = progress.add_task("starting", total=self.orders)
+            async with self._nodes() as nodes:
+                async with connect(data_dir=nodes[0].folder / "server") as cluster:
+                    exchange = Exchange(cluster, self.ledger)
+                    await self._wait_ready(nodes, exchange)
+                    exchange.fault = self.fault
+                    progress.update(bar, description="trading")
+                    started = time.monotonic()
+                    killed = await self._trade(
+                        exchange, nodes, lambda: progress.update(bar, completed=self.finished)
+                    )
+                    ended = time.monotonic()
+                    progress.update(bar, description="checking the books")
+                    books = await read_books(exchange)
+                    states = await read_accounts(exchange, self.accounts)
+                progress.update(bar, description="stopping")
+        findings = await asyncio.to_thread(self.ledger.check, states, books)
+        cash = sum((Decimal(state["cash"]) for state in states.values()), Decimal(0))
+        fees = sum((Decimal(state["fees"]) for state in states.values()), Decimal(0))
+        return Report(
+            seed=self.seed,
+            orders=self.orders,
+            seconds=round(time.monotonic() - begun, 2),
+            trading_seconds=round(ended - started, 2),
+            nodes=[node.name for node in nodes],
+            sent=exchange.sent,
+            acknowledged=exchange.acknowledged,
+            rejected=exchange.rejected,
+            refused=exchange.refused,
+            unanswered=exchange.unanswered,
+            queries=exchange.queries,
+            latency=latency_of([sample.seconds for sample in exchange.samples]),
+            kills=killed,
+            trades=sum(book["trades"] for book in books.values()),
+            open_orders=sum(len(book["open_orders"]) for book in books.values()),
+            accounts=len(self.accounts),
+            cash=f"{cash:,.2f}",
+            fees=f"{fees:,.2f}",
+            findings=findings,
+        )
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description:<20}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            disable=self.quiet or not self.console.is_terminal,
+        )
+
+    # -- processes --------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _nodes(self) -> AsyncGenerator[list[Node]]:
+        """Start server and nodes; end them and remove their folder, whatever happens."""
+        folder = Path(tempfile.mkdtemp(prefix="aegis-demo-"))
+        nodes: list[Node] = []
+        try:
+            nodes = make_nodes(folder, self.accounts)
+            async with await ensure_server(ServerOptions(data_dir=folder / "server")) as server:
+                watch = asyncio.create_task(server.watch())
+                try:
+                    for node in nodes:
+                        await node.start()
+                    yield nodes
+                finally:
+                    await stop_all(nodes)
+                    watch.cancel()
+                    await asyncio.gather(watch, return_exceptions=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _wait_ready(self, nodes: list[Node], exchange: Exchange) -> None:
+        """Return when every node answers; one that ended fails the run."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                for node in nodes:
+                    await self._while_running(node, _wait_serving(node, exchange))
+        except TimeoutError:
+            raise _Failed(
+                f"the nodes did not serve within {START_TIMEOUT:.0f} s\n"
+                + "\n".join(filter(None, (node.last_words() for node in nodes)))
+            ) from None
+
+    async def _while_running(self, node: Node, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for ``work`` as long as the node lives."""
+        task = asyncio.create_task(work)
+        end = asyncio.create_task(node.wait_ended())
+        try:
+            await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise _Failed(f"the node {node.name} ended by itself:\n{node.last_words()}")
+            await task
+        finally:
+            for future in (task, end):
+                future.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+
+    # -- trading ----------------------------------------------------------------------
+
+    async def _trade(
+        self, exchange: Exchange, nodes: list[Node], show: Callable[[], None]
+    ) -> list[Kill]:
+        def on_done() -> None:
+            self.finished += 1
+            self._changed.set()
+            if self.finished % 10 == 0:
+                show()
+
+        rng = random.Random(self.seed + 1)
+        wanted: dict[str, list[Intent]] = defaultdict(list)
+        for intent in generate_orders(self.orders, self.seed, self.accounts):
+            wanted[intent.account].append(intent)
+        traders = [Trader(exchange, account, on_done) for account in self.accounts]
+        await asyncio.gather(*(trader.fund(rng) for trader in traders))
+        try:
+            async with asyncio.TaskGroup() as group:
+                watchdog = group.create_task(self._watch(nodes))
+                killer = group.create_task(self._kill(exchange, nodes))
+                work = [group.create_task(t.trade(wanted[t.account])) for t in traders]
+                await asyncio.wait([killer, *work])
+                watchdog.cancel()
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+        return [outage.report(exchange.samples) for outage in killer.result()]
+
+    async def _kill(self, exchange: Exchange, nodes: list[Node]) -> list[_Outage]:
+        """Kill nodes when their time has come, start them again, see how long it took."""
+        outages: list[_Outage] = []
+        by_name = {node.name: node for node in nodes}
+        for plan in sorted(self.kills, key=lambda plan: plan.share):
+            node = by_name[plan.node]
+            addresses = _addresses(node)
+            # At a moment when the node has work under way: that is what is at risk.
+            while self.finished < plan.share * self.orders or (
+                not exchange.open_at(addresses) and self.finished < self.orders
+            ):
+                self._changed.clear()
+                await self._changed.wait()
+            outage = _Outage(node.name, addresses, node.pid, self.finished)
+            outage.at_risk = exchange.open_at(addresses)
+            self._down.add(node)
+            node.kill()
+            await node.wait_ended()
+            await node.start()
+            self._down.discard(node)
+            await self._while_running(node, _wait_serving(node, exchange))
+            outage.end = time.monotonic()
+            outages.append(outage)
+        return outages
+
+    async def _watch(self, nodes: list[Node]) -> None:
+        """Fail the run if a node ends that nobody killed, or if nothing goes on any more."""
+        finished, since = self.finished, time.monotonic()
+        while True:
+            await asyncio.sleep(_WATCH_INTERVAL)
+            for node in nodes:
+                if not node.is_running and node not in self._down:
+                    raise _Failed(f"the node {node.name} ended by itself:\n{node.last_words()}")
+            now = time.monotonic()
+            if finished != self.finished:
+                finished, since = self.finished, now
+            elif now - since > STALL_TIMEOUT:
+                words = "\n".join(filter(None, (node.last_words() for node in nodes)))
+                raise _Failed(f"no order was finished for {STALL_TIMEOUT:.0f} s\n{words}")
+
+
+@define
+class _Outage:
+    """From a kill to the moment at which all that the node serves answered again."""
+
+    node: str
+    addresses: list[tuple[str, str | None]]
+    pid: int
+    after_orders: int
+    at_risk: int = 0
+    start: float = field(factory=time.monotonic)
+    end: float = 0.0
+
+    def report(self, samples: list[Sample]) -> Kill:
+        addresses = set(self.addresses)
+        during = [
+            sample.seconds
+            for sample in samples
+            if (sample.service, sample.resource) in addresses
+            and sample.start <= self.end
+            and sample.end >= self.start
+        ]
+        return Kill(
+            node=self.node,
+            pid=self.pid,
+            after_orders=self.after_orders,
+            open_commands=self.at_risk,
+            outage_seconds=round(self.end - self.start, 3),
+            latency=latency_of(during),
+        )
+
+
+def _addresses(node: Node) -> list[tuple[str, str | None]]:
+    if not node.resources:
+        return [(node.service, None)]
+    return [(node.service, resource) for resource in node.resources]
+
+
+async def _wait_serving(node: Node, exchange: Exchange) -> None:
+    """Return when all that the node serves answers."""
+    if node.service == PRICING:
+        await exchange.query(PRICING, None, "fees", instance=node.name, value="1")
+        return
+    method = "balance" if node.service == ACCOUNTS else "statistics"
+    await asyncio.gather(
+        *(exchange.query(node.service, resource, method) for resource in node.resources)
+    )
+
+
+@contextmanager
+def _quiet_logs() -> Generator[None]:
+    """Keep what client and server log off the screen: here a lost node is no news."""
+    before = structlog.get_config()
+    disabled = logging.root.manager.disable
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        logging.disable(disabled)
