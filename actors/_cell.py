@@ -82,8 +82,8 @@ class Directive(StrEnum):
 class Parent(Protocol):
     """Who decides what happens after an actor ended."""
 
-    def child_exited(self, cell: ActorCell, failure: Failure | None) -> None:
-        """Restart or finish ``cell``, which is suspended; not within this call."""
+    def child_exited(self, child: ActorCell, failure: Failure | None, /) -> None:
+        """Restart or finish ``child``, which is suspended; not within this call."""
         ...
 
 
@@ -228,7 +228,9 @@ class ActorCell:
 
     async def restart(self) -> BaseException | None:
         """Begin a new life; return what failed, as `start` does."""
-        if self.status is Status.STOPPED:
+        while not self._at_rest:
+            await self._wait_change()
+        if self.is_stopped:
             return ActorDead(f"{self.address}: the actor has stopped", address=self.address)
         self.restarts += 1
         self.runtime.observer.on_restart(self)
@@ -373,7 +375,8 @@ class ActorCell:
             self._interrupted(envelope, error, life)
         finally:
             envelope.finished = True
-            self.processed += 1
+            if type(message) is not Stop:
+                self.processed += 1
             if life == self._life:
                 self._handling = False
         if self._failure is not None and life == self._life and self.status is Status.RUNNING:

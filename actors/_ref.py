@@ -446,7 +446,7 @@ _INT_MAX: Final = 2**64
 def _copied(params: dict[str, Any]) -> dict[str, Any]:
     """Return ``params`` as they would arrive over the wire."""
     for value in params.values():
-        kind: type[object] = type(value)
+        kind: type[Any] = type(value)
         if kind is str:
             if value.isascii():
                 continue
