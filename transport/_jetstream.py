@@ -33,7 +33,7 @@ STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
 
 _LAST: Final = re.compile(r"wrong last sequence: (\d+)")
-_ACK: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":(\d+)\}')
+_ACK: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":([1-9]\d*)\}')
 
 
 class ApiError(Exception):

@@ -341,6 +341,8 @@ class NatsTransport:
             self._sweep_timer.cancel()
 
     async def _close_client(self) -> None:
+        # First the socket: a server that is frozen would keep nats-py's close waiting.
+        self.client.socket.shut()
         with translated():
             await self.client.close()
         self.client.socket.close()

@@ -277,6 +277,7 @@ class NatsSocket(NatsPyTransport):
         self.handlers: dict[bytes, RawHandler] = {}
         self._on_lost = on_lost
         self._connection: _Connection | None = None
+        self._shut = False
         self.secure = False
 
     @property
@@ -293,6 +294,8 @@ class NatsSocket(NatsPyTransport):
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Open a TCP connection; one that is left over from before is closed."""
         self.close()
+        if self._shut:
+            raise ConnectionResetError("the client is closed")
         self.secure = False
         if uri.hostname is None or uri.port is None:
             raise OSError("the server's URL names no host and port")
@@ -342,7 +345,13 @@ class NatsSocket(NatsPyTransport):
 
     async def drain(self) -> None:
         """Hand what was written to the operating system."""
-        await self.connection.drain()
+        if not self._shut:
+            await self.connection.drain()
+
+    def shut(self) -> None:
+        """Close for good; nats-py's own close then waits for nothing."""
+        self._shut = True
+        self.close()
 
     async def wait_closed(self) -> None:
         """Return at once: closing never waits."""

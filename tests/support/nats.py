@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -104,6 +105,8 @@ class NatsServer:
     def freeze(self) -> None:
         """Let the process answer nothing, and keep its connections."""
         self.process.send_signal(signal.SIGSTOP)
+        # All its threads stand still when the parent is told of it.
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """Undo `freeze`."""
