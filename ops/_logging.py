@@ -131,10 +131,9 @@ def _add_logger_name(logger: Any, method: str, event: EventDict) -> EventDict:
 
 
 def _add_trace_id(logger: Any, method: str, event: EventDict) -> EventDict:
-    if "trace_id" not in event:
-        trace_id = current_trace_id()
-        if trace_id:
-            event["trace_id"] = trace_id
+    trace_id = event.pop("trace_id", "") or current_trace_id()
+    if trace_id:
+        event["trace_id"] = trace_id
     return event
 
 

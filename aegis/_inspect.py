@@ -1,0 +1,204 @@
+"""The picture of a running system: services, instances, resources, nodes.
+
+What supervisors and nodes answer is passed on as the maps that they sent, so that a
+newer node may say more; only the keys used here are relied on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from attrs import define, field, frozen
+
+from aegis._clock import SystemClock
+from aegis._subjects import Subjects
+from aegis.actors._membership import control_request
+from aegis.actors._registration import MAX_PAGE
+from aegis.errors import AegisError, NotFound, Unavailable, from_wire
+from aegis.transport._base import Transport
+from aegis.transport._codec import decode_value
+
+__all__ = ["Inspector", "NodeHealth", "SystemPicture"]
+
+CONTROL_TIMEOUT: Final = 2.0
+"""Seconds to wait for a supervisor: longer than it takes to elect another."""
+
+HEALTH_TIMEOUT: Final = 1.0
+"""Seconds to wait for a node to say how it is; one that is busy answers late."""
+
+MAX_HEALTH_REQUESTS: Final = 64
+"""Nodes that are asked at the same time."""
+
+
+@frozen
+class NodeHealth:
+    """What a node said of itself. Empty ``facts`` mean that it did not answer."""
+
+    node_id: str
+    facts: Mapping[str, Any]
+    round_trip_seconds: float = 0.0
+    asked_at_ms: int = 0
+
+    @property
+    def status(self) -> str:
+        """What the node calls its state, or ``no answer``."""
+        if not self.facts:
+            return "no answer"
+        return str(self.facts.get("state") or self.facts.get("status") or "ok")
+
+    def actors(self) -> dict[str, dict[str, Any]]:
+        """Return the node's actors and supervisors by address, without their children."""
+        found: dict[str, dict[str, Any]] = {}
+        waiting: list[Any] = [self.facts.get("tree")]
+        while waiting:
+            actor = waiting.pop()
+            if isinstance(actor, dict):
+                facts: dict[str, Any] = dict(actor)  # pyright: ignore
+                waiting.extend(facts.pop("children", ()))
+                found[str(facts.get("address"))] = facts
+        return found
+
+
+@define
+class SystemPicture:
+    """All of a system at one moment, as far as it answers."""
+
+    namespace: str
+    services: list[dict[str, Any]] = field(factory=list[dict[str, Any]])
+    resources: list[dict[str, Any]] = field(factory=list[dict[str, Any]])
+    nodes: list[NodeHealth] = field(factory=list[NodeHealth])
+
+    def actors(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return all actors, by node and address."""
+        return {
+            (node.node_id, address): actor
+            for node in self.nodes
+            for address, actor in node.actors().items()
+        }
+
+    def held_by(self, instance_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """Return role and resource of all that an instance is active or standby for."""
+        held: list[tuple[str, dict[str, Any]]] = []
+        for resource in self.resources:
+            if resource["instance_id"] == instance_id:
+                held.append(("active", resource))
+            elif any(s["instance_id"] == instance_id for s in resource["standbys"]):
+                held.append(("standby", resource))
+        return held
+
+
+class Inspector:
+    """Asks the supervisors and the nodes of one namespace."""
+
+    def __init__(self, transport: Transport, subjects: Subjects) -> None:
+        self._transport = transport
+        self._subjects = subjects
+        self._clock = SystemClock()
+
+    async def services(self, service: str | None = None) -> list[dict[str, Any]]:
+        """Return the services, each with its instances.
+
+        Raises:
+            NotFound: there is no such service.
+            Unavailable: no supervisor answers.
+        """
+        answer = await self._ask("service.query", {"service_name": service})
+        return list(answer["services"])
+
+    async def resources(
+        self, service: str | None = None, *, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the resources with owner and standbys, at most ``limit`` if given.
+
+        Raises:
+            Unavailable: no supervisor answers.
+        """
+        found: list[dict[str, Any]] = []
+        after: Any = None
+        while True:
+            left = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
+            answer = await self._ask(
+                "resource.query", {"service_name": service, "after": after, "limit": left}
+            )
+            found += answer["resources"]
+            after = answer.get("next")
+            if after is None or (limit is not None and len(found) >= limit):
+                return found
+
+    async def routes(self, resource_id: str, service: str | None = None) -> list[dict[str, Any]]:
+        """Return who holds a resource: one map for each service that has one of that name.
+
+        Raises:
+            NotFound: no service has it; the message names what is near.
+            Unavailable: no supervisor answers.
+        """
+        answer = await self._ask(
+            "resource.query", {"service_name": service, "resource_ids": [resource_id]}
+        )
+        return list(answer["resources"])
+
+    async def health(self, node_id: str) -> NodeHealth:
+        """Return what a node says of itself."""
+        asked_at_ms, begun = self._clock.wall_ms(), self._clock.boot_seconds()
+        answer: Any = None
+        try:
+            message = await self._transport.request(
+                self._subjects.health(node_id), b"", timeout=HEALTH_TIMEOUT
+            )
+            answer = decode_value(message.payload)
+        except (TimeoutError, Unavailable):
+            pass
+        except AegisError:
+            answer = {"status": "answers what cannot be read"}
+        took = self._clock.boot_seconds() - begun
+        facts: dict[str, Any] = answer if isinstance(answer, dict) else {}  # pyright: ignore
+        return NodeHealth(node_id, facts, took, asked_at_ms)
+
+    async def nodes(self, services: Iterable[Mapping[str, Any]]) -> list[NodeHealth]:
+        """Return what all nodes that run ``services`` say of themselves."""
+        names = {instance["node_id"] for service in services for instance in service["instances"]}
+        places = asyncio.Semaphore(MAX_HEALTH_REQUESTS)
+
+        async def ask(node_id: str) -> NodeHealth:
+            async with places:
+                return await self.health(node_id)
+
+        return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
+
+    async def picture(self, *, resources: bool = True) -> SystemPicture:
+        """Return the whole system. Raises `Unavailable` if no supervisor answers."""
+        services = await self.services()
+        picture = SystemPicture(self._subjects.namespace, services)
+        picture.nodes = await self.nodes(services)
+        if resources:
+            picture.resources = await self.resources()
+        return picture
+
+    async def _ask(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        asked = {key: value for key, value in payload.items() if value is not None}
+        answer = await self._once(operation, asked)
+        code = answer.get("code")
+        if code is None:
+            return answer
+        facts = {key: value for key, value in answer.items() if key not in ("code", "success")}
+        if code == NotFound.code:
+            raise NotFound(str(facts.pop("message", "")), **facts)
+        raise from_wire(int(code), facts)
+
+    async def _once(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await control_request(
+                self._transport,
+                self._subjects,
+                self._clock,
+                operation,
+                payload,
+                timeout=CONTROL_TIMEOUT,
+            )
+        except Unavailable as error:
+            raise Unavailable(
+                f"no node answers in the namespace {self._subjects.namespace!r}; start one with "
+                f"`aegis run`, or name another with --namespace ({error})"
+            ) from error

@@ -1,0 +1,82 @@
+"""``list-services`` and ``show-route``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aegis._inspect import Inspector
+from aegis.errors import NotFound
+from aegis.ops._options import CommandContext
+from aegis.ops._session import inspect, near
+
+__all__ = ["list_services", "show_route"]
+
+MAX_NEAR: Final = 10_000
+"""How many resources are looked through for a name like one that is not there."""
+
+
+def list_services(context: CommandContext, service: str | None = None) -> None:
+    """Print the services and their instances."""
+
+    async def ask(inspector: Inspector) -> list[dict[str, Any]]:
+        try:
+            return await inspector.services(service)
+        except NotFound as error:
+            known = [entry["service_name"] for entry in await inspector.services()]
+            raise near(error, service or "", known) from error
+
+    services = inspect(context.connect(), ask)
+    if context.output.json:
+        context.output.document({"services": services})
+        return
+    rows = [
+        [
+            entry["service_name"],
+            instance["instance_id"],
+            instance["state"],
+            instance["role"],
+            str(instance["resources"]),
+            str(instance["standby_for"]),
+            "-" if instance["queue_depth"] is None else str(instance["queue_depth"]),
+        ]
+        for entry in services
+        for instance in entry["instances"]
+    ]
+    if not rows:
+        context.output.line("no services")
+        return
+    context.output.table(("service", "instance", "state", "role", "owns", "standby", "queue"), rows)
+
+
+def show_route(context: CommandContext, resource: str) -> None:
+    """Print who holds a resource: its id, or ``service/id`` where several have one."""
+
+    async def ask(inspector: Inspector) -> list[dict[str, Any]]:
+        try:
+            return await inspector.routes(resource)
+        except NotFound as error:
+            # The id itself may hold a slash, so the whole was tried first.
+            service, slash, rest = resource.partition("/")
+            if slash and rest:
+                try:
+                    return await inspector.routes(rest, service)
+                except NotFound:
+                    pass
+            known = await inspector.resources(limit=MAX_NEAR)
+            names = [r["resource_id"] for r in known]
+            names += [f"{r['service_name']}/{r['resource_id']}" for r in known]
+            raise near(error, resource, names) from error
+
+    routes = inspect(context.connect(), ask)
+    if context.output.json:
+        context.output.document({"routes": routes})
+        return
+    rows: list[list[str]] = []
+    for route in routes:
+        name = f"{route['service_name']}/{route['resource_id']}"
+        rows.append([name, "active", route["instance_id"], route["state"], str(route["epoch"])])
+        rows += [
+            [name, "standby", standby["instance_id"], standby["state"], ""]
+            for standby in route["standbys"]
+        ]
+    context.output.table(("resource", "role", "instance", "state", "epoch"), rows)

@@ -1,0 +1,151 @@
+"""``aegis tree``: the whole system as one tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from rich.text import Text
+from rich.tree import Tree
+
+from aegis._inspect import Inspector, NodeHealth, SystemPicture
+from aegis.ops._options import CommandContext
+from aegis.ops._session import inspect
+
+__all__ = ["tree"]
+
+DEFAULT_RESOURCES_SHOWN: Final = 20
+"""Resources shown of one instance; an instance may hold thousands."""
+
+_STYLES: Final = {
+    "healthy": "green",
+    "ok": "green",
+    "running": "green",
+    "draining": "yellow",
+    "unhealthy": "red",
+    "no answer": "red",
+    "active": "bold",
+    "standby": "dim",
+}
+
+
+def tree(context: CommandContext, shown: int = DEFAULT_RESOURCES_SHOWN) -> None:
+    """Print namespace, nodes, services, instances and resources."""
+
+    async def ask(inspector: Inspector) -> SystemPicture:
+        return await inspector.picture()
+
+    picture = inspect(context.connect(), ask)
+    if context.output.json:
+        context.output.document(_document(picture))
+    else:
+        context.output.console().print(_drawn(picture, shown))
+
+
+def _document(picture: SystemPicture) -> dict[str, Any]:
+    actors = picture.actors()
+    services: list[dict[str, Any]] = []
+    for service in picture.services:
+        instances: list[dict[str, Any]] = []
+        for instance in service["instances"]:
+            held: list[dict[str, Any]] = []
+            for role, resource in picture.held_by(instance["instance_id"]):
+                actor = _actor(actors, instance, resource)
+                held.append(
+                    {
+                        "resource_id": resource["resource_id"],
+                        "role": role,
+                        "epoch": resource["epoch"],
+                        "state": actor.get("state"),
+                        "queue_depth": actor.get("depth"),
+                    }
+                )
+            instances.append({**instance, "held": held})
+        services.append({**service, "instances": instances})
+    nodes = [
+        {"node_id": n.node_id, **n.facts, "status": n.status, "round_trip_ms": _ms(n)}
+        for n in picture.nodes
+    ]
+    return {"namespace": picture.namespace, "nodes": nodes, "services": services}
+
+
+def _ms(node: NodeHealth) -> float:
+    return round(node.round_trip_seconds * 1000, 3)
+
+
+def _actor(
+    actors: Mapping[tuple[str, str], dict[str, Any]],
+    instance: Mapping[str, Any],
+    resource: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the node says of a resource's actor; nothing if it does not answer."""
+    path = f"{resource['service_name']}/{instance['instance_id']}/{resource['resource_id']}"
+    return actors.get((instance["node_id"], f"/services/{path}"), {})
+
+
+def _drawn(picture: SystemPicture, shown: int) -> Tree:
+    root = Tree(Text(picture.namespace, style="bold"), guide_style="dim")
+    system = root.add(Text("system"))
+    if not picture.nodes:
+        system.add(Text("no node runs a service", style="dim"))
+    for node in picture.nodes:
+        system.add(_node_line(node))
+    services = root.add(Text("services"))
+    if not picture.services:
+        services.add(Text("none", style="dim"))
+    actors = picture.actors()
+    for service in picture.services:
+        branch = services.add(Text(service["service_name"], style="bold"))
+        for instance in service["instances"]:
+            leaf = branch.add(_instance_line(instance))
+            held = picture.held_by(instance["instance_id"])
+            for role, resource in held[:shown]:
+                leaf.add(_resource_line(role, resource, _actor(actors, instance, resource)))
+            if len(held) > shown:
+                leaf.add(Text(f"... and {len(held) - shown} more", style="dim"))
+    return root
+
+
+def _node_line(node: NodeHealth) -> Text:
+    line = Text.assemble(f"node {node.node_id}  ", _styled(node.status))
+    for key in ("host", "pid"):
+        if key in node.facts:
+            line.append(f"  {key} {node.facts[key]}", style="dim")
+    if node.facts.get("leading"):
+        line.append("  leader", style="bold")
+    return line
+
+
+def _instance_line(instance: dict[str, Any]) -> Text:
+    line = Text.assemble(f"{instance['instance_id']}  ", _styled(instance["state"]))
+    if instance["state"] != "healthy" and instance["cause"]:
+        line.append(f" ({instance['cause']})")
+    if instance["role"] != "active":
+        line.append("  ").append(_styled(instance["role"]))
+    if instance["queue_depth"] is not None:
+        line.append(f"  queue {instance['queue_depth']}")
+    held = instance["resources"] + instance["standby_for"]
+    if held:
+        line.append(f"  {held} resource{'' if held == 1 else 's'}")
+    return line.append(f"  on {instance['node_id']}", style="dim")
+
+
+def _resource_line(role: str, resource: dict[str, Any], actor: dict[str, Any]) -> Text:
+    line = Text.assemble(f"{resource['resource_id']}  ", _styled(role))
+    if actor:
+        state = str(actor.get("state"))
+        if state != "running":
+            line.append("  ").append(_styled(state))
+        line.append(f"  queue {actor.get('depth', 0)}")
+        if actor.get("restarts"):
+            line.append(f"  {actor['restarts']} restarts")
+    if role == "active":
+        line.append(f"  epoch {resource['epoch']}", style="dim")
+        if resource["standbys"]:
+            names = ", ".join(standby["instance_id"] for standby in resource["standbys"])
+            line.append(f"  standby {names}", style="dim")
+    return line
+
+
+def _styled(word: str) -> Text:
+    return Text(word, style=_STYLES.get(word, ""))
