@@ -160,6 +160,19 @@ class AegisActor(pykka.Actor):
 
     # -- what it can do -----------------------------------------------------------
 
+    def actor(self, service: Any, resource_id: str | None = None) -> Any:
+        """Return a proxy of another actor, anywhere: ``await self.actor(Risk, "R-1").limits()``.
+
+        Inside a command only queries may be awaited; the timeout is the node's.
+
+        Raises:
+            RuntimeError: this actor is not part of a node.
+        """
+        cluster = self.actor_cell.runtime.cluster
+        if cluster is None:
+            raise RuntimeError(f"{self.address}: actors elsewhere can be called in a node only")
+        return cluster.actor(service, resource_id)
+
     def stop(self) -> None:
         """Stop after the messages that wait now."""
         self.actor_ref.stop()

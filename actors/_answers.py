@@ -20,7 +20,7 @@ from aegis.errors import AegisError, TooLarge, to_wire
 from aegis.transport._base import Transport
 from aegis.transport._codec import encode_reply, encode_value
 
-__all__ = ["AnswerSink", "CallbackAnswer", "WireAnswer", "WireAnswers", "error_bytes"]
+__all__ = ["NO_ANSWER", "AnswerSink", "CallbackAnswer", "WireAnswer", "WireAnswers", "error_bytes"]
 
 _log = structlog.get_logger("aegis.answers")
 
@@ -49,6 +49,10 @@ class CallbackAnswer:
     def answer(self, status: int, value: bytes) -> None:
         """Hand the answer over at once."""
         self.callback(status, value)
+
+
+NO_ANSWER: Final = CallbackAnswer(lambda _status, _value: None)
+"""The sink of a message that nobody waits for."""
 
 
 @define(slots=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 import structlog
@@ -22,12 +22,13 @@ from aegis._subjects import Subjects
 from aegis._trace import new_traceparent
 from aegis.actors._answers import CallbackAnswer
 from aegis.actors._caller import Call, Destination, Done, new_session
+from aegis.actors._directory import Directory
 from aegis.contracts import Request
 from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, TooLarge, Unavailable
 from aegis.transport._base import Message, Transport
 from aegis.transport._codec import decode_reply_values, decode_value, encode_request
 
-__all__ = ["Client", "LocalDelivery", "Lookup"]
+__all__ = ["Client", "LocalDelivery"]
 
 _log = structlog.get_logger("aegis.client")
 
@@ -36,34 +37,6 @@ MAX_BATCH_BYTES: Final = 64 * 1024
 
 LOOKUP_SECONDS: Final = 1.0
 """How long one lookup may take before it is tried again."""
-
-
-class Lookup(Protocol):
-    """Who owns a resource, and which instances serve a service."""
-
-    def owner_cached(self, service: str, resource: str) -> str | None:
-        """Return the owning instance if it is known here; one dictionary access."""
-        ...
-
-    def instances_cached(self, service: str) -> list[str] | None:
-        """Return the healthy instances of ``service`` if they are known here."""
-        ...
-
-    async def find_owner(self, service: str, resource: str, *, timeout: float) -> str:
-        """Ask who owns the resource. Raises `NotFound` or `Unavailable`."""
-        ...
-
-    async def find_instances(self, service: str, *, timeout: float) -> list[str]:
-        """Ask who serves the service. Raises `NotFound` or `Unavailable`."""
-        ...
-
-    def forget_owner(self, service: str, resource: str) -> None:
-        """The cached owner was wrong."""
-        ...
-
-    def forget_instance(self, service: str, instance_id: str) -> None:
-        """The instance did not answer at all."""
-        ...
 
 
 class LocalDelivery(Protocol):
@@ -99,7 +72,7 @@ class Client:
         transport: Transport,
         subjects: Subjects,
         clock: Clock,
-        lookup: Lookup,
+        directory: Directory,
         *,
         local: LocalDelivery | None = None,
         rng: random.Random | None = None,
@@ -107,7 +80,7 @@ class Client:
         self._transport = transport
         self._subjects = subjects
         self._clock = clock
-        self._lookup = lookup
+        self._directory = directory
         self._local = local
         self._rng = rng or random.Random()
         self._loop = asyncio.get_running_loop()
@@ -115,7 +88,7 @@ class Client:
         self._destinations: dict[tuple[str, str | None, str | None], Destination] = {}
         self._room: dict[Destination, asyncio.Event] = {}
         self._pending: dict[int, _Pending] = {}
-        self._backing_off: dict[tuple[str, str | None], set[_Pending]] = {}
+        self._backing_off: set[_Pending] = set()
         self._token = 0
         self._batches: dict[str, list[_Pending]] = {}
         self._flush_scheduled = False
@@ -131,6 +104,7 @@ class Client:
     async def start(self) -> None:
         """Listen for replies; must be awaited before the first call."""
         await self._transport.subscribe(f"{self._inbox}.*", self._on_message)
+        self._start_task(self._retry_at_events())
 
     async def close(self) -> None:
         """End all open calls with `ConnectionClosed`."""
@@ -222,10 +196,12 @@ class Client:
             trace=request.trace,
         )
 
-    def ownership_changed(self, service: str, resource: str | None) -> None:
-        """An ownership event: calls that wait to retry this address try at once."""
-        for key in ((service, resource), (service, None)):
-            for pending in self._backing_off.pop(key, set()):
+    async def _retry_at_events(self) -> None:
+        """An ownership event: calls that wait to try again do so at once."""
+        while True:
+            await self._directory.wait_change()
+            waiting, self._backing_off = self._backing_off, set()
+            for pending in waiting:
                 pending.waiting = False
                 self._try(pending)
 
@@ -237,35 +213,41 @@ class Client:
             return
         instance = self._choose(pending)
         if instance is None:
-            task = self._loop.create_task(self._look_up(pending))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start_task(self._look_up(pending))
         else:
             self._send(pending, instance)
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _choose(self, pending: _Pending) -> str | None:
         if pending.instance is not None:
             return pending.instance
         if pending.resource is not None:
-            return self._lookup.owner_cached(pending.service, pending.resource)
-        instances = self._lookup.instances_cached(pending.service)
-        if not instances:
+            route = self._directory.routes.get((pending.service, pending.resource))
+            return None if route is None else route.instance_id
+        providers = self._directory.providers.get(pending.service)
+        if not providers:
             return None
         # Retries stay with one instance while it lives: it may know the answer.
-        if pending.last_instance in instances:
+        if pending.last_instance and any(
+            provider.instance_id == pending.last_instance for provider in providers
+        ):
             return pending.last_instance
         turn = self._round_robin.get(pending.service, -1) + 1
         self._round_robin[pending.service] = turn
-        return instances[turn % len(instances)]
+        return providers[turn % len(providers)].instance_id
 
     async def _look_up(self, pending: _Pending) -> None:
         left = max(0.0, pending.call.deadline - self._loop.time())
         timeout = min(LOOKUP_SECONDS, left)
         try:
             if pending.resource is not None:
-                await self._lookup.find_owner(pending.service, pending.resource, timeout=timeout)
+                await self._directory.route(pending.service, pending.resource, timeout=timeout)
             else:
-                await self._lookup.find_instances(pending.service, timeout=timeout)
+                await self._directory.instances(pending.service, timeout=timeout)
         except NotFound as error:
             # Nobody has it: that is an answer, unless an earlier attempt may have run.
             if pending.call.sent == 0 or not pending.call.exact:
@@ -384,9 +366,9 @@ class Client:
                 continue
             pending.call.undelivered()
             if pending.resource is not None:
-                self._lookup.forget_owner(pending.service, pending.resource)
+                self._directory.invalidate_route(pending.service, pending.resource)
             else:
-                self._lookup.forget_instance(pending.service, pending.last_instance)
+                self._directory.invalidate_service(pending.service)
             self._back_off(
                 pending, Unavailable(f"instance {pending.last_instance} does not answer")
             )
@@ -407,9 +389,9 @@ class Client:
             self._finish(pending, decision)
             return
         if decision.moved and pending.resource is not None:
-            self._lookup.forget_owner(pending.service, pending.resource)
+            self._directory.invalidate_route(pending.service, pending.resource)
         pending.waiting = True
-        self._backing_off.setdefault((pending.service, pending.resource), set()).add(pending)
+        self._backing_off.add(pending)
         self._set_timer(pending, now + decision.delay)
 
     def _finish(self, pending: _Pending, done: Done) -> None:
@@ -428,12 +410,7 @@ class Client:
 
     def _stop_waiting(self, pending: _Pending) -> None:
         pending.waiting = False
-        key = (pending.service, pending.resource)
-        waiting = self._backing_off.get(key)
-        if waiting is not None:
-            waiting.discard(pending)
-            if not waiting:
-                del self._backing_off[key]
+        self._backing_off.discard(pending)
 
     # -- time -------------------------------------------------------------------------
 

@@ -40,14 +40,16 @@ class InstanceDesk:
         """Put the request into the mailbox it is for, or answer why not."""
         try:
             cell = self._find(request)
+        except AegisError as error:
+            sink.answer(error.code, error_bytes(error))
+            return
+        try:
             cell.mailbox.put(Envelope(request, sink, deadline))
         except ActorDead as error:
             moved = Moved(error.message)
             sink.answer(moved.code, error_bytes(moved))
         except MailboxFull as error:
             cell.runtime.observer.on_mailbox_full(cell)
-            sink.answer(error.code, error_bytes(error))
-        except AegisError as error:
             sink.answer(error.code, error_bytes(error))
 
     def _find(self, request: Request) -> ActorCell:

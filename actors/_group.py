@@ -7,16 +7,16 @@ commits: the claim of one message is appended while the next handler runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
+from aegis._trace import enter_trace
 from aegis.actors._actor import AegisActor
-from aegis.actors._answers import AnswerSink, error_bytes
+from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
 from aegis.actors._execution import execute
 from aegis.actors._handlers import HandlerSpec, describe
@@ -74,7 +74,8 @@ class GroupBehaviour:
     async def start(self, actor: AegisActor) -> None:
         """Nothing is to be recovered: an instance keeps no durable state."""
         self._actor = actor
-        actor.state = self._spec.new_state()
+        if self._spec.has_state:
+            self._actor.state = self._spec.new_state()
 
     def emit(self, event: object) -> None:
         """Refuse: an instance has no journal that could keep the event."""
@@ -92,8 +93,10 @@ class GroupBehaviour:
         """Whether no claim is under way."""
         return not self._tasks
 
-    async def handle(self, request: Request, sink: AnswerSink) -> None:
+    async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its claim is missing."""
+        sink = NO_ANSWER if reply_to is None else reply_to
+        enter_trace(request.trace)
         message_id = request.message_id if request.session else ""
         if request.kind == Kind.COMMAND and message_id:
             answer = self._answered.get(message_id)
@@ -208,11 +211,9 @@ class GroupBehaviour:
             self._under_way.pop(message_id, None)
 
     async def _read(self, subject: str) -> Stored | None:
-        stored: AsyncIterator[Stored] = self._transport.read(subject)
         last: Stored | None = None
-        async with aclosing(stored) as messages:  # type: ignore[type-var]
-            async for message in messages:
-                last = message
+        async for message in self._transport.read(subject):
+            last = message
         return last
 
     def _finish(self, message_id: str, claim: Claim) -> None:

@@ -13,8 +13,9 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from aegis._trace import enter_trace
 from aegis.actors._actor import AegisActor
-from aegis.actors._answers import AnswerSink, error_bytes
+from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._execution import execute
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import Journal, pause
@@ -141,7 +142,7 @@ class JournaledBehaviour:
         """Finish the append under way and every answer that waits for it, then stop."""
         # In the middle of a handler only a killed actor is stopped. Nothing that it
         # still does may count: another life may fence with the same epoch now.
-        if self.owner.phase is Phase.SERVING and not self._mid_handler:
+        if self.owner.serving and not self._mid_handler:
             self._flush()
             await self._wait_quiescent()
         self._give_up()
@@ -160,12 +161,12 @@ class JournaledBehaviour:
             async for sequence, record, size in self._journal.read(start=1, until=owner.read_until):
                 if owner.replay(sequence, record, size) and spec.is_event_sourced:
                     self._replay_events(sequence, record)
-                if owner.phase is Phase.STOPPED:
+                if owner.stopped:
                     raise Fenced(
                         f"{self._journal.subject}: a newer owner has epoch {owner.newer_epoch}",
                         epoch=owner.newer_epoch,
                     )
-            if owner.phase is not Phase.SERVING:
+            if not owner.serving:
                 raise JournalUnreadable(
                     f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
                     subject=self._journal.subject,
@@ -212,10 +213,12 @@ class JournaledBehaviour:
 
     # -- messages ---------------------------------------------------------------------
 
-    async def handle(self, request: Request, sink: AnswerSink) -> None:
+    async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its append is missing."""
+        sink = NO_ANSWER if reply_to is None else reply_to
+        enter_trace(request.trace)
         owner = self.owner
-        if owner.phase is not Phase.SERVING:
+        if not owner.serving:
             sink.answer(Moved.code, _FENCED)
             return
         drops: str | None = None
@@ -257,7 +260,7 @@ class JournaledBehaviour:
         outcome = await execute(self._actor, handler, request)
         # The handler may have waited: what it read is current only if no other owner
         # can have written meanwhile.
-        if self.owner.phase is not Phase.SERVING or not self._covered():
+        if not self.owner.serving or not self._covered():
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
         self._hold(sink, outcome.status, outcome.encoded)
@@ -288,7 +291,7 @@ class JournaledBehaviour:
                 await self._undo()
         finally:
             self._mid_handler = False
-        if owner.phase is not Phase.SERVING:
+        if not owner.serving:
             sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
             return
         events, self._emitted = self._emitted, None
@@ -384,7 +387,7 @@ class JournaledBehaviour:
         self._flush()
         await self._wait_quiescent()
         owner, spec = self.owner, self._spec
-        if owner.phase is not Phase.SERVING:
+        if not owner.serving:
             return
         self._actor.state = spec.new_state()
         async for sequence, record, _ in self._journal.read(start=1, until=owner.last_sequence):
@@ -481,7 +484,7 @@ class JournaledBehaviour:
             self._give_up()
             self._actor.actor_cell.fail(error)
             return
-        if self.owner.phase is Phase.STOPPED:
+        if self.owner.stopped:
             return
         if self.owner.in_flight is not None:
             self._append_now()
@@ -499,7 +502,7 @@ class JournaledBehaviour:
             sink.answer(status, value)
 
     async def _wait_quiescent(self) -> None:
-        while self.owner.phase is Phase.SERVING and not self.owner.quiescent:
+        while self.owner.serving and not self.owner.quiescent:
             self._idle_waiter = self._loop.create_future()
             await self._idle_waiter
 

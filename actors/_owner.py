@@ -255,6 +255,16 @@ class Owner:
         return False
 
     @property
+    def serving(self) -> bool:
+        """Whether requests may be admitted."""
+        return self.phase is Phase.SERVING
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the memory is void."""
+        return self.phase is Phase.STOPPED
+
+    @property
     def quiescent(self) -> bool:
         """Whether everything executed is committed and no append is under way."""
         return self._executed == self._committed and self._in_flight is None

@@ -25,7 +25,16 @@ class Runtime:
     it.
     """
 
-    __slots__ = ("_counter", "_detached", "context", "loop", "observer", "top_level", "workers")
+    __slots__ = (
+        "_counter",
+        "_detached",
+        "cluster",
+        "context",
+        "loop",
+        "observer",
+        "top_level",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -37,6 +46,8 @@ class Runtime:
         self.loop = asyncio.get_running_loop() if loop is None else loop
         self.workers = Workers() if workers is None else workers
         self.observer = Observer() if observer is None else observer
+        self.cluster: Any = None
+        """By which actors call others anywhere; None outside of a node."""
         # Each message is handled in a copy of this: context variables that a handler
         # sets, or that a sender had, do not reach the next message.
         self.context = contextvars.copy_context()

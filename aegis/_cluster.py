@@ -21,11 +21,13 @@ from aegis._subjects import Subjects
 from aegis.actors._client import Client
 from aegis.actors._directory import Directory
 from aegis.actors._handlers import ActorSpec, describe
-from aegis.errors import AegisError, InvalidRequest
+from aegis.actors._mailbox import current_envelope
+from aegis.contracts import Kind, Request
+from aegis.errors import AegisError, CommandInCommand, InvalidRequest
 from aegis.transport._base import Transport
 from aegis.transport._convert import to_plain
 
-__all__ = ["BlockingCluster", "Cluster", "connect", "connect_blocking"]
+__all__ = ["BlockingCluster", "Cluster", "Connecting", "connect", "connect_blocking"]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, unless it or its connection says otherwise."""
@@ -108,6 +110,8 @@ class Cluster:
         timeout: float | None,
     ) -> Any:
         """Call a handler with plain params; return its plain result."""
+        if kind == Kind.COMMAND:
+            _refuse_in_command(address, method)
         limit = self.timeout if timeout is None else timeout
         if not limit > 0:
             raise InvalidRequest("timeout: must be more than 0 seconds", field="timeout")
@@ -122,7 +126,19 @@ class Cluster:
         )
 
 
-class _Connecting:
+def _refuse_in_command(address: Address, method: str) -> None:
+    envelope = current_envelope.get()
+    if envelope is None or envelope.finished or not isinstance(envelope.message, Request):
+        return
+    if envelope.message.kind == Kind.COMMAND:
+        raise CommandInCommand(
+            f"{envelope.message.method} is a command and must not await another actor's command, "
+            f"{address} {method}: after a crash its second run could ask for something else. "
+            "Ask in a query, or before, or call a query through a typed proxy"
+        )
+
+
+class Connecting:
     """``async with aegis.connect() as cluster``, or ``cluster = await aegis.connect()``."""
 
     def __init__(self, options: ConnectOptions) -> None:
@@ -160,15 +176,15 @@ async def _open(options: ConnectOptions) -> _Opened:
 
 async def _open_over(connection: Connection, options: ConnectOptions) -> _Opened:
     subjects = Subjects(options.namespace)
-    directory = Directory(connection.transport, subjects)
+    clock = SystemClock()
+    directory = Directory(connection.transport, subjects, clock)
     await directory.start()
-    client = Client(connection.transport, subjects, SystemClock(), directory)
-    directory.on_change(client.ownership_changed)
+    client = Client(connection.transport, subjects, clock, directory)
     await client.start()
 
     async def close() -> None:
         await client.close()
-        await directory.close()
+        await directory.stop()
         await connection.close()
 
     return _Opened(Cluster(connection.transport, client, subjects, timeout=options.timeout), close)
@@ -179,7 +195,7 @@ def connect(
     *,
     options: ConnectOptions | None = None,
     **settings: Any,
-) -> _Connecting:
+) -> Connecting:
     """Return a connection to enter: ``async with aegis.connect() as cluster``.
 
     ``nats`` is a URL or several with commas between them; without, it is the server
@@ -190,7 +206,7 @@ def connect(
         ConfigurationError: a setting is wrong.
         Unavailable: there is no server (both when it is entered).
     """
-    return _Connecting(_options(nats, options, settings))
+    return Connecting(_options(nats, options, settings))
 
 
 def _options(
