@@ -168,7 +168,7 @@ class Record:
 def _entry_to_wire(entry: Entry) -> list[Any]:
     match entry:
         case CommandEntry():
-            events = entry.events and [[e.name, e.version, e.body] for e in entry.events]
+            events = [[e.name, e.version, e.body] for e in entry.events or ()]
             return [
                 _COMMAND,
                 entry.session,

@@ -32,6 +32,7 @@ from aegis.actors._handlers import describe
 from aegis.actors._journaled import JournaledBehaviour
 from aegis.actors._lease import InstanceLoad, LeaseOptions
 from aegis.actors._membership import Membership
+from aegis.actors._messages import Failure
 from aegis.actors._observer import Observer
 from aegis.actors._restarts import RestartType
 from aegis.actors._runtime import Runtime
