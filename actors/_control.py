@@ -365,12 +365,12 @@ class SupervisorCandidate:
         append = Append(
             self._subject(LEADER), encode_value(claim.record), expect=claim.expect, rollup=True
         )
+        if not self.election.reigning:
+            self._first = claim.expect == 0
         outcome = await self._append(append)
         now = self._clock.boot_seconds()
         match outcome:
             case Appended(sequence):
-                if not self.election.reigning:
-                    self._first = claim.expect == 0
                 self.election.claimed(claim, sequence, now)
             case Refused(conflict=True):
                 self.election.claim_refused(now)

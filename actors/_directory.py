@@ -31,6 +31,9 @@ MAX_CACHED_RESOURCES: Final = 200_000
 
 MAX_CACHED_SERVICES: Final = 10_000
 
+LOOKUP_TIMEOUT: Final = 5.0
+"""Seconds that a lookup goes on, whoever waits for it and for how long."""
+
 
 @frozen
 class Route:
@@ -121,7 +124,7 @@ class Directory:
             return known
         query = self._resource_queries.get(key)
         if query is None:
-            query = asyncio.get_running_loop().create_task(self._query_route(key, timeout))
+            query = asyncio.get_running_loop().create_task(self._query_route(key))
             self._resource_queries[key] = query
             query.add_done_callback(lambda task: self._ended(self._resource_queries, key, task))
         return await self._shared(query, timeout)
@@ -138,7 +141,7 @@ class Directory:
             return known
         query = self._service_queries.get(service)
         if query is None:
-            query = asyncio.get_running_loop().create_task(self._query_service(service, timeout))
+            query = asyncio.get_running_loop().create_task(self._query_service(service))
             self._service_queries[service] = query
             query.add_done_callback(lambda task: self._ended(self._service_queries, service, task))
         return await self._shared(query, timeout)
@@ -174,11 +177,9 @@ class Directory:
             # Whoever waited has it; nobody may have.
             task.exception()
 
-    async def _query_route(self, key: ResourceKey, timeout: float) -> Route:
+    async def _query_route(self, key: ResourceKey) -> Route:
         generation = self._generation
-        answer = await self._ask(
-            "resource.query", {"service_name": key[0], "resource_id": key[1]}, timeout
-        )
+        answer = await self._ask("resource.query", {"service_name": key[0], "resource_id": key[1]})
         route = Route(answer["instance_id"], answer["epoch"], answer["node_id"])
         if self._is_current(answer, generation):
             if len(self.routes) >= self._max_resources:
@@ -186,9 +187,9 @@ class Directory:
             self.routes[key] = route
         return route
 
-    async def _query_service(self, service: str, timeout: float) -> tuple[Provider, ...]:
+    async def _query_service(self, service: str) -> tuple[Provider, ...]:
         generation = self._generation
-        answer = await self._ask("service.query", {"service_name": service}, timeout)
+        answer = await self._ask("service.query", {"service_name": service})
         found = tuple(
             Provider(instance["instance_id"], instance["node_id"])
             for entry in answer["services"]
@@ -203,7 +204,7 @@ class Directory:
             self.providers[service] = found
         return found
 
-    async def _ask(self, operation: str, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
+    async def _ask(self, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
         self.lookups += 1
         answer = await control_request(
             self._transport,
@@ -211,7 +212,7 @@ class Directory:
             self._clock,
             operation,
             {**payload, "min_sequence": self._sequence},
-            timeout=timeout,
+            timeout=LOOKUP_TIMEOUT,
         )
         if answer.get("code") is not None:
             raise _error(answer)

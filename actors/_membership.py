@@ -400,6 +400,8 @@ class Membership:
         for instance_id, why in change.refused.items():
             if self.instances.pop(instance_id, None) is not None:
                 self._claimed.discard(instance_id)
+                for key in [key for key, owner in self._owner.items() if owner == instance_id]:
+                    self._give_back(key)
                 facts = dict(why)
                 error = from_wire(int(facts.pop("code", 410)), facts)
                 self._listener.on_evicted(instance_id, error)

@@ -58,6 +58,8 @@ class _Node:
     confirmed: int = 0
     told: int = 0
     changed: dict[ResourceKey, int] = field(factory=dict[ResourceKey, int])
+    seen: dict[str, float] = field(factory=dict[str, float])
+    """When each instance stood in a beat; one that no beat names is as good as silent."""
     progress: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
 
 
@@ -208,6 +210,7 @@ class Roster:
             return None
         answered, node.number, node.heard = node.number, beat.number, now
         for instance_id, load in beat.instances.items():
+            node.seen[instance_id] = now
             known = node.progress.get(instance_id)
             if known is None or known[0] != load.progress or load.depth == 0:
                 node.progress[instance_id] = (load.progress, now)
@@ -330,10 +333,12 @@ class Roster:
             self._settle(key, now)
         for node in self._nodes.values() if paused else ():
             node.heard = now
+            node.seen = dict.fromkeys(node.seen, now)
             node.progress = {name: (count, now) for name, (count, _) in node.progress.items()}
-        for node_id in self.registry.by_node:
-            if node_id not in self._nodes:
-                self._nodes[node_id] = _Node(now)
+        for node_id, instances in self.registry.by_node.items():
+            known = self._nodes.setdefault(node_id, _Node(now))
+            for instance_id in instances:
+                known.seen.setdefault(instance_id, now)
         self._forget(now)
         return list(self._judge(now))
 
@@ -341,8 +346,8 @@ class Roster:
         options = self.options
         for node_id, instances in self.registry.by_node.items():
             node = self._nodes[node_id]
-            silence = now - node.heard
             for instance_id in sorted(instances):
+                silence = now - node.seen[instance_id]
                 healthy = self.registry.instances[instance_id].state is InstanceState.HEALTHY
                 if silence >= options.gone_timeout:
                     yield Verdict(Judgement.GONE, instance_id, node_id)
@@ -352,7 +357,7 @@ class Roster:
                 elif self._is_stalled(node, instance_id, now):
                     if healthy:
                         yield Verdict(Judgement.STALLED, instance_id, node_id)
-                elif not healthy and node.number:
+                elif not healthy and instance_id in node.progress:
                     yield Verdict(Judgement.RECOVERED, instance_id, node_id)
 
     def _is_stalled(self, node: _Node, instance_id: str, now: float) -> bool:
@@ -371,6 +376,11 @@ class Roster:
             if name not in self.registry.by_node and now - node.heard > keep
         ]:
             del self._nodes[node_id]
+        for node_id, node in self._nodes.items():
+            here = self.registry.by_node.get(node_id, set())
+            for instance_id in [name for name in node.seen if name not in here]:
+                del node.seen[instance_id]
+                node.progress.pop(instance_id, None)
         for instance_id in [name for name in self.loads if name not in self.registry.instances]:
             del self.loads[instance_id]
 
