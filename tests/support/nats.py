@@ -73,10 +73,11 @@ class NatsServer:
         )
         assert self._process.stderr is not None
         ready = threading.Event()
+        heard = len(self.log)
         reader = threading.Thread(target=self._read_log, args=(self._process, ready), daemon=True)
         reader.start()
         assert ready.wait(20), "\n".join(self.log)
-        assert self._process.poll() is None, "\n".join(self.log)
+        assert any("Server is ready" in line for line in self.log[heard:]), "\n".join(self.log)
 
     def _read_log(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
         assert process.stderr is not None
