@@ -13,7 +13,7 @@ import threading
 from asyncio import _get_running_loop as running_loop_or_none
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from aegis.errors import AegisError
@@ -121,8 +121,11 @@ class Workers:
                 self._changed.notify()
             else:
                 self._start_thread_if_allowed()
+        # A loop on virtual time has to hold its clock while a thread works for it.
+        hold = getattr(loop, "outside_work", nullcontext)
         try:
-            value, error = await waiter
+            with hold():
+                value, error = await waiter
         except asyncio.CancelledError:
             with self._changed:
                 if not job.taken:
