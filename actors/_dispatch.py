@@ -8,7 +8,7 @@ of the instance itself.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,12 +16,14 @@ from aegis._subjects import Subjects
 from aegis.actors._answers import AnswerSink, CallbackAnswer, WireAnswers, error_bytes
 from aegis.actors._cell import ActorCell
 from aegis.actors._mailbox import Envelope
-from aegis.contracts import Request
+from aegis.contracts import OK, Request
 from aegis.errors import ActorDead, AegisError, MailboxFull, Moved, NotFound, ProtocolError
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_requests, decode_value, encode_value
 
 __all__ = ["Dispatcher", "InstanceDesk"]
+
+_NIL: Final = encode_value(None)
 
 _log = structlog.get_logger("aegis.dispatch")
 
@@ -130,6 +132,11 @@ class Dispatcher:
         return True
 
     def _on_message(self, desk: InstanceDesk, message: Message) -> None:
+        if not message.payload:
+            # Somebody asks whether the instance is alive at all.
+            for sink in self._answers.sinks(message.reply_to, [0]) or ():
+                sink.answer(OK, _NIL)
+            return
         try:
             requests = decode_requests(message.payload)
         except ProtocolError as error:

@@ -13,9 +13,9 @@ from typing import Any, Self, cast, overload
 
 import attrs
 
-from aegis._clock import SystemClock
+from aegis._clock import Clock, SystemClock
 from aegis._config import ConnectOptions
-from aegis._connection import Connection, open_connection
+from aegis._connection import open_connection
 from aegis._proxy import Address, RemoteProxy
 from aegis._subjects import Subjects
 from aegis.actors._client import Client
@@ -27,7 +27,15 @@ from aegis.errors import AegisError, CommandInCommand, InvalidRequest
 from aegis.transport._base import Transport
 from aegis.transport._convert import to_plain
 
-__all__ = ["BlockingCluster", "Cluster", "Connecting", "connect", "connect_blocking"]
+__all__ = [
+    "BlockingCluster",
+    "Cluster",
+    "Connecting",
+    "Opened",
+    "connect",
+    "connect_blocking",
+    "open_over",
+]
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, unless it or its connection says otherwise."""
@@ -143,7 +151,7 @@ class Connecting:
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
 
     async def __aenter__(self) -> Cluster:
         self._opened = await _open(self._options)
@@ -159,35 +167,45 @@ class Connecting:
             await self._opened.close()
 
 
-class _Opened:
+class Opened:
+    """A cluster, and how to close it."""
+
     def __init__(self, cluster: Cluster, close: Callable[[], Awaitable[None]]) -> None:
         self.cluster = cluster
         self.close = close
 
 
-async def _open(options: ConnectOptions) -> _Opened:
+async def _open(options: ConnectOptions) -> Opened:
     connection = await open_connection(options, name=f"aegis-client-{secrets.token_hex(4)}")
     try:
-        return await _open_over(connection, options)
+        opened = await open_over(connection.transport, options)
     except BaseException:
         await connection.close()
         raise
 
+    async def close() -> None:
+        await opened.close()
+        await connection.close()
 
-async def _open_over(connection: Connection, options: ConnectOptions) -> _Opened:
+    return Opened(opened.cluster, close)
+
+
+async def open_over(
+    transport: Transport, options: ConnectOptions, clock: Clock | None = None
+) -> Opened:
+    """Return a cluster over a transport that is open; closing it leaves the transport."""
     subjects = Subjects(options.namespace)
-    clock = SystemClock()
-    directory = Directory(connection.transport, subjects, clock)
+    clock = clock or SystemClock()
+    directory = Directory(transport, subjects, clock)
     await directory.start()
-    client = Client(connection.transport, subjects, clock, directory)
+    client = Client(transport, subjects, clock, directory)
     await client.start()
 
     async def close() -> None:
         await client.close()
         await directory.stop()
-        await connection.close()
 
-    return _Opened(Cluster(connection.transport, client, subjects, timeout=options.timeout), close)
+    return Opened(Cluster(transport, client, subjects, timeout=options.timeout), close)
 
 
 def connect(
@@ -238,7 +256,7 @@ class BlockingCluster:
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
 
     def __enter__(self) -> Self:
         loop = self._loop = asyncio.new_event_loop()

@@ -8,7 +8,7 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -148,7 +148,10 @@ class Node:
             Conflict: an instance id or a resource is held by another process.
             Unavailable: no supervisor led in time.
         """
-        instances = [self._prepare(service) for service in self.options.services]
+        instances = [
+            self._prepare(load_actor_class(service.target), service)
+            for service in self.options.services
+        ]
         self.transport.listen(self)
         await self.transport.ensure_stream(
             StreamConfig(
@@ -180,8 +183,54 @@ class Node:
             await self.supervisor.stop()
         self.runtime.workers.close()
 
-    def _prepare(self, service: ServiceOptions) -> _Instance:
-        actor_class = load_actor_class(service.target)
+    async def add_service(
+        self,
+        actor_class: type[AegisActor],
+        *,
+        instance_id: str | None = None,
+        resources: Sequence[str] = (),
+        role: Role = Role.ACTIVE,
+    ) -> str:
+        """Start one more instance on a node that runs; return its id.
+
+        Raises:
+            As `start` does; then the instance is gone again.
+        """
+        options = ServiceOptions(
+            actor_class.__qualname__,
+            instance_id=instance_id,
+            resources=tuple(resources),
+            role=role,
+        )
+        instance = self._prepare(actor_class, options)
+        try:
+            await self._start_instance(instance)
+        except BaseException:
+            await self._stop_instance(instance)
+            raise
+        return instance.desk.instance_id
+
+    async def abandon(self) -> None:
+        """End everything at once without saving anything, as a crash would.
+
+        For tests; the transport must be disconnected already, or what is under way
+        may still get out.
+        """
+        self._draining = True
+        for instance in self._instances.values():
+            for cell in [*instance.desk.resources.values(), instance.desk.cell]:
+                if cell is not None:
+                    cell.kill()
+        for task in list(self._tasks):
+            task.cancel()
+        await self.membership.stop()
+        await self.client.close()
+        await self.directory.stop()
+        if self.supervisor is not None:
+            await self.supervisor.stop()
+        self.runtime.workers.close()
+
+    def _prepare(self, actor_class: type[AegisActor], service: ServiceOptions) -> _Instance:
         spec = describe(actor_class)
         instance_id = service.instance_id or default_instance_id(spec.service)
         if instance_id in self._instances:
@@ -208,7 +257,6 @@ class Node:
             instance_id, instance.supervisor, restart=RestartType.TEMPORARY
         )
         desk.cell = await self._start_cell(instance, self._group_behaviour(instance), None)
-        await self.dispatcher.open(desk)
         await self.membership.register(
             service,
             instance_id,
@@ -217,6 +265,9 @@ class Node:
             timeout=REGISTRATION_TIMEOUT,
         )
         instance.registered = True
+        # Not before: the leader probes this address to learn whether another process
+        # that has the id is alive, and must not meet the newcomer there.
+        await self.dispatcher.open(desk)
         if instance.options.resources:
             await self.add_resources(
                 instance_id, list(instance.options.resources), role=instance.options.role
