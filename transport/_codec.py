@@ -39,8 +39,8 @@ _REQUEST_LENGTH: Final = 13
 _KINDS: Final = frozenset({"command", "query"})
 _MAX_SHOWN: Final = 40
 
-# The C packer refuses to nest deeper than 511, so nothing deeper may come in: what
-# was read must be writable again.
+# msgpack's own limit, some 1,000 levels, is the same for reading and for writing. What
+# was read must be writable again, inside an envelope or a record around it.
 _MAX_DEPTH: Final = 500
 
 
@@ -366,7 +366,7 @@ def decode_replies(data: bytes) -> list[tuple[Reply, Correlation]]:
     except ProtocolError:
         raise
     except ValueError as error:
-        if "array header" in str(error):
+        if "array header" in str(error) or "Unexpected type header" in str(error):
             raise ProtocolError("reply: the message must be an array") from error
         raise _not_decodable(error) from error
     except Exception as error:

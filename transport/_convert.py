@@ -53,6 +53,7 @@ from typing import (
     Union,
     get_args,
     get_origin,
+    get_type_hints,
     is_typeddict,
 )
 from uuid import UUID
@@ -79,7 +80,7 @@ type _Structure = Callable[[Any, Any], Any]
 type _Unstructure = Callable[[Any], Any]
 
 
-class _Mismatch(Exception):
+class _Mismatch(ValueError):
     """A value does not fit its type; ``path`` leads to it from the inside out."""
 
     def __init__(self, message: str) -> None:
@@ -504,6 +505,25 @@ def _map_structurer(key: Any, item: Any) -> _Structure:
     return structure
 
 
+def _is_named_tuple(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+
+
+def _named_tuple_fields(hint: Any) -> tuple[Any, ...]:
+    hints = get_type_hints(hint)
+    return tuple(hints.get(name, Any) for name in hint._fields)
+
+
+def _named_tuple_structurer(hint: Any) -> _Structure:
+    inner = _tuple_structurer(_named_tuple_fields(hint))
+    return lambda value, _: hint._make(inner(value, hint))
+
+
+def _named_tuple_unstructurer(hint: Any) -> _Unstructure:
+    hooks = [_unhook_for(item) for item in _named_tuple_fields(hint)]
+    return lambda value: [hook(v) for hook, v in zip(hooks, value, strict=True)]
+
+
 def _container_unstructurer(hint: Any) -> _Unstructure:
     base = _base(hint)
     arguments = get_args(hint)
@@ -592,7 +612,7 @@ def _wire_kind(hint: Any) -> Any:
         return float
     if base in _MAPS or _is_record(hint):
         return dict
-    if _is_container(hint):
+    if _is_container(hint) or _is_named_tuple(hint):
         return list
     if _is_enum(base):
         kinds = {type(to_plain(member.value)) for member in base}
@@ -617,6 +637,8 @@ def _split_union(hint: Any) -> tuple[list[Any], dict[type, Any]]:
         if member in tagged:
             continue
         kind = _wire_kind(member)
+        if kind is None and not _is_enum(member):
+            _refuse_unknown(member)
         if kind is None or kind in by_kind or (kind is dict and tagged):
             raise TypeError(
                 f"the members of {hint} cannot be told apart once they are encoded; "
@@ -749,6 +771,8 @@ def _compile_hook(hint: Any) -> _Structure:
         return _enum_structurer(hint)
     if _is_container(hint):
         return _container_structurer(hint)
+    if _is_named_tuple(hint):
+        return _named_tuple_structurer(hint)
     if _is_record(hint):
         if is_typeddict(get_origin(hint) or hint):
             return _record_check(_converter.gen_structure_typeddict(hint))
@@ -778,6 +802,8 @@ def _compile_unhook(hint: Any) -> _Unstructure:
         return _enum_value
     if _is_container(hint):
         return _container_unstructurer(hint)
+    if _is_named_tuple(hint):
+        return _named_tuple_unstructurer(hint)
     if _is_record(hint):
         if is_typeddict(get_origin(hint) or hint):
             return _converter.gen_unstructure_typeddict(hint)
@@ -787,7 +813,7 @@ def _compile_unhook(hint: Any) -> _Unstructure:
 
 
 def _refuse_unknown(hint: Any) -> None:
-    if isinstance(hint, type) and not hasattr(hint, "_fields"):
+    if isinstance(hint, type):
         raise TypeError(
             f"{hint.__name__} has no form on the wire; use an attrs class or a dataclass instead"
         )
@@ -810,7 +836,7 @@ def _compile_runtime_unhook(cls: type) -> _Unstructure:
     """Return the hook for values whose class is ``cls`` but whose hint is unknown."""
     if cls is object:
         raise TypeError("object has no form on the wire")
-    if not issubclass(cls, Enum) and not _is_record(cls):
+    if not issubclass(cls, Enum) and not _is_record(cls) and not _is_named_tuple(cls):
         for base in cls.__mro__:
             if base in _SINGLE_HOOKS:
                 # A subclass (of str, of int, ...) is written as what it is a kind of.
