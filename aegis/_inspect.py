@@ -16,6 +16,7 @@ from aegis._clock import SystemClock
 from aegis._subjects import Subjects
 from aegis.actors._membership import control_request
 from aegis.actors._registration import MAX_PAGE
+from aegis.contracts import Role
 from aegis.errors import AegisError, NotFound, Unavailable, from_wire
 from aegis.transport._base import Transport
 from aegis.transport._codec import decode_value
@@ -78,14 +79,13 @@ class SystemPicture:
             for address, actor in node.actors().items()
         }
 
-    def held_by(self, instance_id: str) -> list[tuple[str, dict[str, Any]]]:
-        """Return role and resource of all that an instance is active or standby for."""
-        held: list[tuple[str, dict[str, Any]]] = []
+    def holdings(self) -> dict[str, list[tuple[Role, dict[str, Any]]]]:
+        """Return role and resource of all that each instance is active or standby for."""
+        held: dict[str, list[tuple[Role, dict[str, Any]]]] = {}
         for resource in self.resources:
-            if resource["instance_id"] == instance_id:
-                held.append(("active", resource))
-            elif any(s["instance_id"] == instance_id for s in resource["standbys"]):
-                held.append(("standby", resource))
+            held.setdefault(resource["instance_id"], []).append((Role.ACTIVE, resource))
+            for standby in resource["standbys"]:
+                held.setdefault(standby["instance_id"], []).append((Role.STANDBY, resource))
         return held
 
 

@@ -14,12 +14,10 @@ from aegis._proxy import Address
 from aegis._trace import new_traceparent, use_trace
 from aegis.errors import ConfigurationError, InvalidRequest
 from aegis.ops._options import CommandContext, usage
+from aegis.ops._session import CONNECT_TIMEOUT
 from aegis.ops._values import parse_arguments
 
 __all__ = ["call"]
-
-CONNECT_TIMEOUT = 2.5
-"""Seconds to find the server; a call may take longer, a missing server is told soon."""
 
 
 def call(context: CommandContext, address: str, method: str, arguments: Sequence[str]) -> None:

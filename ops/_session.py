@@ -16,10 +16,10 @@ from aegis._inspect import Inspector
 from aegis._subjects import Subjects
 from aegis.errors import NotFound
 
-__all__ = ["inspect", "near"]
+__all__ = ["CONNECT_TIMEOUT", "inspect", "near"]
 
-CONNECT_TIMEOUT: Final = 2.5
-"""Seconds to find the server: that none is there should be told soon."""
+CONNECT_TIMEOUT: Final = 2.0
+"""Seconds to find the server; a call may take longer, a missing server is told soon."""
 
 
 def inspect[T](options: ConnectOptions, ask: Callable[[Inspector], Awaitable[T]]) -> T:

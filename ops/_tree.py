@@ -9,6 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from aegis._inspect import Inspector, NodeHealth, SystemPicture
+from aegis.contracts import Role
 from aegis.ops._options import CommandContext
 from aegis.ops._session import inspect
 
@@ -43,18 +44,18 @@ def tree(context: CommandContext, shown: int = DEFAULT_RESOURCES_SHOWN) -> None:
 
 
 def _document(picture: SystemPicture) -> dict[str, Any]:
-    actors = picture.actors()
+    actors, holdings = picture.actors(), picture.holdings()
     services: list[dict[str, Any]] = []
     for service in picture.services:
         instances: list[dict[str, Any]] = []
         for instance in service["instances"]:
             held: list[dict[str, Any]] = []
-            for role, resource in picture.held_by(instance["instance_id"]):
+            for role, resource in holdings.get(instance["instance_id"], ()):
                 actor = _actor(actors, instance, resource)
                 held.append(
                     {
                         "resource_id": resource["resource_id"],
-                        "role": role,
+                        "role": str(role),
                         "epoch": resource["epoch"],
                         "state": actor.get("state"),
                         "queue_depth": actor.get("depth"),
@@ -93,12 +94,12 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
     services = root.add(Text("services"))
     if not picture.services:
         services.add(Text("none", style="dim"))
-    actors = picture.actors()
+    actors, holdings = picture.actors(), picture.holdings()
     for service in picture.services:
         branch = services.add(Text(service["service_name"], style="bold"))
         for instance in service["instances"]:
             leaf = branch.add(_instance_line(instance))
-            held = picture.held_by(instance["instance_id"])
+            held = holdings.get(instance["instance_id"], [])
             for role, resource in held[:shown]:
                 leaf.add(_resource_line(role, resource, _actor(actors, instance, resource)))
             if len(held) > shown:
@@ -130,8 +131,8 @@ def _instance_line(instance: dict[str, Any]) -> Text:
     return line.append(f"  on {instance['node_id']}", style="dim")
 
 
-def _resource_line(role: str, resource: dict[str, Any], actor: dict[str, Any]) -> Text:
-    line = Text.assemble(f"{resource['resource_id']}  ", _styled(role))
+def _resource_line(role: Role, resource: dict[str, Any], actor: dict[str, Any]) -> Text:
+    line = Text.assemble(f"{resource['resource_id']}  ", _styled(str(role)))
     if actor:
         state = str(actor.get("state"))
         if state != "running":
@@ -139,7 +140,7 @@ def _resource_line(role: str, resource: dict[str, Any], actor: dict[str, Any]) -
         line.append(f"  queue {actor.get('depth', 0)}")
         if actor.get("restarts"):
             line.append(f"  {actor['restarts']} restarts")
-    if role == "active":
+    if role is Role.ACTIVE:
         line.append(f"  epoch {resource['epoch']}", style="dim")
         if resource["standbys"]:
             names = ", ".join(standby["instance_id"] for standby in resource["standbys"])
