@@ -8,6 +8,7 @@ once. Whatever happens, nothing is left: no process, no file.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import logging
@@ -29,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aegis._cluster import connect
-from aegis.errors import AegisError, ConfigurationError
+from aegis.errors import AegisError
 from aegis.ops._demo_nodes import Node, account_names, make_nodes, stop_all
 from aegis.ops._demo_orders import Intent, generate_orders
 from aegis.ops._demo_report import Kill, Report, latency_of, print_report
@@ -37,7 +38,7 @@ from aegis.ops._demo_traders import Exchange, Fault, Sample, Trader, read_accoun
 from aegis.ops._ledger import ACCOUNTS, PRICING, Ledger
 from aegis.transport._server import ServerOptions, ensure_server
 
-__all__ = ["DEFAULT_ORDERS", "DEFAULT_SEED", "main"]
+__all__ = ["DEFAULT_ORDERS", "DEFAULT_SEED", "KillPlan", "main", "run_demo"]
 
 DEFAULT_ORDERS: Final = 3_000
 DEFAULT_SEED: Final = 1
@@ -72,7 +73,33 @@ class _Failed(Exception):
     """The demo cannot go on; the message says why and what to do."""
 
 
-def main(
+def main(arguments: Sequence[str]) -> int:
+    """Run ``aegis demo`` with these command-line arguments; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="aegis demo", description="Run a trading system, kill a node, and check the books."
+    )
+    parser.add_argument(
+        "--orders",
+        type=int,
+        default=DEFAULT_ORDERS,
+        metavar="N",
+        help=f"how many orders the traders send (default {DEFAULT_ORDERS})",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=DEFAULT_SEED,
+        metavar="N",
+        help=f"which orders: each seed has its own (default {DEFAULT_SEED})",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.orders <= MAX_ORDERS:
+        parser.error(f"argument --orders: {options.orders} is not from 1 to {MAX_ORDERS}")
+    return run_demo(orders=options.orders, seed=options.seed, json_output=options.json)
+
+
+def run_demo(
     *,
     orders: int = DEFAULT_ORDERS,
     seed: int = DEFAULT_SEED,
@@ -85,12 +112,7 @@ def main(
     """Run the demo; return the exit code: 0 if all is well, 1 if anything is not.
 
     ``fault`` plants a mistake that the check must find; it is there for tests.
-
-    Raises:
-        ConfigurationError: an argument is out of its range.
     """
-    if not 1 <= orders <= MAX_ORDERS:
-        raise ConfigurationError(f"--orders: {orders} is not from 1 to {MAX_ORDERS}")
     out = console or Console()
     errors = Console(stderr=True)
     try:
@@ -150,7 +172,7 @@ class _Demo:
                     exchange.fault = self.fault
                     progress.update(bar, description="trading")
                     started = time.monotonic()
-                    killed = await self._trade(
+                    outages = await self._trade(
                         exchange, nodes, lambda: progress.update(bar, completed=self.finished)
                     )
                     ended = time.monotonic()
@@ -174,7 +196,14 @@ class _Demo:
             unanswered=exchange.unanswered,
             queries=exchange.queries,
             latency=latency_of([sample.seconds for sample in exchange.samples]),
-            kills=killed,
+            latency_undisturbed=latency_of(
+                [
+                    sample.seconds
+                    for sample in exchange.samples
+                    if not any(outage.overlaps(sample) for outage in outages)
+                ]
+            ),
+            kills=[outage.report(exchange.samples) for outage in outages],
             trades=sum(book["trades"] for book in books.values()),
             open_orders=sum(len(book["open_orders"]) for book in books.values()),
             accounts=len(self.accounts),
@@ -246,7 +275,7 @@ class _Demo:
 
     async def _trade(
         self, exchange: Exchange, nodes: list[Node], show: Callable[[], None]
-    ) -> list[Kill]:
+    ) -> list[_Outage]:
         def on_done() -> None:
             self.finished += 1
             self._changed.set()
@@ -268,7 +297,7 @@ class _Demo:
                 watchdog.cancel()
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
-        return [outage.report(exchange.samples) for outage in killer.result()]
+        return killer.result()
 
     async def _kill(self, exchange: Exchange, nodes: list[Node]) -> list[_Outage]:
         """Kill nodes when their time has come, start them again, see how long it took."""
@@ -323,14 +352,15 @@ class _Outage:
     start: float = field(factory=time.monotonic)
     end: float = 0.0
 
+    def overlaps(self, sample: Sample) -> bool:
+        return sample.start <= self.end and sample.end >= self.start
+
     def report(self, samples: list[Sample]) -> Kill:
         addresses = set(self.addresses)
         during = [
             sample.seconds
             for sample in samples
-            if (sample.service, sample.resource) in addresses
-            and sample.start <= self.end
-            and sample.end >= self.start
+            if (sample.service, sample.resource) in addresses and self.overlaps(sample)
         ]
         return Kill(
             node=self.node,

@@ -22,13 +22,17 @@ STOP_TIMEOUT: Final = 8.0
 
 _LOG_LINES: Final = 12
 
-# Run by the new process before it becomes the node: should the demo itself be killed, the
-# kernel ends the node too. (Linux; elsewhere a killed demo leaves its nodes behind.)
-_DIE_WITH_DEMO: Final = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
+# What ``aegis`` does, after one thing more: should the demo itself be killed, the kernel
+# ends this process too. (Linux; elsewhere a demo that is killed leaves its nodes behind.)
+_START: Final = """
+import os, sys
+demo = int(sys.argv.pop(1))
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+if os.getppid() == demo:
+    from aegis.ops.cli import main
+    main()
 """
 
 
@@ -49,22 +53,13 @@ class Node:
         """What the node has written, over all its starts."""
         return self.folder / f"{self.name}.log"
 
-    @property
-    def command(self) -> list[str]:
-        """The command line, without the interpreter."""
-        place = self.target.removeprefix(f"{examples_folder().parent}{os.sep}")
-        return ["aegis", "run", place, "--instance-id", self.name]
-
     async def start(self) -> None:
         """Start the process; does not wait until it serves."""
-        arguments = [sys.executable, "-m", "aegis.ops.cli", "run", self.target]
+        arguments = [sys.executable, "-c", _START, str(os.getpid()), "run", self.target]
         arguments += ["--instance-id", self.name, "--data-dir", str(self.folder / "server")]
         arguments += ["--log-level", "warning", "--log-format", "json"]
         for resource in self.resources:
             arguments += ["--resource", resource]
-        if sys.platform == "linux":
-            wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_DEMO, str(os.getpid())]
-            arguments = wrapper + arguments
         # The settings of whoever runs the demo must not lead its nodes elsewhere.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
         with self.log_file.open("ab") as log:

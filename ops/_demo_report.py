@@ -69,6 +69,8 @@ class Report:
     unanswered: int
     queries: int
     latency: Latency
+    latency_undisturbed: Latency
+    """Of the commands that were not open while a node was down."""
     kills: list[Kill]
     trades: int
     open_orders: int
@@ -104,9 +106,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_latencies(report))
     for kill in report.kills:
         console.print(
-            f"Killed [bold]{kill.node}[/] (SIGKILL, pid {kill.pid}) after {kill.after_orders} "
-            f"orders with {kill.open_commands} commands open at it; "
-            f"back in {kill.outage_seconds:.2f} s."
+            f"Killed [bold]{kill.node}[/] (SIGKILL) after {kill.after_orders} orders with "
+            f"{kill.open_commands} commands open at it; back in {kill.outage_seconds:.2f} s."
         )
     if report.ok:
         console.print(
@@ -132,8 +133,8 @@ def _commands(report: Report) -> Table:
     rows: list[tuple[str, int, str]] = [
         ("sent", report.sent, ""),
         ("acknowledged", report.acknowledged, ""),
-        ("rejected by a service (a business answer)", report.rejected, ""),
-        ("not taken, so asked again", report.refused, ""),
+        ("rejected by a service: a business answer", report.rejected, ""),
+        ("refused while a node was away, sent anew", report.refused, ""),
         ("without an answer", report.unanswered, _colour(report.unanswered)),
         ("lost", report.count(Problem.LOST), _colour(report.count(Problem.LOST))),
         ("repeated", report.count(Problem.REPEATED), _colour(report.count(Problem.REPEATED))),
@@ -141,7 +142,10 @@ def _commands(report: Report) -> Table:
     for name, number, style in rows:
         table.add_row(name, f"{number}", style=style)
     rate = report.sent / report.trading_seconds if report.trading_seconds else 0.0
-    table.caption = f"{report.trading_seconds:.1f} s of trading, {rate:.0f} commands/s"
+    table.caption = (
+        f"{report.trading_seconds:.1f} s of {report.seconds:.1f} s trading: {rate:.0f}/s"
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -154,6 +158,8 @@ def _latencies(report: Report) -> Table:
     for name in ("", "commands", "p50 ms", "p99 ms", "max ms"):
         table.add_column(name, justify="right" if name else "left")
     rows = [("all", report.latency)]
+    if report.kills:
+        rows.append(("while all nodes were up", report.latency_undisturbed))
     rows += [(f"while {kill.node} was down", kill.latency) for kill in report.kills]
     for name, latency in rows:
         figures = (latency.p50_ms, latency.p99_ms, latency.max_ms)
@@ -164,9 +170,10 @@ def _latencies(report: Report) -> Table:
 def _next_steps() -> str:
     return (
         "Where to look next:\n"
-        "  examples/trading/    the services that were just run\n"
-        "  aegis demo --seed 2  other orders; --json for programs\n"
-        "  aegis run examples/accounts.py:Account --resource ACC-1   one service of your own\n"
-        "  aegis tree           what runs, once something does\n"
-        "  aegis bench          how fast it is beside plain NATS"
+        "  examples/trading/       the services that were just run\n"
+        "  aegis demo --seed 2     other orders; --json for programs\n"
+        "  aegis run examples/accounts.py:Account --resource ACC-1\n"
+        "                          a service of your own\n"
+        "  aegis tree              what runs, once something does\n"
+        "  aegis bench             how fast it is beside plain NATS"
     )
