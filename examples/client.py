@@ -3,6 +3,8 @@
 Start the service in another terminal first:
 
     aegis run examples/accounts.py:Account --instance-id acct-1 --resource ACC-1
+
+and then this: python -m examples.client
 """
 
 import asyncio

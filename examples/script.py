@@ -1,4 +1,4 @@
-"""The same from a script without asyncio."""
+"""Calls the account service from a script without asyncio: python -m examples.script."""
 
 from decimal import Decimal
 
