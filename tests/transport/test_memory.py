@@ -23,6 +23,7 @@ from aegis.transport import (
     VirtualTimeLoop,
 )
 from aegis.transport import _virtual_loop as virtual_loop
+from tests.support.virtual import pass_time
 
 
 def on_virtual_time[**P](test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -107,7 +108,7 @@ async def test_fate_drops_delays_and_repeats_messages(
     await two.subscribe("t.plain", lambda message: received.append(message.payload))
     for payload in (b"lost", b"late", b"twice", b"plain"):
         one.publish("t.plain", payload)
-    await asyncio.sleep(2)
+    await pass_time(2)
     assert received == [b"twice", b"plain", b"twice", b"late"]
 
 
@@ -138,7 +139,7 @@ async def test_an_append_that_is_lost_or_repeated_on_its_way_is_what_it_would_be
 
     broker.fate = twice
     assert await one.append(Append("t.journal.a", b"1", expect=0), timeout=1) == Appended(1)
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert broker.last_sequence("t.journal.a") == 1
 
 
@@ -151,7 +152,7 @@ async def test_an_append_in_flight_lands_after_its_connection_is_gone(
     one.disconnect()
     assert isinstance(await append, Unknown)
     assert broker.last_sequence("t.journal.a") == 0
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert broker.last_sequence("t.journal.a") == 1
 
 
@@ -172,10 +173,10 @@ async def test_disconnecting_fails_what_is_open_and_refuses_what_is_new(
         one.publish("t.plain", b"")
     assert isinstance(await one.append(Append("t.journal.a", b""), timeout=5), Unknown)
     two.publish("t.plain", b"missed")
-    await asyncio.sleep(1)
+    await pass_time(1)
     one.reconnect()
     two.publish("t.plain", b"seen")
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert [message.payload for message in received] == [b"seen"]
     assert listener.told == ["disconnected", "reconnected"]
 
@@ -190,7 +191,7 @@ async def test_a_message_on_its_way_to_a_connection_that_was_lost_does_not_arriv
     one.publish("t.plain", b"")
     two.disconnect()
     two.reconnect()
-    await asyncio.sleep(1)
+    await pass_time(1)
     assert received == []
 
 
@@ -204,7 +205,7 @@ async def test_a_follower_goes_on_after_a_reconnect(
     two.disconnect()
     await one.append(Append("t.journal.a", b"2"), timeout=5)
     waiting = asyncio.ensure_future(anext(following))
-    await asyncio.sleep(10)
+    await pass_time(10)
     assert not waiting.done()
     two.reconnect()
     assert (await waiting).payload == b"2"

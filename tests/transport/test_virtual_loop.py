@@ -10,13 +10,19 @@ import pytest
 
 from aegis.transport import Deadlock, MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop
 from aegis.transport import _virtual_loop as virtual_loop
+from tests.support.virtual import pass_time
+
+
+def real_work(seconds: float) -> None:
+    """Take real time, in a thread."""
+    threading.Event().wait(seconds)
 
 
 def test_a_day_passes_in_no_time() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        await asyncio.sleep(86_400)
+        await pass_time(86_400)
         return loop.time() - start
 
     began = time.monotonic()
@@ -31,7 +37,7 @@ def test_timers_fire_in_their_order_and_at_their_times() -> None:
         seen: list[tuple[str, float]] = []
 
         async def wait(name: str, seconds: float) -> None:
-            await asyncio.sleep(seconds)
+            await pass_time(seconds)
             seen.append((name, round(loop.time() - start, 6)))
 
         await asyncio.gather(wait("c", 3), wait("a", 0.001), wait("b", 2.5))
@@ -54,7 +60,7 @@ def test_no_timer_passes_while_a_thread_of_the_executor_works() -> None:
         loop = asyncio.get_running_loop()
 
         def slow() -> str:
-            time.sleep(0.05)
+            real_work(0.05)
             return "done"
 
         work = loop.run_in_executor(None, slow)
@@ -71,7 +77,7 @@ def test_no_timer_passes_while_outside_work_is_announced() -> None:
         done = asyncio.Event()
 
         def work() -> None:
-            time.sleep(0.05)
+            real_work(0.05)
             loop.call_soon_threadsafe(done.set)
 
         thread = threading.Thread(target=work)
@@ -89,7 +95,7 @@ def test_work_in_threads_and_long_timers_mix() -> None:
         loop = asyncio.get_running_loop()
         start = loop.time()
         for _ in range(20):
-            await asyncio.gather(asyncio.to_thread(time.sleep, 0.001), asyncio.sleep(60))
+            await asyncio.gather(asyncio.to_thread(real_work, 0.001), pass_time(60))
         return loop.time() - start
 
     assert virtual_loop.run(main()) == pytest.approx(1200)
@@ -130,7 +136,7 @@ def test_the_clock_follows_the_loop() -> None:
         clock = VirtualClock(asyncio.get_running_loop(), wall_start_ms=5_000)
         boot = clock.boot_seconds()
         assert clock.wall_ms() == 5_000
-        await asyncio.sleep(1.5)
+        await pass_time(1.5)
         assert clock.boot_seconds() - boot == pytest.approx(1.5)
         assert clock.wall_ms() == 6_500
 
@@ -151,8 +157,8 @@ def test_two_runs_of_the_same_program_are_the_same() -> None:
             await record(transport)
         for number in range(20):
             transports[number % 3].publish(f"a.{number}", b"")
-            await asyncio.sleep(0.0007)
-        await asyncio.sleep(1)
+            await pass_time(0.0007)
+        await pass_time(1)
         return seen
 
     assert virtual_loop.run(main()) == virtual_loop.run(main())
