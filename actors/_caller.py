@@ -102,6 +102,8 @@ class Call:
     deadline: float
     exact: bool = True
     """True for a command; a query may be repeated freely and any refusal is final."""
+    message_id: str = ""
+    """Told with an outcome that is unknown."""
     sent: int = 0
     _silences: int = 0
     _refusals: int = 0
@@ -136,7 +138,7 @@ class Call:
             return Done(error=error)
         if error.facts.get("done"):
             # It took effect, and nobody can say any more with which answer.
-            return Done(error=OutcomeUnknown(error.message, done=True))
+            return Done(error=OutcomeUnknown(error.message, message_id=self.message_id, done=True))
         self._last_refusal = error
         if status != _MOVED:
             self._proofs += 1
@@ -160,7 +162,7 @@ class Call:
         moved = self._last_refusal is not None and self._last_refusal.code in (421, 503)
         return Retry(delay, moved=moved)
 
-    def expired(self, message_id: str = "") -> Done:
+    def expired(self) -> Done:
         """The deadline has passed: say what is known of the outcome."""
         refusal = self._last_refusal
         if self.sent == 0:
@@ -172,7 +174,7 @@ class Call:
         return Done(
             error=OutcomeUnknown(
                 "no answer came in time: the command may or may not have taken effect",
-                message_id=message_id,
+                message_id=self.message_id,
             )
         )
 

@@ -165,7 +165,12 @@ class Client:
             trace or new_traceparent(),
         )
         pending = _Pending(
-            service, resource, instance, request, Call(deadline, exact), loop.create_future()
+            service,
+            resource,
+            instance,
+            request,
+            Call(deadline, exact, request.message_id if exact else ""),
+            loop.create_future(),
         )
         try:
             self._try(pending)
@@ -268,7 +273,7 @@ class Client:
         now = self._loop.time()
         left = pending.call.deadline - now
         if left <= 0:
-            self._finish(pending, pending.call.expired(pending.request.message_id))
+            self._finish(pending, pending.call.expired())
             return
         pending.last_instance = instance
         request = pending.request
@@ -440,7 +445,7 @@ class Client:
         if pending.waiting:
             self._stop_waiting(pending)
         if now >= pending.call.deadline:
-            self._finish(pending, pending.call.expired(pending.request.message_id))
+            self._finish(pending, pending.call.expired())
         else:
             self._try(pending)
 
