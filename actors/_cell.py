@@ -648,7 +648,8 @@ class ActorCell:
     def add_watcher(self, watcher: ActorRef[Any]) -> None:
         """Tell ``watcher`` once this actor has stopped; at once if it has."""
         if self.status is Status.STOPPED:
-            watcher.notify(Terminated(self.address))
+            reason = "stopped" if self.error is None else f"failed: {text_of(self.error)}"
+            watcher.notify(Terminated(self.address, reason, failed=self.error is not None))
         elif self._watchers is None:
             self._watchers = [watcher]
         elif watcher not in self._watchers:

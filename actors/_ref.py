@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, overload
 
@@ -304,11 +304,18 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
 
         At once if it has; a restart is none.
         """
-        self._cell.runtime.call_soon(self._cell.add_watcher, watcher)
+        self._on_loop(self._cell.add_watcher, watcher)
 
     def unwatch(self, watcher: ActorRef[Any]) -> None:
         """Undo `watch`."""
-        self._cell.runtime.call_soon(self._cell.remove_watcher, watcher)
+        self._on_loop(self._cell.remove_watcher, watcher)
+
+    def _on_loop(self, function: Callable[[ActorRef[Any]], None], watcher: ActorRef[Any]) -> None:
+        runtime = self._cell.runtime
+        if running_loop_or_none() is runtime.loop:
+            function(watcher)
+        else:
+            runtime.call_soon(function, watcher)
 
     def proxy(self) -> A:  # type: ignore[override]
         """Return an object whose methods are the actor's, each giving an awaitable.
