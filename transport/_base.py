@@ -91,8 +91,9 @@ class Refused:
 
     ``conflict`` is True when the expected sequence did not hold; ``last_sequence``
     is then the subject's last one, where the server said it. ``again`` is True when
-    another append to the subject was under way (code 10164): only then the same
-    append may be tried again as it is. Otherwise ``reason`` says why (full store,
+    another append to the subject was under way (code 10164, with ``conflict``), or when
+    no stream listened (code 503, without: there is none, or it is electing a leader):
+    only then the same append may be tried again as it is, after a pause. Otherwise ``reason`` says why (full store,
     too large, ...).
 
     A refusal of a *repeated* append is no proof that the first copy failed.
@@ -199,6 +200,10 @@ class Transport(Protocol):
 
         When it returns, the server knows of the interest. Of all subscribers with
         the same ``queue`` one gets each message.
+
+        Raises:
+            Disconnected: there is no server; the interest is not kept.
+            ConfigurationError: the server denies this user the subject.
         """
         ...
 
@@ -250,7 +255,7 @@ class Transport(Protocol):
     async def purge(self, subject: str, *, below: int) -> int:
         """Delete the messages of ``subject`` with a sequence lower than ``below``.
 
-        Returns how many. Never deletes the subject's last message, since that would
+        Returns how many; ``subject`` is one subject, without wildcards. Never deletes the subject's last message, since that would
         reset its expected sequence to 0.
         """
         ...

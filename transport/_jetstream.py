@@ -31,6 +31,8 @@ WRONG_LAST_SEQUENCE: Final = 10071
 OTHER_UNDER_WAY: Final = 10164
 STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
+NO_META_LEADER: Final = 10008
+CLUSTER_NOT_AVAILABLE: Final = 10009
 
 _LAST: Final = re.compile(r"wrong last sequence: (\d+)")
 _ACK: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":([1-9]\d*)\}')
@@ -43,6 +45,11 @@ class ApiError(Exception):
         super().__init__(description or f"code {code}, error {error_code}")
         self.code = code
         self.error_code = error_code
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later: JetStream is not up yet."""
+        return self.error_code in (NO_META_LEADER, CLUSTER_NOT_AVAILABLE)
 
 
 def outcome_of(payload: bytes) -> AppendOutcome:

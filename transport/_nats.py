@@ -79,6 +79,11 @@ SWEEP_SECONDS: Final = 0.02
 
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
 
+READY_TIMEOUT_SECONDS: Final = 10.0
+"""How long JetStream may need after its server has started to answer: an election."""
+
+READY_PAUSE_SECONDS: Final = 0.2
+
 _NO_CONNECTION: Final = "there is no connection to the server"
 
 _log = structlog.get_logger("aegis.transport")
@@ -641,9 +646,10 @@ class NatsTransport:
         """See `Transport.ensure_stream`."""
         self._check_open()
         check_server(self.client.server_info)
+        give_up = self._loop.time() + READY_TIMEOUT_SECONDS
         try:
             with _unavailable(f"stream {config.name}"):
-                found = await self._found_or_created(config)
+                found = await self._found_or_created(config, give_up)
         except ApiError as error:
             raise create_problem(config, error) from error
         except NoResponders as error:
@@ -655,7 +661,19 @@ class NatsTransport:
             raise ConfigurationError(f"stream {config.name}: {'; '.join(differences)}")
         self._streams[config.name] = list(config.subjects)
 
-    async def _found_or_created(self, config: StreamConfig) -> dict[str, Any]:
+    async def _found_or_created(self, config: StreamConfig, give_up: float) -> dict[str, Any]:
+        while True:
+            try:
+                return await self._find_or_create(config)
+            except (NoResponders, TimeoutError, ApiError) as error:
+                # Servers that have just started, or elect a leader, need a moment.
+                if isinstance(error, ApiError) and not error.may_pass:
+                    raise
+                if self._loop.time() >= give_up:
+                    raise
+            await asyncio.sleep(READY_PAUSE_SECONDS)
+
+    async def _find_or_create(self, config: StreamConfig) -> dict[str, Any]:
         try:
             return await self.api(f"STREAM.INFO.{config.name}")
         except ApiError as error:
