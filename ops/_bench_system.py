@@ -1,0 +1,162 @@
+"""The system under test: server, node and plain responder, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import define
+
+from aegis._cluster import Cluster, connect
+from aegis.errors import AegisError
+from aegis.ops._bench_cases import APPENDS, REQUESTS, Case, Mode, Sync
+from aegis.ops._bench_limits import (
+    PASSWORD_VARIABLE,
+    USER_VARIABLE,
+    PlainAppends,
+    PlainRequests,
+    connect_plain,
+)
+from aegis.ops._bench_load import Load, Operation, closed_loop, open_loop
+from aegis.ops._bench_processes import BenchFailed, Child, child
+from aegis.ops._bench_services import Counter, Driver, Quote
+from aegis.transport._server import ServerOptions, ensure_server
+
+__all__ = ["SYNC_SETTINGS", "System", "open_system"]
+
+RESOURCES: Final = 64
+CONCURRENCY: Final = 64
+RATE: Final = 1_000.0
+HOT: Final = "HOT"
+
+SYNC_SETTINGS: Final = {Sync.OFF: "2m", Sync.ON: "always"}
+"""What the server's setting is; two minutes are its own default."""
+
+START_TIMEOUT: Final = 60.0
+_POLL_SECONDS: Final = 0.05
+
+_AEGIS: Final = "from aegis.ops.cli import main; main()"
+"""What the installed script ``aegis`` does."""
+
+
+@define(eq=False)
+class System:
+    """What can be measured, and how."""
+
+    cluster: Cluster
+    node: Child
+    operations: Mapping[str, Operation]
+    acknowledged: int = 0
+    """Commands to counters that were answered with success."""
+
+    async def measure(self, case: Case, seconds: float) -> Load:
+        """Measure one case for ``seconds``."""
+        self.node.check_running()
+        if case.key == "local-query":
+            concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
+            driver = self.cluster.actor(Driver, timeout=seconds + START_TIMEOUT)
+            return Load.from_plain(await driver.drive("C-0", concurrency, seconds))
+        operation = self.operations[case.key]
+        if case.mode is Mode.RATE:
+            # Tails need more requests than medians do.
+            load = await open_loop(operation, rate=RATE, seconds=2 * seconds)
+        else:
+            concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
+            load = await closed_loop(operation, concurrency=concurrency, seconds=seconds)
+        if case.key in ("command", "hot-command"):
+            self.acknowledged += len(load.latencies)
+        return load
+
+    async def effects(self) -> int:
+        """Return how often commands to counters took effect, as the counters have it."""
+        counters = [self.cluster.actor(Counter, name) for name in _names()]
+        return sum([await counter.value() for counter in counters])
+
+
+def _names() -> list[str]:
+    return [*(f"C-{number}" for number in range(RESOURCES)), HOT]
+
+
+@contextlib.asynccontextmanager
+async def open_system(folder: Path, sync: Sync) -> AsyncGenerator[System]:
+    """Run everything for the time of the block; nothing is left afterwards."""
+    async with contextlib.AsyncExitStack() as stack:
+        data_dir = folder / "server"
+        options = ServerOptions(data_dir=data_dir, sync=SYNC_SETTINGS[sync])
+        server = await stack.enter_async_context(await ensure_server(options))
+        login = server.credentials
+        environment = {USER_VARIABLE: login.user, PASSWORD_VARIABLE: login.password}
+        responder = await stack.enter_async_context(
+            child(
+                "responder",
+                ["-m", "aegis.ops._bench_limits", server.url],
+                folder=folder,
+                environment=environment,
+            )
+        )
+        node = await stack.enter_async_context(child("node", _node(data_dir), folder=folder))
+        await responder.wait_line()
+        plain = await connect_plain(server.url, login.user, login.password)
+        stack.push_async_callback(plain.close)
+        appends = PlainAppends(plain, RESOURCES)
+        await appends.prepare()
+        cluster = await stack.enter_async_context(connect(data_dir=data_dir))
+        operations: dict[str, Operation] = {
+            REQUESTS: PlainRequests(plain),
+            APPENDS: appends,
+            **_operations(cluster),
+        }
+        await _wait_ready(cluster, node)
+        yield System(cluster, node, operations)
+
+
+def _node(data_dir: Path) -> list[str]:
+    arguments = ["-c", _AEGIS, "run", f"{Counter.__module__}:Counter", "--instance-id", "bench-1"]
+    for name in _names():
+        arguments += ["--resource", name]
+    arguments += [f"{Quote.__module__}:Quote", "--instance-id", "bench-2"]
+    arguments += [f"{Driver.__module__}:Driver", "--instance-id", "bench-3"]
+    return [*arguments, "--data-dir", str(data_dir), "--log-level", "warning"]
+
+
+def _operations(cluster: Cluster) -> dict[str, Operation]:
+    counters = [cluster.actor(Counter, f"C-{number}") for number in range(RESOURCES)]
+    hot = cluster.actor(Counter, HOT)
+    quote = cluster.actor(Quote)
+
+    async def ask(number: int) -> None:
+        await counters[number % RESOURCES].value()
+
+    async def add(number: int) -> None:
+        await counters[number % RESOURCES].add(amount=1)
+
+    async def add_hot(number: int) -> None:
+        await hot.add(amount=1)
+
+    async def price(number: int) -> None:
+        await quote.price(amount=1)
+
+    return {"query": ask, "command": add, "hot-command": add_hot, "group-command": price}
+
+
+async def _wait_ready(cluster: Cluster, node: Child) -> None:
+    """Return once every actor of the node answers."""
+    waiting: list[Callable[[], Awaitable[object]]] = [
+        *(cluster.actor(Counter, name).value for name in _names()),
+        lambda: cluster.actor(Quote).price(amount=1),
+        lambda: cluster.actor(Driver).drive("C-0", 1, 0.0),
+    ]
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            while waiting:
+                node.check_running()
+                try:
+                    await waiting[-1]()
+                    waiting.pop()
+                except AegisError:
+                    await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise BenchFailed(f"the node does not serve within {START_TIMEOUT:g} s") from None

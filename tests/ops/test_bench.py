@@ -1,0 +1,76 @@
+"""`aegis bench` as a whole: a short run against a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aegis.ops._bench import main
+from aegis.ops._bench_cases import CASES, Mode
+from tests.support.processes import processes_of
+
+BENCH = "import sys; from aegis.ops._bench import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.timeout(180)
+def test_a_quick_run_measures_everything_and_loses_nothing(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", BENCH, "--quick", "--seconds", "0.05", "--json"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        timeout=170,
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["ok"] is True
+    assert [run["fsync"] for run in report["runs"]] == ["off", "on"]
+    for run in report["runs"]:
+        rows = {f"{row['case']}/{row['at']}": row for row in run["rows"]}
+        assert set(rows) == {case.name for case in CASES}
+        for row in rows.values():
+            assert row["failed"] == row["lost"] == 0, row
+            assert row["count"] > 0
+            assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+            assert row["is_limit"] == (row["ratio"] is None)
+            assert (row["meets"] is None) == (
+                row["target_ratio"] is None and row["target_ms"] is None
+            )
+        assert run["acknowledged"] == run["effects"] > 0
+    assert report["idle"][0]["count"] > 0
+    assert report["idle"][0]["kib_each"] > 0
+    assert not list(tmp_path.iterdir()), "files are left"
+    assert not processes_of(tmp_path), "processes are left"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--seconds", "0"], "--seconds: 0 is not above 0"),
+        (["--seconds", "nan"], "--seconds: nan"),
+        (["--rounds", "0"], "--rounds: 0 is not from 1"),
+        (["--only", "queries"], "'queries' is none of: "),
+        (["--sync", "often"], "invalid choice: 'often'"),
+    ],
+)
+def test_a_bad_option_is_told_before_anything_starts(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_names_of_cases_are_what_only_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--only", "nothing"])
+    said = capsys.readouterr().err
+    for case in CASES:
+        assert case.name in said
+    for mode in Mode:
+        assert str(mode) in said
