@@ -9,6 +9,7 @@ run beside it, one at a time, each with all that committed meanwhile.
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 from typing import Any, Final, Protocol
 
 import structlog
@@ -19,9 +20,9 @@ from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._execution import execute
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import Journal, pause
-from aegis.actors._owner import Owner, Phase
+from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._record import CommandEntry, Event, Record
-from aegis.actors._sessions import Known, Refusal
+from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
 from aegis.contracts import OK, Kind, Request
 from aegis.errors import (
     AegisError,
@@ -110,7 +111,8 @@ class JournaledBehaviour:
         self._ownership = ownership
         self._journal = Journal(transport, subject)
         # A class without state has snapshots too: they hold its table of sessions.
-        self.owner = Owner(epoch=epoch, snapshot_state=not spec.is_event_sourced)
+        limits = _limits(transport.max_payload_bytes)
+        self.owner = Owner(epoch=epoch, snapshot_state=not spec.is_event_sourced, limits=limits)
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
         self._initial: bytes = b""
@@ -356,7 +358,7 @@ class JournaledBehaviour:
                 limit_bytes=limit,
             )
         # A snapshot record carries the kept replies, too.
-        if size + self.owner.sessions.kept_bytes <= limit:
+        if size + self.owner.sessions.size_bytes <= limit:
             return None
         return HandlerFailed(
             f"the command's effect takes {size} bytes, more than a record may have; "
@@ -417,7 +419,7 @@ class JournaledBehaviour:
 
     def _snapshot(self) -> bytes | None:
         encoded = encode_value(self._spec.unstructure_state(self._actor.state))
-        size = len(encoded) + self.owner.sessions.kept_bytes
+        size = len(encoded) + self.owner.sessions.size_bytes
         if size <= self._transport.max_payload_bytes - RESERVED_BYTES:
             return encoded
         _log.error(
@@ -519,6 +521,12 @@ class JournaledBehaviour:
         for task in list(self._tasks or ()):
             if task is not asyncio.current_task():
                 task.cancel()
+
+
+@cache
+def _limits(max_payload_bytes: int) -> OwnerLimits:
+    """Return the bounds for a server: a snapshot holds the kept replies beside the state."""
+    return OwnerLimits(max_kept_bytes=min(MAX_KEPT_BYTES, max_payload_bytes // 4))
 
 
 def _refusal(refusal: Refusal) -> AegisError:

@@ -36,6 +36,12 @@ MAX_KEPT_REPLY_BYTES: Final = 16 * 1024
 MAX_KEPT_BYTES: Final = 1024 * 1024
 """All kept replies together; beyond it the longest-idle sessions lose theirs."""
 
+_SESSION_BYTES: Final = 16
+"""Upper bound of what a session takes in `SessionTable.to_wire` beside its name."""
+
+_REPLY_BYTES: Final = 16
+"""Upper bound of what a reply takes there beside its bytes, also one that is not kept."""
+
 _FORGET_TO: Final = 0.75
 """So much of the limit is left after replies were forgotten: that is not to happen at
 each command."""
@@ -98,6 +104,7 @@ class SessionTable:
         "_max_kept_bytes",
         "_max_kept_reply_bytes",
         "_max_sessions",
+        "_other_bytes",
         "_sessions",
         "_window",
         "floor",
@@ -120,6 +127,13 @@ class SessionTable:
         self._window = window
         self._sessions: dict[str, _Session] = {}
         self.kept_bytes = 0
+        """All kept replies together."""
+        self._other_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as `to_wire` takes when encoded."""
+        return 32 + self.kept_bytes + self._other_bytes
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -144,12 +158,17 @@ class SessionTable:
         """Note that message ``n`` of ``session`` took effect; ``low`` closes all below."""
         if not session:
             return
-        entry = self._sessions.pop(session, None) or _Session()
+        entry = self._sessions.pop(session, None)
+        if entry is None:
+            entry = _Session()
+            self._other_bytes += _SESSION_BYTES + len(session)
         self._sessions[session] = entry  # Last in the dict is the most recently used.
         if low > entry.low:
             entry.low = low
             for closed in [number for number in entry.replies if number < low]:
                 self.kept_bytes -= _size(entry.replies.pop(closed))
+                self._other_bytes -= _REPLY_BYTES
+        self._other_bytes += _REPLY_BYTES
         if len(reply) > self._max_kept_reply_bytes:
             entry.replies[n] = None
             return
@@ -163,6 +182,7 @@ class SessionTable:
         entry = self._sessions.pop(session, None)
         if entry is not None:
             self.kept_bytes -= sum(map(_size, entry.replies.values()))
+            self._other_bytes -= _SESSION_BYTES + len(session) + _REPLY_BYTES * len(entry.replies)
             self.floor = max(self.floor, session_start_ms(session) or 0)
 
     def to_wire(self) -> list[Any]:
@@ -191,6 +211,10 @@ class SessionTable:
         }
         self.kept_bytes = sum(
             _size(reply) for entry in self._sessions.values() for reply in entry.replies.values()
+        )
+        self._other_bytes = sum(
+            _SESSION_BYTES + len(session) + _REPLY_BYTES * len(entry.replies)
+            for session, entry in self._sessions.items()
         )
 
     def _judge_newcomer(self, session: str, n: int, low: int) -> Fresh | Refusal:
