@@ -14,17 +14,16 @@ from attrs import define, field, frozen
 
 from aegis._clock import SystemClock
 from aegis._subjects import Subjects
-from aegis.actors._membership import control_request
 from aegis.actors._registration import MAX_PAGE
 from aegis.contracts import Role
-from aegis.errors import AegisError, NotFound, Unavailable, from_wire
+from aegis.errors import AegisError, NoResponders, NotFound, ProtocolError, Unavailable, from_wire
 from aegis.transport._base import Transport
-from aegis.transport._codec import decode_value
+from aegis.transport._codec import decode_value, encode_value
 
 __all__ = ["Inspector", "NodeHealth", "SystemPicture"]
 
 CONTROL_TIMEOUT: Final = 2.0
-"""Seconds to wait for a supervisor: longer than it takes to elect another."""
+"""Seconds to wait for a supervisor, which may just be reading the registry."""
 
 HEALTH_TIMEOUT: Final = 1.0
 """Seconds to wait for a node to say how it is; one that is busy answers late."""
@@ -188,17 +187,23 @@ class Inspector:
         raise from_wire(int(code), facts)
 
     async def _once(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask once: every supervisor answers queries, so silence means that there is none."""
+        subject = f"{self._subjects.control_prefix}.{operation}"
         try:
-            return await control_request(
-                self._transport,
-                self._subjects,
-                self._clock,
-                operation,
-                payload,
-                timeout=CONTROL_TIMEOUT,
+            message = await self._transport.request(
+                subject, encode_value(payload), timeout=CONTROL_TIMEOUT
             )
-        except Unavailable as error:
+        except NoResponders as error:
             raise Unavailable(
                 f"no node answers in the namespace {self._subjects.namespace!r}; start one with "
-                f"`aegis run`, or name another with --namespace ({error})"
+                "`aegis run`, or name another namespace"
             ) from error
+        except TimeoutError as error:
+            raise Unavailable(
+                f"the supervisors did not answer within {CONTROL_TIMEOUT:g} s; see the logs of "
+                "the nodes"
+            ) from error
+        answer: Any = decode_value(message.payload)
+        if not isinstance(answer, dict):
+            raise ProtocolError(f"the answer of {subject} is no map")
+        return answer  # pyright: ignore[reportUnknownVariableType]

@@ -26,12 +26,11 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
                 "there is no service to run; name one, as in accounts.py:Account, add [[service]] "
                 "to aegis.toml, or give --supervisor-only"
             )
+        for service in options.services:
+            load_actor_class(service.target)
     from aegis.ops._logging import configure_logging
 
     configure_logging(logs.log_level, logs.log_format, cache=True)
-    with usage():
-        for service in options.services:
-            load_actor_class(service.target)
     code = _run(options)
     if code:
         raise typer.Exit(code)

@@ -1,0 +1,337 @@
+"""The command line against a system that runs: two nodes as processes, a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from aegis.ops import cli, ipc_cli
+from tests.support.nats import NatsServer
+
+SERVICES = """
+from decimal import Decimal
+from attrs import define
+from aegis import AegisActor, Rejected, command, query
+
+@define
+class AccountState:
+    cash: Decimal = Decimal(0)
+
+class Account(AegisActor):
+    service = "account"
+    state: AccountState
+
+    @command
+    async def deposit(self, amount: Decimal) -> Decimal:
+        if amount <= 0:
+            raise Rejected("amount must be positive")
+        self.state.cash += amount
+        return self.state.cash
+
+    @query
+    async def balance(self) -> Decimal:
+        return self.state.cash
+
+class Echo(AegisActor):
+    service = "echo"
+
+    @command
+    async def say(self, words: list[str], loud: bool = False) -> dict[str, str]:
+        return {word: self.instance_id.upper() if loud else self.instance_id for word in words}
+
+    @command
+    async def fail(self) -> None:
+        raise RuntimeError("on purpose")
+"""
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("logging_restored")]
+
+
+class NodeProcess:
+    """``aegis run`` as a process; its log lines as they come."""
+
+    def __init__(self, arguments: str, *, folder: Path, environ: dict[str, str]) -> None:
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.log: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "aegis", "run", *arguments.split()],
+            cwd=folder,
+            env={**os.environ, **environ},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def wait_event(self, event: str, timeout: float = 30.0) -> dict[str, Any]:
+        """Return the next log line of ``event``."""
+        while True:
+            line = self.lines.get(timeout=timeout)
+            assert line is not None, f"ended without {event}:\n{''.join(self.log)}"
+            self.log.append(line)
+            facts: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+            if facts.get("event") == event:
+                return facts
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal; return the exit code and all that was logged."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait_end()
+
+    def wait_end(self) -> tuple[int, str]:
+        """Return the exit code and all that was logged."""
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=30)
+        while (line := self.lines.get(timeout=30)) is not None:
+            self.log.append(line)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code, "".join(self.log)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("system")
+    (folder / "services.py").write_text(SERVICES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environ(folder: Path) -> dict[str, str]:
+    return {"AEGIS_DATA_DIR": str(folder / "nats"), "AEGIS_LOG_FORMAT": "json"}
+
+
+@pytest.fixture(scope="module")
+def node(folder: Path, environ: dict[str, str]) -> Generator[NodeProcess]:
+    node = NodeProcess(
+        "services.py:Account --instance-id acct-1 --resource ACC-1 --resource a/b "
+        "services.py:Echo --instance-id echo-1",
+        folder=folder,
+        environ=environ,
+    )
+    try:
+        node.wait_event("node_started")
+        yield node
+    finally:
+        node.end()
+
+
+type Aegis = Callable[..., Result]
+
+
+@pytest.fixture
+def aegis(node: NodeProcess, environ: dict[str, str]) -> Aegis:
+    def invoke(*arguments: str, app: Any = cli.app) -> Result:
+        result = CliRunner().invoke(app, list(arguments), env=environ)
+        assert "Traceback" not in result.output
+        return result
+
+    return invoke
+
+
+def test_numbers_reach_a_decimal_exactly_as_they_were_typed(aegis: Aegis) -> None:
+    start = aegis("call", "account/ACC-1", "balance").stdout.strip()
+    assert start == "0"
+    assert aegis("call", "account/ACC-1", "deposit", "amount=0.1").stdout == "0.1\n"
+    assert aegis("call", "account/ACC-1", "deposit", "amount=0.2").stdout == "0.3\n"
+    exact = "1.000000000000000000000001"
+    assert aegis("call", "account/ACC-1", "deposit", f"amount={exact}").stdout == (
+        "1.300000000000000000000001\n"
+    )
+    assert aegis("call", "account/a/b", "balance").stdout == "0\n"
+
+
+def test_a_service_is_called_by_name_or_by_instance(aegis: Aegis) -> None:
+    said = aegis("call", "echo", "say", 'words=["a", "b"]', "--json")
+    assert json.loads(said.stdout) == {"a": "echo-1", "b": "echo-1"}
+    loud = aegis("call", "echo@echo-1", "say", 'words=["a"]', "loud=true")
+    assert loud.stdout == '{\n  "a": "ECHO-1"\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("account/ACC-1 deposit amount=-1", "error 422: amount must be positive"),
+        ("account/ACC-1 deposit amount=much", "error 400: amount: "),
+        ("account/ACC-1 deposit", "error 400: amount: is missing"),
+        ("account/ACC-1 deposit amount=1 x=1", "error 400: x: is unknown; the parameters are: "),
+        ("account/ACC-1 withdraw amount=1", "error 404: account has no method 'withdraw'"),
+        ("account/ACC-9 balance", "error 404: service 'account' has no resource 'ACC-9'"),
+        ("nobody balance", "error 404: no service 'nobody'"),
+        ("echo fail", "error 500: "),
+    ],
+)
+def test_an_error_is_one_line_with_its_status(aegis: Aegis, line: str, message: str) -> None:
+    result = aegis("call", *line.split())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_tree_shows_nodes_services_instances_and_resources(aegis: Aegis) -> None:
+    shown = aegis("tree")
+    assert shown.exit_code == 0
+    for text in ("system", "leader", "account", "acct-1  healthy  queue 0  2 resources"):
+        assert text in shown.stdout
+    assert "ACC-1  active  queue 0  epoch" in shown.stdout
+    assert "... and 1 more" in aegis("tree", "--resources", "1").stdout
+    tree = json.loads(aegis("tree", "--json").stdout)
+    assert tree["namespace"] == "aegis"
+    assert [service["service_name"] for service in tree["services"]] == ["account", "echo"]
+    held = tree["services"][0]["instances"][0]["held"]
+    assert [resource["resource_id"] for resource in held] == ["ACC-1", "a/b"]
+    assert held[0]["state"] == "running"
+    assert held[0]["queue_depth"] == 0
+    assert tree["nodes"][0]["status"] == "running"
+
+
+def test_services_are_listed_with_their_instances(aegis: Aegis) -> None:
+    table = aegis("list-services").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert [line.split() for line in table.splitlines()[2:]] == [
+        ["account", "acct-1", "healthy", "active", "2", "0", "0"],
+        ["echo", "echo-1", "healthy", "active", "0", "0", "0"],
+    ]
+    listed = json.loads(aegis("list-services", "echo", "--json", app=ipc_cli.app).stdout)
+    assert [entry["service_name"] for entry in listed["services"]] == ["echo"]
+    missing = aegis("list-services", "acount")
+    assert missing.exit_code == 1
+    assert missing.stderr == "error 404: no service 'acount'; near it: 'account'\n"
+
+
+def test_a_route_is_found_by_id_or_by_service_and_id(aegis: Aegis) -> None:
+    assert "account/ACC-1   active   acct-1     healthy" in aegis("show-route", "ACC-1").stdout
+    routes = json.loads(aegis("show-route", "account/a/b", "--json").stdout)["routes"]
+    assert [(r["service_name"], r["resource_id"]) for r in routes] == [("account", "a/b")]
+    assert aegis("show-route", "a/b", app=ipc_cli.app).exit_code == 0
+    missing = aegis("show-route", "ACC-2")
+    assert missing.exit_code == 1
+    assert missing.stderr == "error 404: no service has a resource 'ACC-2'; near it: 'ACC-1'\n"
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_system_in_order(aegis: Aegis) -> None:
+    report = aegis("doctor", "--json")
+    found = json.loads(report.stdout)
+    assert [c for c in found["checks"] if c["status"] == "fail"] == []
+    assert (report.exit_code, found["ok"]) == (0, True)
+    status = {check["name"]: check["status"] for check in found["checks"]}
+    for name in ("server version", "sync", "jetstream", "stream", "clock", "supervisor", "node"):
+        assert status[name] == "ok", found
+    assert "0 failed" in aegis("doctor").stdout.splitlines()[-1]
+
+
+def test_another_namespace_is_another_system(aegis: Aegis) -> None:
+    result = aegis("tree", "--namespace", "other")
+    assert result.exit_code == 1
+    assert "error 503: no node answers in the namespace 'other'; start one" in result.stderr
+    report = json.loads(aegis("doctor", "--namespace", "other", "--json").stdout)
+    found = {check["name"]: check for check in report["checks"]}
+    assert found["stream"]["found"] == "other is not there yet"
+    assert found["supervisor"]["status"] == "warn"
+
+
+def test_an_instance_id_that_is_taken_stops_the_start_and_names_the_holder(
+    node: NodeProcess, folder: Path, environ: dict[str, str]
+) -> None:
+    second = NodeProcess("services.py:Account --instance-id acct-1", folder=folder, environ=environ)
+    code, log = second.wait_end()
+    assert code == 1
+    assert "error 409: instance 'acct-1'" in log.splitlines()[-1]
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_that_is_told_to_stop_ends_in_good_order(
+    node: NodeProcess, folder: Path, environ: dict[str, str], number: int
+) -> None:
+    extra = NodeProcess("services.py:Echo --namespace apart", folder=folder, environ=environ)
+    extra.wait_event("node_started")
+    code, log = extra.end(number)
+    assert code == 0
+    assert json.loads(log.splitlines()[-1])["event"] == "node_stopped"
+    assert "Traceback" not in log
+
+
+def test_the_file_lists_services_to_run(folder: Path, environ: dict[str, str]) -> None:
+    (folder / "conf").mkdir()
+    (folder / "conf" / "ids").write_text("X-1\nX-2\n")
+    (folder / "conf" / "aegis.toml").write_text(
+        'namespace = "listed"\n'
+        '[[service]]\ntarget = "../services.py:Account"\nresources = "@ids"\n'
+        '[[service]]\ntarget = "../services.py:Echo"\ninstance_id = "echo-7"\n'
+    )
+    node = NodeProcess("--config conf/aegis.toml", folder=folder, environ=environ)
+    try:
+        node.wait_event("node_started")
+        shown = CliRunner().invoke(
+            cli.app, ["list-services", "--namespace", "listed", "--json"], env=environ
+        )
+        services = json.loads(shown.stdout)["services"]
+        assert [service["service_name"] for service in services] == ["account", "echo"]
+        (account,) = services[0]["instances"]
+        assert account["instance_id"].startswith("account-")
+        assert account["resources"] == 2
+        assert services[1]["instances"][0]["instance_id"] == "echo-7"
+    finally:
+        code, _ = node.end()
+    assert code == 0
+
+
+def test_the_doctor_names_each_setting_of_a_stream_that_differs(nats_server: NatsServer) -> None:
+    url = ("--nats", nats_server.url)
+
+    def report(*more: str) -> dict[str, dict[str, Any]]:
+        result = CliRunner().invoke(cli.app, ["doctor", *url, "--json", *more])
+        found: dict[str, Any] = json.loads(result.stdout)
+        assert result.exit_code == (0 if found["ok"] else 1)
+        return {check["name"]: check for check in found["checks"]}
+
+    before = report()
+    assert before["system account"]["status"] == "warn"
+    assert before["sync"]["status"] == "warn"
+    assert before["stream"]["found"] == "aegis is not there yet"
+    nats_request(nats_server.url, "$JS.API.STREAM.CREATE.aegis", STREAM)
+    after = report("--system-user", "system", "--system-password", "system")
+    assert after["system account"]["status"] == "ok"
+    assert after["sync"]["found"].startswith("every 120 s: a power cut loses")
+    assert after["stream"]["status"] == "fail"
+    assert after["max_bytes"]["found"] == "is not set"
+    wrong = report("--system-user", "system", "--system-password", "guess")
+    assert wrong["system account"]["status"] == "fail"
+
+
+STREAM = {"name": "aegis", "subjects": ["aegis.journal.>"], "storage": "memory"}
+
+
+def nats_request(url: str, subject: str, body: dict[str, Any]) -> None:
+    import asyncio
+
+    from aegis.transport._nats import connect_nats
+    from aegis.transport._nats_options import NatsOptions
+
+    async def request() -> None:
+        transport = await connect_nats(NatsOptions(servers=(url,)))
+        try:
+            await transport.request(subject, json.dumps(body).encode(), timeout=5)
+        finally:
+            await transport.close()
+
+    asyncio.run(request())
