@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pykka
 import structlog
@@ -27,7 +27,15 @@ def _default[F: Callable[..., Any]](hook: F) -> F:
     return hook
 
 
-class AegisActor(pykka.Actor):
+if TYPE_CHECKING:
+    # Pykka's hooks return None, so that for type checkers, which compare with every
+    # base, no subclass could have an ``async def on_start``.
+    _PykkaActor = object
+else:
+    _PykkaActor = pykka.Actor
+
+
+class AegisActor(_PykkaActor):
     """Base of all actors: a `pykka.Actor` on the shared event loop.
 
     Methods marked with `command` and `query` are what callers reach. An ``async
@@ -62,9 +70,7 @@ class AegisActor(pykka.Actor):
         # Pykka's makes what the cell has already.
 
     @classmethod
-    def start(  # pyright: ignore[reportIncompatibleMethodOverride]
-        cls, *args: Any, **kwargs: Any
-    ) -> ActorRef[Self]:
+    def start(cls, *args: Any, **kwargs: Any) -> ActorRef[Self]:
         """Start an actor that no supervisor holds, and return its ref at once.
 
         Messages wait until ``on_start`` has ended; see `ActorRef.wait_started`. What
@@ -76,7 +82,7 @@ class AegisActor(pykka.Actor):
         self.actor_cell.launch()
 
     @staticmethod
-    def _create_actor_inbox() -> Mailbox:  # type: ignore[override]
+    def _create_actor_inbox() -> Mailbox:
         return Mailbox()
 
     @staticmethod
@@ -98,24 +104,24 @@ class AegisActor(pykka.Actor):
         return self._cell
 
     @property
-    def actor_ref(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def actor_ref(
         self,
     ) -> ActorRef[Self]:
         """The ref by which others reach this actor."""
         return self.actor_cell.ref
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]
+    def actor_urn(self) -> str:
         """The address, by the name that Pykka has for it."""
         return self.actor_cell.address
 
     @property
-    def actor_inbox(self) -> Mailbox:  # type: ignore[override]
+    def actor_inbox(self) -> Mailbox:
         """The mailbox."""
         return self.actor_cell.mailbox
 
     @property
-    def actor_stopped(self) -> StopFlag:  # type: ignore[override]
+    def actor_stopped(self) -> StopFlag:
         """Tells by ``is_set()`` whether the actor has stopped."""
         return StopFlag(self.actor_cell)
 

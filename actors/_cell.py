@@ -33,7 +33,7 @@ from aegis._trace import enter_trace
 from aegis.actors._behaviour import Behaviour, PlainBehaviour
 from aegis.actors._execution import SLOW_HANDLER_SECONDS, take_back_cancellation, text_of
 from aegis.actors._future import AegisFuture
-from aegis.actors._handlers import ActorSpec, describe
+from aegis.actors._handlers import describe
 from aegis.actors._local_answer import LocalAnswer, refuse
 from aegis.actors._mailbox import Envelope, Mailbox, current_envelope
 from aegis.actors._messages import Failure, Stop, Terminated, as_exception
@@ -125,6 +125,7 @@ class ActorCell:
         "resource_id",
         "restarts",
         "runtime",
+        "spec",
         "status",
     )
 
@@ -158,17 +159,13 @@ class ActorCell:
         self._failure: Failure | None = None
         self._watchers: list[ActorRef[Any]] | None = None
         self._changed: AegisFuture[None] | None = None
-        describe(props.actor_class)  # A class that cannot be served fails here.
+        self.spec = describe(props.actor_class)
+        """What the actor's class offers."""
         self.ref: ActorRef[Any] = ActorRef(self)
         self._make_actor()
 
     def __repr__(self) -> str:
         return f"<ActorCell {self.address} {self.status}>"
-
-    @property
-    def spec(self) -> ActorSpec:
-        """What the actor's class offers."""
-        return describe(self.props.actor_class)
 
     def is_interrupted(self, actor: AegisActor) -> bool:
         """Whether the kernel itself is taking the handler off ``actor``."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from attrs import frozen
+from attrs import define
 
 from aegis.actors._answers import error_bytes
 from aegis.actors._handlers import HandlerSpec
@@ -27,7 +27,7 @@ SLOW_HANDLER_SECONDS: Final = 0.25
 _log = structlog.get_logger("aegis.execution")
 
 
-@frozen
+@define(eq=False)
 class Outcome:
     """How a handler ended: ``status`` 200 and a value, or an error.
 

@@ -288,11 +288,9 @@ class AegisFuture[T](pykka.Future[T]):
         future._await_hook = await_hook
         return future
 
-    def filter[J](
-        self: pykka.Future[Iterable[J]], func: Callable[[J], bool]
-    ) -> AegisFuture[Iterable[J]]:
+    def filter(self, func: Callable[[Any], bool]) -> AegisFuture[Any]:
         """Return a future of only the items for which ``func`` is true."""
-        return self.map(lambda items: list(filter(func, items)))  # type: ignore[return-value]
+        return self.map(lambda items: list(filter(func, cast("Iterable[Any]", items))))
 
     def join(self, *futures: pykka.Future[Any]) -> AegisFuture[Iterable[Any]]:
         """Return a future of the list of this one's result and those of ``futures``."""
@@ -318,11 +316,9 @@ class AegisFuture[T](pykka.Future[T]):
 
         return self._derive(lambda timeout: func(self.get(timeout=timeout)), wait)
 
-    def reduce[J, R](
-        self: pykka.Future[Iterable[J]], func: Callable[[R, J], R], *args: R
-    ) -> AegisFuture[R]:
+    def reduce(self, func: Callable[[Any, Any], Any], *args: Any) -> AegisFuture[Any]:
         """Return a future of the items combined by ``func``, from left to right."""
-        return self.map(lambda items: reduce(func, items, *args))  # type: ignore[return-value]
+        return self.map(lambda items: reduce(func, cast("Iterable[Any]", items), *args))
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

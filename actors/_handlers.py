@@ -185,8 +185,10 @@ class HandlerSpec:
             params[name] = value
         return params
 
-    def unstructure_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def unstructure_params(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments as the plain values that travel to the handler.
+
+        ``params`` stay as they are, and are returned themselves if they are plain.
 
         An argument that does not fit its hint is written as what it is, so that the
         handler's side finds and names the mistake, whoever the caller is.
@@ -194,11 +196,13 @@ class HandlerSpec:
         Raises:
             InvalidRequest: a value has no plain form, whatever the hint.
         """
-        plain = dict(params)
+        plain: dict[str, Any] | None = None
         for parameter in self.parameters:
-            value = plain.get(parameter.name)
+            value = params.get(parameter.name)
             if value is None or type(value) in _PLAIN_TYPES:
                 continue
+            if plain is None:
+                plain = dict(params)
             try:
                 plain[parameter.name] = parameter.unstructure(value)
             except InvalidRequest:
@@ -208,7 +212,7 @@ class HandlerSpec:
                     raise InvalidRequest(
                         f"{parameter.name}: cannot be sent: {error}", field=parameter.name
                     ) from error
-        return plain
+        return params if plain is None else plain
 
 
 _PLAIN_TYPES: Final = frozenset({bool, int, float, str, bytes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, overload
 
@@ -74,7 +74,14 @@ class StopFlag:
         return self._cell.is_stopped
 
 
-class ActorRef[A: AegisActor](pykka.ActorRef[A]):
+if TYPE_CHECKING:
+    # To type checkers an `AegisActor` is no Pykka actor, and so this no ref to one.
+    _PykkaRef = object
+else:
+    _PykkaRef = pykka.ActorRef
+
+
+class ActorRef[A: AegisActor](_PykkaRef):
     """Reference to an actor of this process; may be passed around and kept.
 
     It stays the same through all restarts of the actor. Every method but
@@ -93,26 +100,26 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
     # What Pykka keeps in each ref, here taken from the cell.
 
     @property
-    def actor_class(self) -> type[A]:  # type: ignore[override]
+    def actor_class(self) -> type[A]:
         """The class of the actor."""
         return cast("type[A]", self._cell.props.actor_class)
 
     @property
-    def actor_urn(self) -> str:  # type: ignore[override]
+    def actor_urn(self) -> str:
         """The actor's address."""
         return self._cell.address
 
     @property
-    def actor_inbox(self) -> Mailbox:  # type: ignore[override]
+    def actor_inbox(self) -> Mailbox:
         """The actor's mailbox."""
         return self._cell.mailbox
 
     @property
-    def actor_stopped(self) -> StopFlag:  # type: ignore[override]
+    def actor_stopped(self) -> StopFlag:
         """Tells by ``is_set()`` whether the actor has stopped."""
         return StopFlag(self._cell)
 
-    def _actor_weakref(self) -> A:  # type: ignore[override]
+    def _actor_weakref(self) -> A:
         return cast("A", self._cell.actor)
 
     @property
@@ -146,13 +153,13 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
 
     # -- sending ------------------------------------------------------------------
 
-    @overload  # type: ignore[override]
+    @overload
     def ask(
         self, message: Any, *, block: Literal[False] = False, timeout: float | None = None
     ) -> AegisFuture[Any]: ...
     @overload
     def ask(self, message: Any, *, block: Literal[True], timeout: float | None = None) -> Any: ...
-    def ask(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def ask(
         self, message: Any, *, block: bool = False, timeout: float | None = None
     ) -> AegisFuture[Any] | Any:
         """Send ``message`` and return the future of its answer.
@@ -208,23 +215,41 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
         with suppress(ActorDead):
             self._cell.mailbox.put_beyond_capacity(Envelope(message))
 
+    def ask_handler(
+        self, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AegisFuture[Any]:
+        """Ask for a call of ``handler``: what a proxy does, which has looked it up."""
+        cell = self._cell
+        future: AegisFuture[Any] = AegisFuture()
+        future.home_loop = cell.runtime.loop
+        current = current_envelope.get()
+        if current is not None and current.owner is cell and not current.finished:
+            future.refuse_await = _SelfWait(current)
+        try:
+            cell.mailbox.put(self._request(handler, args, kwargs, current, future))
+        except AegisError as error:
+            if type(error) is MailboxFull:
+                cell.runtime.observer.on_mailbox_full(cell)
+            future.try_set_exception(error)
+        return future
+
     def _envelope(
         self, message: Any, current: Envelope | None, future: AegisFuture[Any] | None
     ) -> Envelope:
         if type(message) is Call:
             handler = self._cell.spec.handler(message.method)
-            return self._request(handler, message.args, message.params, current, future)
+            return self._request(handler, message.args, dict(message.params), current, future)
         if type(message) is ProxyCall and len(message.attr_path) == 1:
             found = self._cell.spec.handlers.get(message.attr_path[0])
             if found is not None:
-                return self._request(found, message.args, message.kwargs, current, future)
+                return self._request(found, message.args, dict(message.kwargs), current, future)
         return Envelope(message, future)
 
     def _request(
         self,
         handler: HandlerSpec,
         args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        kwargs: dict[str, Any],
         current: Envelope | None,
         future: AegisFuture[Any] | None,
     ) -> Envelope:
@@ -240,7 +265,9 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
                 f"{current.message.method} is a command and may not call the command "
                 f"{handler.name} of {cell.address}; use self.send, which happens exactly once"
             )
-        params = _copied(handler.unstructure_params(handler.params_of(args, kwargs)))
+        params = _copied(
+            handler.unstructure_params(handler.params_of(args, kwargs) if args else kwargs)
+        )
         request = Request(
             handler.kind,
             "",
@@ -266,7 +293,7 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
 
     # -- the rest -----------------------------------------------------------------
 
-    @overload  # type: ignore[override]
+    @overload
     def stop(
         self, *, block: Literal[False] = False, timeout: float | None = None, now: bool = False
     ) -> AegisFuture[bool]: ...
@@ -274,7 +301,7 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
     def stop(
         self, *, block: Literal[True], timeout: float | None = None, now: bool = False
     ) -> bool: ...
-    def stop(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def stop(
         self, *, block: bool = False, timeout: float | None = None, now: bool = False
     ) -> AegisFuture[bool] | bool:
         """Ask the actor to stop; the answer is False if it was stopping or had stopped.
@@ -317,7 +344,7 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
         else:
             runtime.call_soon(function, watcher)
 
-    def proxy(self) -> A:  # type: ignore[override]
+    def proxy(self) -> A:
         """Return an object whose methods are the actor's, each giving an awaitable.
 
         Raises:
@@ -331,15 +358,17 @@ class ActorRef[A: AegisActor](pykka.ActorRef[A]):
 class ProxyMethod:
     """One method of a proxied actor: call it, or ``defer`` it and forget the answer."""
 
-    __slots__ = ("_is_handler", "_name", "_ref")
+    __slots__ = ("_handler", "_name", "_ref")
 
-    def __init__(self, ref: ActorRef[Any], name: str, *, is_handler: bool) -> None:
+    def __init__(self, ref: ActorRef[Any], name: str, handler: HandlerSpec | None) -> None:
         self._ref = ref
         self._name = name
-        self._is_handler = is_handler
+        self._handler = handler
 
     def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any]:
         """Ask; return the future of the result."""
+        if self._handler is not None:
+            return self._ref.ask_handler(self._handler, args, kwargs)
         return self._ref.ask(self._message(args, kwargs))
 
     def defer(self, *args: Any, **kwargs: Any) -> None:
@@ -347,7 +376,7 @@ class ProxyMethod:
         self._ref.tell(self._message(args, kwargs))
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._is_handler:
+        if self._handler is not None:
             return Call(self._name, kwargs, args)
         return ProxyCall(attr_path=(self._name,), args=args, kwargs=kwargs)
 
@@ -370,10 +399,9 @@ class LocalProxy:
             raise AttributeError(name)
         ref = self._ref
         cell = ref.cell
-        if name in cell.spec.handlers:
-            method = ProxyMethod(ref, name, is_handler=True)
-        elif callable(getattr(ref.actor_class, name, None)):
-            method = ProxyMethod(ref, name, is_handler=False)
+        handler = cell.spec.handlers.get(name)
+        if handler is not None or callable(getattr(ref.actor_class, name, None)):
+            method = ProxyMethod(ref, name, handler)
         elif name in cell.actor.__dict__ or hasattr(ref.actor_class, name):
             return ref.ask(ProxyGetAttr(attr_path=(name,)))
         else:
@@ -453,7 +481,7 @@ _INT_MAX: Final = 2**64
 def _copied(params: dict[str, Any]) -> dict[str, Any]:
     """Return ``params`` as they would arrive over the wire."""
     for value in params.values():
-        kind: type[Any] = type(value)
+        kind = value.__class__
         if kind is str:
             if value.isascii():
                 continue

@@ -236,9 +236,12 @@ class Supervisor:
             entry.phase = _Phase.ENDED
             return error
         entry.phase = _Phase.RUNNING
+        self._take_early_exit(entry)
+        return None
+
+    def _take_early_exit(self, entry: _Entry) -> None:
         if entry.early is not None:
             self._exited(entry, *entry.early)
-        return None
 
     async def _start_in_time(self, entry: _Entry) -> BaseException | None:
         child = entry.child
@@ -396,7 +399,7 @@ class Supervisor:
                 if entry is None or entry.plan is not plan:
                     continue
                 error = await self._start_entry(entry)
-                if error is None or self._entries.get(key) is not entry or entry.plan is not None:
+                if error is None or self._entries.get(key) is not entry:
                     continue
                 _log.error("child_restart_failed", address=f"{self.address}/{key}", exc_info=error)
                 self._plan(entry, Exit.FAILED, Failure(error, Directive.RESTART))

@@ -79,7 +79,7 @@ GATES: dict[str, threading.Event] = {}
 
 async def test_an_actor_is_a_real_pykka_actor_and_its_ref_a_pykka_ref() -> None:
     ref = Account.start()
-    assert isinstance(ref, pykka.ActorRef)
+    assert issubclass(type(ref), pykka.ActorRef)
     assert issubclass(Account, pykka.Actor)
     assert ref.actor_class is Account
     assert ref.actor_urn == ref.address
@@ -280,7 +280,10 @@ async def test_the_class_says_what_follows_a_failure() -> None:
         def failure_directive(error: BaseException) -> str:  # type: ignore[override] # pyright: ignore
             return "stop" if isinstance(error, KeyError) else "resume"
 
-    for cls, deadly, harmless in ((Strict, ValueError("x"), None), (Choosy, KeyError("k"), OSError())):
+    for cls, deadly, harmless in (
+        (Strict, ValueError("x"), None),
+        (Choosy, KeyError("k"), OSError()),
+    ):
         journal: list[Any] = []
         ref = cls.start(journal)
         if harmless is not None:
@@ -299,7 +302,7 @@ async def test_a_hook_that_fails_does_no_harm() -> None:
         async def on_stop(self) -> None:
             raise SystemExit(5)
 
-        async def on_failure(self, *_: Any) -> None:
+        async def on_failure(self, *_: Any, **__: Any) -> None:
             raise ValueError
 
         async def on_receive(self, message: Any) -> None:
@@ -542,5 +545,3 @@ async def _after_an_hour(account: Account) -> None:
     asyncio.get_running_loop().call_later(3600, timer.set_result, None)
     await timer
     assert await account.deposit_in_thread(amount=ONE) == 1
-
-

@@ -226,7 +226,7 @@ def test_parameters_that_have_no_name_on_the_wire_are_refused() -> None:
         service = "a"
 
         @command
-        async def put(self, **items: int) -> None: ...
+        async def put(self, /, **items: int) -> None: ...
 
     class Positional(AegisActor):
         service = "a"
@@ -328,7 +328,7 @@ def test_an_applies_method_that_cannot_replay_is_refused() -> None:
         service = "a"
         state: AccountState
 
-        @applies(Deposited)  # type: ignore[arg-type]
+        @applies(Deposited)  # type: ignore[type-var]
         async def deposited(self, event: Deposited) -> None: ...
 
     class Twice(AegisActor):
