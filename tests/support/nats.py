@@ -20,7 +20,7 @@ __all__ = ["NatsServer", "nats_server"]
 BASE_CONFIG = """
 listen: "127.0.0.1:{port}"
 server_name: test
-jetstream {{ store_dir: "{folder}/store", max_file_store: 2G, max_memory_store: 256M }}
+jetstream {{ store_dir: "{folder}/store", max_file_store: 64G, max_memory_store: 256M }}
 max_payload: 8MB
 ping_interval: "1s"
 ping_max: 2
