@@ -158,9 +158,9 @@ def examples_folder() -> Path:
 
 
 def _candidates() -> Iterator[Path]:
-    # In a checkout this file is ops/_demo_nodes.py; in an installed package it is
-    # aegis/ops/_demo_nodes.py, and the examples may lie beside aegis/ops.
+    # In a checkout this file is ops/_demo_nodes.py, beside examples/.
     here = Path(__file__).resolve().parent.parent
     yield here / "examples"
-    yield here.parent / "examples"
-    yield Path.cwd() / "examples"
+    # Installed, it is aegis/ops/_demo_nodes.py. A wheel may carry the examples in a folder
+    # that is no package, so that they are still imported as `examples`.
+    yield here / "_demo" / "examples"

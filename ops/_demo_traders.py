@@ -35,7 +35,7 @@ CALL_TIMEOUT: Final = 20.0
 PATIENCE: Final = 20.0
 """Seconds in which a command that nobody took is sent anew."""
 
-_PAUSE: Final = 0.05
+_PAUSE: Final = 0.1
 _TICK: Final = Decimal("0.01")
 _PAGE: Final = 1_000
 
