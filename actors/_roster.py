@@ -55,6 +55,8 @@ class _Node:
     number: int = 0
     lease_until: float = float("-inf")
     version: int = 1
+    log_start: int = 1
+    """Changes since this version are all in ``changed``; from before, some are missing."""
     confirmed: int = 0
     told: int = 0
     changed: dict[ResourceKey, int] = field(factory=dict[ResourceKey, int])
@@ -214,19 +216,22 @@ class Roster:
             known = node.progress.get(instance_id)
             if known is None or known[0] != load.progress or load.depth == 0:
                 node.progress[instance_id] = (load.progress, now)
+        base = 0
         if answered and beat.since > answered:
             # It lost its connection, and with it all that it was ever told here.
             node.confirmed = node.version
-            self._start_over(beat.node_id, node)
-        elif beat.reign == self._reign and beat.version > 0:
+        elif beat.reign == self._reign:
             node.confirmed = min(beat.version, node.version)
-            node.changed = {k: v for k, v in node.changed.items() if v > node.confirmed}
+            if beat.version >= node.log_start:
+                base = node.confirmed
         else:
             node.confirmed = 0
+        if base:
+            node.changed = {k: v for k, v in node.changed.items() if v > base}
+        else:
             self._start_over(beat.node_id, node)
         for key in [k for k, all_ in self._earlier.items() if _names(all_, beat.node_id)]:
             self._settle(key, now)
-        base = node.confirmed if beat.reign == self._reign and beat.version > 0 else 0
         return self._answer(beat.node_id, node, base, now, self._refused(beat))
 
     def push(self, node_id: str, now: float) -> BeatAnswer | None:
@@ -242,7 +247,14 @@ class Roster:
         return self._answer(node_id, node, node.told, now, {}, push=True)
 
     def _start_over(self, node_id: str, node: _Node) -> None:
+        """Begin a log that tells everything, to a node that starts from nothing.
+
+        What was revoked is not in it, so it is of no use to a node that reports an
+        earlier version, as one may that an answer on its way has yet to reach.
+        """
         node.changed = {}
+        node.version += 1
+        node.log_start = node.version
         for instance_id in sorted(self.registry.by_node.get(node_id, ())):
             for key in sorted(self.registry.owned.get(instance_id, ())):
                 node.version += 1

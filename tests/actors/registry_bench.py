@@ -29,9 +29,7 @@ class Bench:
         if isinstance(decision, Probe):
             self.probes.append(decision)
             known = {holder: self.alive[holder] for holder in decision.holders}
-            again = self.registry.handle(
-                operation, payload, alive=known, unsettled=self.unsettled
-            )
+            again = self.registry.handle(operation, payload, alive=known, unsettled=self.unsettled)
             assert isinstance(again, Decision)
             decision = again
         return self.commit(decision)

@@ -593,7 +593,8 @@ def test_several_resources_are_found_at_once_and_the_missing_named(bench: Bench)
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"service_name": "account"}, {"service_name": "account", "instance_id": "acct-1"}]
+    "fields",
+    [{}, {"service_name": "account"}, {"service_name": "account", "instance_id": "acct-1"}],
 )
 def test_a_listing_comes_page_by_page_and_complete(bench: Bench, fields: dict[str, Any]) -> None:
     names = ["1", "2", "3", "4", "5"]

@@ -90,9 +90,7 @@ class RegistryMachine(RuleBasedStateMachine):
         before = dict(self.bench.registry.resources)
         reply = self.bench.ask(
             "resource.register",
-            resources(
-                *ids, instance_id=name, service="s", node_id=node, force=force, role=role
-            ),
+            resources(*ids, instance_id=name, service="s", node_id=node, force=force, role=role),
         )
         if "conflicts" not in reply:
             assert self.bench.registry.resources == before
@@ -134,9 +132,7 @@ class RegistryMachine(RuleBasedStateMachine):
         if decision is not None:
             self.bench.commit(decision)
 
-    @rule(
-        name=st.sampled_from(INSTANCES), ids=st.lists(st.sampled_from(RESOURCES), unique=True)
-    )
+    @rule(name=st.sampled_from(INSTANCES), ids=st.lists(st.sampled_from(RESOURCES), unique=True))
     def a_decision_whose_write_is_refused(self, name: str, ids: list[str]) -> None:
         before = self.snapshot(self.bench.registry)
         decision = self.bench.decide(
