@@ -102,9 +102,7 @@ async def test_a_thread_that_waits_for_an_answer_makes_room_for_another(
 ) -> None:
     # Two threads, both waiting for what only a third can bring.
     answer: AegisFuture[int] = AegisFuture()
-    waiting = [
-        asyncio.ensure_future(workers.run(lambda: answer.get(timeout=10))) for _ in range(2)
-    ]
+    waiting = [asyncio.ensure_future(workers.run(lambda: answer.get(timeout=10))) for _ in range(2)]
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
         await workers.run(answer.set, 6)
