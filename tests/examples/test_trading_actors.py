@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from typing import cast
 
 import pytest
 
 from aegis import AegisActor, Rejected
+from aegis.actors._handlers import describe
 from aegis.errors import InvalidRequest
+from aegis.transport._codec import decode_value, encode_value
 from examples.trading.accounts import Account
-from examples.trading.matching import Level, Side
-from examples.trading.order_book import MAX_PRICE, MAX_QUANTITY, OrderBook
+from examples.trading.matching import Fill, Level, Side
+from examples.trading.order_book import MAX_PRICE, MAX_QUANTITY, BookState, OrderBook
 from examples.trading.pricing import Pricing
 
 
@@ -165,6 +168,20 @@ async def test_depth_and_open_orders_show_what_rests(book: OrderBook) -> None:
     assert depth.asks == [Level(101, 4, 1)]
     assert [order.order_id for order in await book.open_orders(account="A")] == [1, 3]
     assert [order.order_id for order in await book.open_orders(after=2)] == [3, 4]
+
+
+async def test_a_book_read_back_from_its_snapshot_goes_on_as_before(book: OrderBook) -> None:
+    for account, side, price in (("A", Side.BUY, 99), ("B", Side.SELL, 101), ("C", Side.BUY, 99)):
+        await book.submit(account, side, price, 5)
+    spec = describe(OrderBook)
+    state = BookState(sequence=3, trades=0)
+    for order in await book.open_orders():
+        state.book.rest(order)
+    stored = decode_value(encode_value(spec.unstructure_state(state)))
+    restored = cast("BookState", spec.structure_state(stored))
+    assert restored == state
+    assert restored.book.match(Side.SELL, 99, 7) == [Fill(1, 99, 5), Fill(3, 99, 2)]
+    assert restored.book.depth(Side.SELL, 5) == [Level(101, 5, 1)]
 
 
 # -- pricing ------------------------------------------------------------------------------
