@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections import Counter
 
 import pytest
 
+from tests.simulation.__main__ import CHUNK, run_chunk
 from tests.simulation._plants import PLANTS
 from tests.simulation._report import coverage_table, missing
 from tests.simulation._run import SeedFailed, run_seed
@@ -21,6 +23,15 @@ def test_every_promise_holds_whatever_fails(seeds: range, pytestconfig: pytest.C
     pytestconfig.stash[COVERAGE] = coverage_table(counters)
     if len(seeds) >= DEFAULT_SEEDS:
         assert not missing(counters), "some fault or feature was never exercised"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_every_promise_holds_over_many_more_seeds() -> None:
+    tasks = [(start, start + CHUNK, "", False) for start in range(10_000, 50_000, CHUNK)]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        failures = [one for _, failed in pool.imap_unordered(run_chunk, tasks) for one in failed]
+    assert not failures, failures[0]
 
 
 def run_seeds(count: int, *, plant: str) -> None:
