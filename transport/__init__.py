@@ -16,7 +16,6 @@ from aegis.transport._base import (
 )
 from aegis.transport._codec import (
     Correlation,
-    decode_replies,
     decode_reply_values,
     decode_requests,
     decode_value,
@@ -62,7 +61,6 @@ __all__ = [
     "VirtualClock",
     "VirtualTimeLoop",
     "connect_nats",
-    "decode_replies",
     "decode_reply_values",
     "decode_requests",
     "decode_value",

@@ -17,13 +17,12 @@ from typing import Any, Final
 
 import msgpack
 
-from aegis.contracts import ENVELOPE_VERSION, Reply, Request
+from aegis.contracts import ENVELOPE_VERSION, Request
 from aegis.errors import InvalidRequest, ProtocolError
 from aegis.transport._convert import to_plain
 
 __all__ = [
     "Correlation",
-    "decode_replies",
     "decode_reply_values",
     "decode_requests",
     "decode_value",
@@ -331,47 +330,6 @@ def encode_reply(n: int, status: int, value: bytes, correlation: Correlation = N
     if correlation is None:
         return b"".join((_HEAD_4, pack(n), encoded, value))
     return b"".join((_HEAD_5, pack(n), encoded, value, pack(correlation)))
-
-
-def decode_replies(data: bytes) -> list[tuple[Reply, Correlation]]:
-    """Return the replies that ``data`` holds, each with its correlation if it has one.
-
-    The values stay encoded; `decode_reply_values` decodes them in the same step.
-
-    Raises:
-        ProtocolError: ``data`` is not one or more replies.
-    """
-    replies: list[tuple[Reply, Correlation]] = []
-    unpacker = _unpacker(data)
-    end = len(data)
-    position = 0
-    try:
-        while position < end or not replies:
-            length = unpacker.read_array_header()
-            version = unpacker.unpack()
-            if type(version) is not int or version != ENVELOPE_VERSION or length not in (4, 5):
-                _check_array([version] + [None] * (length - 1), "reply", (4, 5))
-            n = unpacker.unpack()
-            status = unpacker.unpack()
-            start = unpacker.tell()
-            unpacker.skip()
-            position = unpacker.tell()
-            value = data[start:position]
-            correlation: Correlation = None
-            if length == 5:
-                correlation = unpacker.unpack()
-                position = unpacker.tell()
-            _check_reply(n, status, correlation)
-            replies.append((Reply(n, status, value), correlation))
-    except ProtocolError:
-        raise
-    except ValueError as error:
-        if "array header" in str(error) or "Unexpected type header" in str(error):
-            raise ProtocolError("reply: the message must be an array") from error
-        raise _not_decodable(error) from error
-    except Exception as error:
-        raise _not_decodable(error) from error
-    return replies
 
 
 def decode_reply_values(data: bytes) -> list[tuple[int, int, Any, Correlation]]:

@@ -28,7 +28,7 @@ from aegis.actors._record import CommandEntry, Record
 from aegis.contracts import Kind, Reply, Request
 from aegis.testing import MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop, run
 from aegis.transport import Message, NatsOptions, NatsTransport, Transport, connect_nats
-from aegis.transport._codec import decode_replies, decode_value, encode_request
+from aegis.transport._codec import decode_reply_values, decode_value, encode_request, encode_value
 from aegis.transport._jetstream import ApiError
 
 __all__ = ["Backend", "Scenario", "System", "on_both"]
@@ -163,9 +163,9 @@ class System:
         message = await self.transport.request(
             self.subjects.instance(instance_id), payload, timeout=timeout
         )
-        ((reply, correlation),) = decode_replies(message.payload)
+        ((n, status, value, correlation),) = decode_reply_values(message.payload)
         assert correlation is None
-        return reply
+        return Reply(n, status, encode_value(value))
 
     def request(
         self,

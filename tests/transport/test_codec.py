@@ -13,10 +13,9 @@ from attrs import define, evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.contracts import Reply, Request
+from aegis.contracts import Request
 from aegis.errors import InvalidRequest, ProtocolError
 from aegis.transport import (
-    decode_replies,
     decode_reply_values,
     decode_requests,
     decode_value,
@@ -87,10 +86,6 @@ def test_replies_come_back_as_they_were_however_many_one_message_holds(
         for n, status, value, correlation in items
     )
     assert decode_reply_values(data) == items
-    assert decode_replies(data) == [
-        (Reply(n, status, encode_value(value)), correlation)
-        for n, status, value, correlation in items
-    ]
 
 
 @given(plain)
@@ -159,7 +154,7 @@ def test_a_value_with_no_form_on_the_wire_is_refused_in_one_line(value: Any) -> 
 
 # -- what cannot be read ----------------------------------------------------------------------
 
-DECODERS = [decode_requests, decode_replies, decode_reply_values, decode_value]
+DECODERS = [decode_requests, decode_reply_values, decode_value]
 
 
 @given(st.binary(max_size=200))
@@ -257,10 +252,9 @@ def test_an_array_of_another_length_is_no_request(length: int) -> None:
         [1, 2, "200", 4], [1, 2, True, 4], [1, 2, 200, 4, []], [1, 2, 200, 4, 1.5], {}, 7, "text",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("decode", [decode_replies, decode_reply_values])
-def test_what_is_no_reply_is_refused(decode: Any, fields: Any) -> None:
+def test_what_is_no_reply_is_refused(fields: Any) -> None:
     with pytest.raises(ProtocolError):
-        decode(msgpack.packb(fields))
+        decode_reply_values(msgpack.packb(fields))
 
 
 def test_one_bad_request_spoils_the_message_it_came_in() -> None:
