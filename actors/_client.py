@@ -61,6 +61,8 @@ class _Pending:
     base: int = 0
     due: float = 0.0
     last_instance: str = ""
+    epoch: int = 0
+    """Of the owner that the last attempt went to."""
     waiting: bool = False
 
 
@@ -202,13 +204,51 @@ class Client:
         )
 
     async def _retry_at_events(self) -> None:
-        """An ownership event: calls that wait to try again do so at once."""
+        """Ownership has changed: whoever waits for the old owner need not wait longer."""
         while True:
             await self._directory.wait_change()
             waiting, self._backing_off = self._backing_off, set()
             for pending in waiting:
                 pending.waiting = False
                 self._try(pending)
+            unknown = {self._retry_if_moved(pending) for pending in self._in_flight()}
+            for address in unknown:
+                if address is not None:
+                    self._start_task(self._look_again(*address))
+
+    def _in_flight(self) -> set[_Pending]:
+        return {p for p in self._pending.values() if p.instance is None and not p.future.done()}
+
+    def _retry_if_moved(self, pending: _Pending) -> tuple[str, str | None] | None:
+        """Try again if the attempt under way went to whom the address belongs no more.
+
+        Returns the address if that is not known at this moment.
+        """
+        service, resource = pending.service, pending.resource
+        if resource is not None:
+            route = self._directory.routes.get((service, resource))
+            moved = route is not None and route.epoch > pending.epoch
+            known = route is not None
+        else:
+            providers = self._directory.providers.get(service)
+            known = providers is not None
+            moved = known and all(p.instance_id != pending.last_instance for p in providers or ())
+        if moved:
+            self._try(pending)
+        return None if known else (service, resource)
+
+    async def _look_again(self, service: str, resource: str | None) -> None:
+        """Look up an address that attempts under way went to, and repeat those that err."""
+        try:
+            if resource is not None:
+                await self._directory.route(service, resource, timeout=LOOKUP_SECONDS)
+            else:
+                await self._directory.instances(service, timeout=LOOKUP_SECONDS)
+        except AegisError:
+            return  # Nobody has it now; the next event comes when somebody does.
+        for pending in self._in_flight():
+            if (pending.service, pending.resource) == (service, resource):
+                self._retry_if_moved(pending)
 
     # -- one attempt ------------------------------------------------------------------
 
@@ -232,7 +272,10 @@ class Client:
             return pending.instance
         if pending.resource is not None:
             route = self._directory.routes.get((pending.service, pending.resource))
-            return None if route is None else route.instance_id
+            if route is None:
+                return None
+            pending.epoch = route.epoch
+            return route.instance_id
         providers = self._directory.providers.get(pending.service)
         if not providers:
             return None

@@ -7,14 +7,14 @@ import secrets
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
 import attrs
 
 from aegis._clock import Clock, SystemClock
-from aegis._config import ConnectOptions
+from aegis._config import ConnectOptions, connect_options
+from aegis._config_sources import Sources
 from aegis._connection import open_connection
 from aegis._proxy import Address, RemoteProxy
 from aegis._subjects import Subjects
@@ -216,9 +216,11 @@ def connect(
 ) -> Connecting:
     """Return a connection to enter: ``async with aegis.connect() as cluster``.
 
-    ``nats`` is a URL or several with commas between them; without, it is the server
-    that `aegis run` started on this host. ``settings`` are those of `ConnectOptions`
-    (``user``, ``password``, ``creds``, ``tls_ca``, ``namespace``, ``timeout``, ...).
+    ``nats`` is a URL or several with commas between them; without, it is
+    ``AEGIS_NATS_URL``, or else the server that ``aegis run`` started on this host.
+    ``settings`` are those of `ConnectOptions` (``user``, ``password``, ``creds``,
+    ``tls_ca``, ``namespace``, ``timeout``, ...); what is left out comes from ``AEGIS_*``
+    variables or ``aegis.toml``. ``options`` has all of them at once.
 
     Raises:
         ConfigurationError: a setting is wrong.
@@ -230,20 +232,17 @@ def connect(
 def _options(
     nats: str | tuple[str, ...], options: ConnectOptions | None, settings: dict[str, Any]
 ) -> ConnectOptions:
-    base = options or ConnectOptions()
-    if nats:
-        urls = nats.split(",") if isinstance(nats, str) else nats
-        settings = {"nats": tuple(url.strip() for url in urls), **settings}
-    for name in ("creds", "tls_ca", "tls_cert", "tls_key", "system_creds", "data_dir"):
-        if settings.get(name) is not None:
-            settings[name] = Path(settings[name])
     known = {field.name for field in attrs.fields(ConnectOptions)}
     for name in settings:
         if name not in known:
-            raise TypeError(
-                f"connect() has no setting {name!r}; there are: {', '.join(sorted(known))}"
-            )
-    return attrs.evolve(base, **settings)
+            names = ", ".join(sorted(known))
+            raise TypeError(f"connect() has no setting {name!r}; there are: {names}")
+    if nats:
+        settings = {**settings, "nats": nats if isinstance(nats, str) else ",".join(nats)}
+    if options is None:
+        return connect_options(Sources.read(settings, flags=False))
+    given = connect_options(Sources(settings, {}, flags=False))
+    return attrs.evolve(options, **{name: getattr(given, name) for name in settings})
 
 
 class BlockingCluster:
