@@ -526,7 +526,10 @@ class JournaledBehaviour:
 @cache
 def _limits(max_payload_bytes: int) -> OwnerLimits:
     """Return the bounds for a server: a snapshot holds the kept replies beside the state."""
-    return OwnerLimits(max_kept_bytes=min(MAX_KEPT_BYTES, max_payload_bytes // 4))
+    return OwnerLimits(
+        record_bytes=max_payload_bytes - RESERVED_BYTES,
+        max_kept_bytes=min(MAX_KEPT_BYTES, max_payload_bytes // 4),
+    )
 
 
 def _refusal(refusal: Refusal) -> AegisError:

@@ -42,6 +42,12 @@ __all__ = ["GROUP_BYTES", "AppendPlan", "Owner", "OwnerLimits", "Phase"]
 GROUP_BYTES: Final = 256 * 1024
 """A group of entries is cut here; what is left goes into the next record."""
 
+RECORD_BYTES: Final = 8 * 1024 * 1024 - 4 * 1024
+"""No record is larger, unless a single entry with its state is: a server that refuses a
+record for its size would refuse it for ever. The embedded server takes 8 MiB."""
+
+_RECORD_OVERHEAD_BYTES: Final = 48
+
 SNAPSHOT_EVERY_RECORDS: Final = 512
 """A snapshot replaces the journal at the latest after so many records."""
 
@@ -57,6 +63,7 @@ class OwnerLimits:
     """The bounds of one resource's journal and tables; tests make them small."""
 
     group_bytes: int = GROUP_BYTES
+    record_bytes: int = RECORD_BYTES
     snapshot_every_records: int = SNAPSHOT_EVERY_RECORDS
     snapshot_growth: int = SNAPSHOT_GROWTH
     snapshot_min_bytes: int = SNAPSHOT_MIN_BYTES
@@ -293,7 +300,11 @@ class Owner:
             return None
         if self._snapshot_state:
             whole_state = self.state
-        if self.snapshot_due and (whole_state is not None or self._snapshot_state):
+        if (
+            self.snapshot_due
+            and (whole_state is not None or self._snapshot_state)
+            and self._snapshot_fits(whole_state)
+        ):
             record = Record(self.epoch, [], self.cursor, whole_state, tables=self._tables_to_wire())
             count = len(self._pending)
             self._pending = []
@@ -371,11 +382,20 @@ class Owner:
         elif isinstance(entry, SessionDropped):
             self.sessions.drop(entry.session)
 
+    def _snapshot_fits(self, state: bytes | None) -> bool:
+        # If not, the journal grows on: replays take longer, but nothing stands still.
+        size = _RECORD_OVERHEAD_BYTES + len(state or b"") + self.sessions.size_bytes
+        return size <= self._limits.record_bytes
+
     def _cut(self) -> int:
-        size = 0
-        for count, (entry, _) in enumerate(self._pending):
+        limits = self._limits
+        size = state_bytes = 0
+        for count, (entry, state) in enumerate(self._pending):
             size += entry.size_bytes if isinstance(entry, CommandEntry) else 64
-            if size > self._limits.group_bytes and count:
+            if state is not None:
+                state_bytes = len(state)
+            whole = _RECORD_OVERHEAD_BYTES + size + state_bytes
+            if count and (size > limits.group_bytes or whole > limits.record_bytes):
                 return count
         return len(self._pending)
 

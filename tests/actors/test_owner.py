@@ -151,6 +151,23 @@ def test_an_entry_larger_than_a_group_goes_out_alone() -> None:
     assert len(append(owner).record.entries or ()) == 1
 
 
+def test_a_group_with_its_state_stays_below_the_largest_record() -> None:
+    owner = serving(limits=OwnerLimits(record_bytes=400))
+    for n in range(1, 4):
+        run(owner, n, b"s" * 250)
+    plan = append(owner)
+    assert len(plan.record.entries or ()) == 1
+    assert len(plan.payload) <= 400
+
+
+def test_a_snapshot_larger_than_a_record_may_be_is_put_off() -> None:
+    owner = serving(limits=OwnerLimits(snapshot_every_records=1, record_bytes=400))
+    run(owner, 1, b"s" * 330)
+    plan = append(owner)
+    assert not plan.rollup
+    assert plan.record.state == b"s" * 330
+
+
 def test_an_append_under_way_stays_the_same_until_it_is_settled() -> None:
     owner = serving()
     run(owner, 1)

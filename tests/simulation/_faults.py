@@ -112,6 +112,7 @@ def draw_limits(rng: random.Random) -> OwnerLimits:
     """Draw limits so small that cuts, snapshots and floors happen all the time."""
     return OwnerLimits(
         group_bytes=rng.choice([120, 250, 600, 256 * 1024]),
+        record_bytes=rng.choice([400, 1500, 8 * 1024 * 1024]),
         snapshot_every_records=rng.choice([2, 3, 6, 15, 512]),
         snapshot_min_bytes=rng.choice([300, 2000, 128 * 1024]),
         snapshot_growth=rng.choice([2, 4]),

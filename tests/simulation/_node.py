@@ -22,7 +22,7 @@ from tests.simulation._checker import Committed
 from tests.simulation._model import Account, Command, State, apply_event, pack, unpack
 from tests.simulation._simulation import Simulation
 from tests.simulation._store import Answer, Result, Stored
-from tests.simulation._world import Process
+from tests.simulation._world import InvariantViolated, Process
 
 __all__ = ["Message", "Node", "ResourceDriver", "fold"]
 
@@ -369,6 +369,10 @@ class ResourceDriver:
         plan = self.owner.append_next(whole_state=whole_state)
         assert plan is not None
         plan.payload = pack(plan.record.to_wire())
+        if len(plan.payload) > self.simulation.limits.record_bytes:
+            raise InvariantViolated(f"{self.resource}: a record of {len(plan.payload)} bytes")
+        if self.owner.snapshot_due and not plan.rollup:
+            self.world.count("snapshot put off")
         count = len(self._uncommitted) if plan.rollup else len(plan.record.entries or ())
         self._in_flight, self._uncommitted = self._uncommitted[:count], self._uncommitted[count:]
         if self._uncommitted:

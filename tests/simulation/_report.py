@@ -93,6 +93,7 @@ EXERCISED: Final = (
     "refused by the table: too old",
     "session begun anew",
     "session dropped",
+    "snapshot put off",
     "snapshot record",
     "state reloaded from the journal",
     "stood down: a newer epoch",
