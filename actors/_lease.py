@@ -35,6 +35,10 @@ __all__ = ["Beat", "BeatAnswer", "InstanceLoad", "Lease", "LeaseChange", "LeaseO
 _MAX_OPEN_BEATS: Final = 64
 """Beats whose answers may still come; an older answer is of no use any more."""
 
+_MAX_GIVEN_BACK: Final = 10_000
+"""How many resources that were given back are remembered. The oldest of more is safe to
+forget: an answer that still covers it would be one from many seconds ago."""
+
 
 @frozen
 class LeaseOptions:
@@ -250,9 +254,6 @@ class Lease:
             before, self.covered = self.covered, {
                 key: epoch for key, epoch in answer.covers.items() if self._is_kept(key, epoch)
             }
-            self._given_back = {
-                key: epoch for key, epoch in self._given_back.items() if key in answer.covers
-            }
             change.gained = {
                 key: epoch for key, epoch in self.covered.items() if before.get(key) != epoch
             }
@@ -264,7 +265,6 @@ class Lease:
         elif answer.version > self._version:
             for key in answer.revoked:
                 self._uncover(key, change)
-                self._given_back.pop(key, None)
             for key, epoch in answer.covers.items():
                 if self.covered.get(key) != epoch and self._is_kept(key, epoch):
                     self._uncover(key, change)
@@ -289,6 +289,8 @@ class Lease:
         No answer covers it again under this epoch or an earlier one.
         """
         self._given_back[key] = epoch
+        if len(self._given_back) > _MAX_GIVEN_BACK:
+            del self._given_back[next(iter(self._given_back))]
         if self.covered.get(key, epoch + 1) <= epoch:
             del self.covered[key]
 

@@ -22,7 +22,17 @@ plain = st.recursive(
     max_leaves=8,
 )
 fields = st.sampled_from(
-    "service_name instance_id node_id role metadata timestamp trace_id resource_ids force".split()
+    [
+        "service_name",
+        "instance_id",
+        "node_id",
+        "role",
+        "metadata",
+        "timestamp",
+        "trace_id",
+        "resource_ids",
+        "force",
+    ]
 )
 good_names = st.text(string.ascii_letters + string.digits + "-_.*>/é", min_size=1, max_size=5)
 
