@@ -9,6 +9,7 @@ import pytest
 
 from aegis.ops._bench_load import DRAIN_SECONDS, Load, closed_loop, open_loop
 from aegis.testing import run
+from tests.support.virtual import pass_time
 
 
 def _now() -> float:
@@ -22,7 +23,7 @@ def test_a_closed_loop_keeps_so_many_open_and_no_more() -> None:
         nonlocal open_now, most
         open_now += 1
         most = max(most, open_now)
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
         open_now -= 1
 
     async def scenario() -> Load:
@@ -42,7 +43,7 @@ def test_workers_of_a_closed_loop_have_numbers() -> None:
 
     async def operation(worker: int) -> None:
         workers.add(worker)
-        await asyncio.sleep(0.5)
+        await pass_time(0.5)
 
     async def scenario() -> None:
         await closed_loop(operation, concurrency=3, seconds=1.0, clock=_now)
@@ -56,7 +57,7 @@ def test_an_open_loop_keeps_its_rate_though_answers_are_late() -> None:
 
     async def operation(number: int) -> None:
         starts.append(_now())
-        await asyncio.sleep(5.0)
+        await pass_time(5.0)
 
     async def scenario() -> Load:
         return await open_loop(operation, rate=10.0, seconds=2.0, clock=_now)
@@ -111,7 +112,7 @@ def test_what_never_ends_is_lost_and_does_not_hold_up_the_end(is_open: bool) -> 
     async def operation(number: int) -> None:
         if number == 1:
             await asyncio.get_running_loop().create_future()
-        await asyncio.sleep(0.1)
+        await pass_time(0.1)
 
     async def scenario() -> tuple[Load, float]:
         began = _now()
