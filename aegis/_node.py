@@ -280,9 +280,16 @@ class Node:
         )
 
     async def add_resources(
-        self, instance_id: str, resource_ids: list[str], *, role: Role = Role.ACTIVE
+        self,
+        instance_id: str,
+        resource_ids: list[str],
+        *,
+        role: Role = Role.ACTIVE,
+        force: bool = False,
     ) -> None:
         """Register resources for an instance of this node and start their actors.
+
+        With ``force`` those that others hold are taken from them.
 
         Raises:
             Conflict: others hold some of them; those that are free are held now.
@@ -291,7 +298,12 @@ class Node:
         instance = self._instances[instance_id]
         desk = instance.desk
         registration = await self.membership.register_resources(
-            desk.service, instance_id, resource_ids, role=role, timeout=REGISTRATION_TIMEOUT
+            desk.service,
+            instance_id,
+            resource_ids,
+            role=role,
+            force=force,
+            timeout=REGISTRATION_TIMEOUT,
         )
         await asyncio.gather(
             *(

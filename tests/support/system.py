@@ -18,6 +18,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from attrs import frozen
+
 from aegis._clock import Clock, SystemClock
 from aegis._cluster import Cluster, Opened, open_over
 from aegis._config import ConnectOptions, RunOptions
@@ -25,16 +27,25 @@ from aegis._node import Node
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
 from aegis.actors._record import CommandEntry, Record
-from aegis.contracts import Kind, Reply, Request
+from aegis.contracts import Kind, Request
 from aegis.testing import MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop, run
 from aegis.transport import Message, NatsOptions, NatsTransport, Transport, connect_nats
-from aegis.transport._codec import decode_reply_values, decode_value, encode_request, encode_value
+from aegis.transport._codec import decode_reply_values, decode_value, encode_request
 from aegis.transport._jetstream import ApiError
 
-__all__ = ["Backend", "Scenario", "System", "on_both"]
+__all__ = ["Answer", "Backend", "Scenario", "System", "on_both"]
 
 CALL_TIMEOUT = 30.0
 """Seconds that a call may take: the machine may be busy with much else."""
+
+
+@frozen
+class Answer:
+    """One reply of the bare protocol; ``value`` is the result or the map of the error."""
+
+    n: int
+    status: int
+    value: Any
 
 
 class System:
@@ -154,18 +165,18 @@ class System:
 
     # -- messages of the bare protocol ----------------------------------------------------
 
-    async def ask(self, instance_id: str, request: Request, *, timeout: float = 20.0) -> Reply:
+    async def ask(self, instance_id: str, request: Request, *, timeout: float = 20.0) -> Answer:
         """Send one envelope to an instance and return the one reply."""
         return await self.ask_bytes(instance_id, encode_request(request), timeout=timeout)
 
-    async def ask_bytes(self, instance_id: str, payload: bytes, *, timeout: float = 20.0) -> Reply:
+    async def ask_bytes(self, instance_id: str, payload: bytes, *, timeout: float = 20.0) -> Answer:
         """Send any bytes to an instance and return the one reply."""
         message = await self.transport.request(
             self.subjects.instance(instance_id), payload, timeout=timeout
         )
         ((n, status, value, correlation),) = decode_reply_values(message.payload)
         assert correlation is None
-        return Reply(n, status, encode_value(value))
+        return Answer(n, status, value)
 
     def request(
         self,
