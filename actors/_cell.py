@@ -30,17 +30,18 @@ from attrs import field, frozen
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr
 
 from aegis._trace import enter_trace
+from aegis.actors._answers import AnswerSink
 from aegis.actors._behaviour import Behaviour, PlainBehaviour
 from aegis.actors._execution import SLOW_HANDLER_SECONDS, take_back_cancellation, text_of
 from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import describe
 from aegis.actors._local_answer import LocalAnswer, refuse
 from aegis.actors._mailbox import Envelope, Mailbox, current_envelope
-from aegis.actors._messages import Failure, Stop, Terminated, as_exception
+from aegis.actors._messages import NO_DEADLINE_MS, Failure, Stop, Terminated, as_exception
 from aegis.actors._ref import ActorRef
 from aegis.actors._runtime import Runtime
 from aegis.contracts import OK, Request
-from aegis.errors import ActorDead, OutcomeUnknown
+from aegis.errors import ActorDead, MailboxFull, OutcomeUnknown
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
@@ -249,7 +250,7 @@ class ActorCell:
         current_envelope.set(envelope)
         try:
             await self.behaviour.start(self.actor)
-            await self._hook("on_start")
+            await self.call_hook("on_start")
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -298,6 +299,22 @@ class ActorCell:
             changed.set()
 
     # -- taking messages ----------------------------------------------------------
+
+    def deliver(self, request: Request, reply_to: AnswerSink | None) -> None:
+        """Put a request into the mailbox; its time runs from now on.
+
+        Raises:
+            ActorDead: the actor has stopped, or was asked to.
+            MailboxFull: the mailbox is at capacity.
+        """
+        deadline = None
+        if request.remaining_ms < NO_DEADLINE_MS:
+            deadline = self.runtime.loop.time() + request.remaining_ms / 1000
+        try:
+            self.mailbox.put(Envelope(request, reply_to, deadline))
+        except MailboxFull:
+            self.runtime.observer.on_mailbox_full(self)
+            raise
 
     def wake(self) -> None:
         """Begin to take messages; called by the mailbox, in any thread."""
@@ -412,7 +429,6 @@ class ActorCell:
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self.is_interrupted(actor):
                 raise
-            take_back_cancellation(error)
             status = 500
             if future is not None:
                 future.try_set_exception(as_exception(error, self.address))
@@ -421,6 +437,7 @@ class ActorCell:
         else:
             if future is not None:
                 future.try_set(result)
+        take_back_cancellation()
         seconds = time.perf_counter() - began
         if seconds >= SLOW_HANDLER_SECONDS:
             operation = type(envelope.message).__name__
@@ -453,7 +470,11 @@ class ActorCell:
         result = await self.runtime.workers.run(lambda: function(*args, **kwargs))
         return await result if inspect.isawaitable(result) else result
 
-    async def _hook(self, name: str, *args: Any) -> None:
+    async def call_hook(self, name: str, *args: Any) -> None:
+        """Run a hook of the actor, plain or async, and raise what it raises.
+
+        For behaviours, within their own methods: hooks and handlers never overlap.
+        """
         if not getattr(getattr(type(self.actor), name), "_aegis_default", False):
             await self._call(getattr(self.actor, name), *args)
 
@@ -529,7 +550,10 @@ class ActorCell:
 
     async def _end_life(self, hook: str, *args: Any) -> None:
         life = self._life
-        for step in (partial(self._hook, hook, *args), partial(self.behaviour.stop, self.actor)):
+        for step in (
+            partial(self.call_hook, hook, *args),
+            partial(self.behaviour.stop, self.actor),
+        ):
             try:
                 await step()
             except GeneratorExit:
@@ -537,7 +561,7 @@ class ActorCell:
             except BaseException as error:
                 if life != self._life or self.status is Status.STOPPED:
                     raise  # Killed meanwhile.
-                take_back_cancellation(error)
+                take_back_cancellation()
                 _log.error("actor_hook_failed", address=self.address, hook=hook, exc_info=error)
 
     # -- stopping -----------------------------------------------------------------

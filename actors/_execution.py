@@ -78,9 +78,9 @@ async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> 
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and cell.is_interrupted(actor):
             raise
-        take_back_cancellation(raised)
         cause = raised
         error = _handler_failed(request, raised)
+    take_back_cancellation()
     seconds = time.perf_counter() - began
     if error is not None:
         value = None
@@ -134,9 +134,11 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
-def take_back_cancellation(raised: BaseException) -> None:
-    """Let the task go on if the handler, or a stranger, cancelled it."""
-    if isinstance(raised, asyncio.CancelledError):
-        task = asyncio.current_task()
-        while task is not None and task.cancelling() and task.uncancel():
-            pass
+def take_back_cancellation() -> None:
+    """Let the task go on if the handler, or a stranger, cancelled it.
+
+    Else the cancellation would hit whatever the task awaits next.
+    """
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()

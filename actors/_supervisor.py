@@ -349,9 +349,10 @@ class Supervisor:
             draw=self._draw(),
         )
         # The child is still inside its last step.
-        self.runtime.call_soon(
-            self.runtime.start_detached, self._guarded(self._carry_out(plan, failure))
-        )
+        self.runtime.call_soon(self._begin, plan, failure)
+
+    def _begin(self, plan: Plan, failure: Failure | None) -> None:
+        self.runtime.start_detached(self._guarded(self._carry_out(plan, failure)))
 
     async def _guarded(self, work: Any) -> None:
         try:

@@ -70,6 +70,13 @@ class Account(AegisActor):
             await asyncio.sleep(0)
 
     @command
+    async def cancel_and_return(self) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return 1
+
+    @command
     def break_down_in_thread(self) -> None:
         raise SystemExit(3)
 

@@ -11,10 +11,13 @@ import pytest
 import uvloop
 
 from aegis.actors._actor import AegisActor, spawn
+from aegis.actors._answers import AnswerSink
+from aegis.actors._behaviour import PlainBehaviour
 from aegis.actors._cell import TURN_MESSAGES, Directive, Props, Status
 from aegis.actors._handlers import command, query
 from aegis.actors._messages import Call, Terminated
 from aegis.actors._runtime import Runtime
+from aegis.contracts import Request
 from aegis.errors import (
     ActorDead,
     ConfigurationError,
@@ -22,6 +25,7 @@ from aegis.errors import (
     MailboxFull,
     OutcomeUnknown,
 )
+from aegis.transport._codec import decode_value
 from aegis.transport._virtual_loop import run as run_virtual
 from tests.actors.kernel import Account, Recorder, Scripted, Watching
 
@@ -132,7 +136,8 @@ async def test_one_message_is_handled_at_a_time(method: str) -> None:
 
 async def test_a_busy_actor_lets_the_others_have_their_turn() -> None:
     busy, other = Watching.start(), Watching.start()
-    await other.wait_started()
+    await asyncio.gather(busy.wait_started(), other.wait_started())
+    await asyncio.sleep(0)
     handled_before: list[int] = []
 
     for number in range(10 * TURN_MESSAGES):
@@ -263,6 +268,20 @@ async def test_whatever_a_handler_raises_is_the_actors_failure_and_not_the_nodes
     else:
         # Nobody supervises it, so that nobody restarts it.
         assert not ref.is_alive()
+
+
+async def test_a_handler_that_cancels_its_own_task_does_not_cancel_what_comes_after() -> None:
+    class Waiting(PlainBehaviour):
+        async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
+            await super().handle(request, reply_to)
+            await asyncio.sleep(0)
+            finished.append(request.method)
+
+    finished: list[str] = []
+    ref = spawn(Props(Account, behaviour=lambda _: Waiting()))
+    assert await ref.ask(Call("cancel_and_return")) == 1
+    assert await ref.ask(Call("balance")) == 0
+    assert finished[0] == "cancel_and_return"
 
 
 async def test_a_system_exit_in_a_worker_thread_is_the_actors_failure() -> None:
@@ -484,6 +503,78 @@ async def test_a_handler_stuck_in_a_thread_cannot_keep_its_actor_from_being_kill
         assert ref.cell.status is Status.STOPPED
     finally:
         gate.set()
+
+
+# -- for the runtime --------------------------------------------------------------------
+
+
+class Answers:
+    """Takes the answers of requests, as a connection would."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, Any]] = []
+
+    def answer(self, status: int, value: bytes) -> None:
+        self.seen.append((status, decode_value(value)))
+
+
+def request(method: str, remaining_ms: int = 1000, **params: Any) -> Request:
+    return Request("query", "1-abc", 1, 1, "account", None, method, params, remaining_ms)
+
+
+async def test_a_delivered_request_is_answered_with_a_status_and_an_encoded_value() -> None:
+    ref = Account.start()
+    answers = Answers()
+    ref.cell.deliver(request("balance"), answers)
+    ref.cell.deliver(request("balance", colour=1), answers)
+    ref.cell.deliver(request("nothing"), answers)
+    ref.cell.deliver(request("deposit", amount="1"), answers)
+    ref.cell.deliver(request("balance", remaining_ms=0), answers)
+    ref.cell.deliver(request("lie"), answers)
+    await ref.ask("after them")
+    assert [status for status, _ in answers.seen] == [200, 400, 404, 400, 408, 500]
+    assert answers.seen[0] == (200, "0")
+    assert answers.seen[1][1]["field"] == "colour"
+
+
+async def test_requests_that_a_stop_leaves_behind_are_told_that_the_actor_is_not_here() -> None:
+    ref = Account.start()
+    answers = Answers()
+    await ref.wait_started()
+    ref.cell.deliver(request("balance"), answers)
+    await ref.stop(now=True)
+    assert [status for status, _ in answers.seen] == [421]
+    with pytest.raises(ActorDead):
+        ref.cell.deliver(request("balance"), answers)
+
+
+def test_a_delivered_requests_time_runs_while_it_waits() -> None:
+    async def main() -> None:
+        ref = Scripted.start([])
+        gate = asyncio.Event()
+        blocking = ref.ask(gate)
+        answers = Answers()
+        ref.cell.deliver(request("anything", remaining_ms=5000), answers)
+        asyncio.get_running_loop().call_later(5, gate.set)
+        await blocking
+        await ref.ask("after it")
+        assert [status for status, _ in answers.seen] == [408]
+
+    run_virtual(main())
+
+
+async def test_a_behaviour_can_call_any_hook_of_its_actor() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    class Promoted(AegisActor):
+        def on_promote(self, epoch: int) -> None:
+            seen.append((epoch, threading.current_thread() is threading.main_thread()))
+
+    ref = Promoted.start()
+    await ref.wait_started()
+    await ref.cell.call_hook("on_promote", 7)
+    await ref.cell.call_hook("on_demote")
+    assert seen == [(7, False)]
 
 
 # -- watch ----------------------------------------------------------------------------
