@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -18,8 +19,11 @@ from typer.testing import CliRunner, Result
 
 from aegis.ops import cli, ipc_cli
 from tests.support.nats import NatsServer
+from tests.support.poll import wait_until
 
 SERVICES = """
+import asyncio
+from pathlib import Path
 from decimal import Decimal
 from attrs import define
 from aegis import AegisActor, Rejected, command, query
@@ -53,6 +57,12 @@ class Echo(AegisActor):
     @command
     async def fail(self) -> None:
         raise RuntimeError("on purpose")
+
+    @command
+    async def hold(self, folder: str) -> None:
+        Path(folder, "held").touch()
+        while not Path(folder, "free").exists():
+            await asyncio.sleep(0.01)
 """
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("logging_restored")]
@@ -184,6 +194,44 @@ def test_an_error_is_one_line_with_its_status(aegis: Aegis, line: str, message: 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+def test_a_command_line_that_is_interrupted_ends_at_once_and_quietly(
+    node: NodeProcess, environ: dict[str, str], tmp_path: Path
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aegis", "call", "echo", "hold", f"folder={tmp_path}"],
+        env={**os.environ, **environ, "AEGIS_TIMEOUT": "30"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        held = (tmp_path / "held").exists
+        asyncio.run(wait_until(held, what="the command runs", timeout=30))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    finally:
+        (tmp_path / "free").touch()
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(
+    node: NodeProcess, environ: dict[str, str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "aegis", "tree", "--json"],
+        env={**os.environ, **environ},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_the_tree_shows_nodes_services_instances_and_resources(aegis: Aegis) -> None:
@@ -322,8 +370,6 @@ STREAM = {"name": "aegis", "subjects": ["aegis.journal.>"], "storage": "memory"}
 
 
 def nats_request(url: str, subject: str, body: dict[str, Any]) -> None:
-    import asyncio
-
     from aegis.transport._nats import connect_nats
     from aegis.transport._nats_options import NatsOptions
 
