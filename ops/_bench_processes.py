@@ -88,7 +88,7 @@ async def child(
     command = [sys.executable, *arguments]
     if sys.platform == "linux":
         command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
-    # The settings of whoever runs the bench must not lead its node elsewhere.
+    # Neither variables nor an aegis.toml of whoever runs the bench may lead it elsewhere.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("AEGIS_")}
     log_file = folder / f"{name}.log"
     with log_file.open("ab") as log:
@@ -97,6 +97,7 @@ async def child(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            cwd=folder,
             env={**inherited, **(environment or {})},
             start_new_session=True,  # Ctrl-C is for the bench, which then ends its processes
         )

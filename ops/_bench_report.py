@@ -173,6 +173,13 @@ def print_report(report: Report, console: Console) -> None:
         "open, of p50 one at a time, of p99 at the fixed rate.",
         style="dim",
     )
+    load, processors = report.host.get("load_average", 0.0), report.host.get("processors") or 1
+    if load > processors / 2:
+        console.print(
+            f"This machine was busy when the run began (load average {load:g} on {processors} "
+            "processors): latencies, tails above all, are those of its other work, too.",
+            style="yellow",
+        )
 
 
 def _table(sync: SyncReport) -> Table:

@@ -11,6 +11,7 @@ from typing import Final
 from attrs import define
 
 from aegis._cluster import Cluster, connect
+from aegis._config import ConnectOptions
 from aegis.errors import AegisError
 from aegis.ops._bench_cases import APPENDS, REQUESTS, Case, Mode, Sync
 from aegis.ops._bench_limits import (
@@ -103,7 +104,9 @@ async def open_system(folder: Path, sync: Sync) -> AsyncGenerator[System]:
         stack.push_async_callback(plain.close)
         appends = PlainAppends(plain, RESOURCES)
         await appends.prepare()
-        cluster = await stack.enter_async_context(connect(data_dir=data_dir))
+        cluster = await stack.enter_async_context(
+            connect(options=ConnectOptions(data_dir=data_dir))
+        )
         operations: dict[str, Operation] = {
             REQUESTS: PlainRequests(plain),
             APPENDS: appends,
