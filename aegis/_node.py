@@ -52,6 +52,9 @@ REGISTRATION_TIMEOUT: Final = 30.0
 COVERED_TIMEOUT: Final = 30.0
 """Seconds that a new owner waits for the leases of earlier owners to end."""
 
+MAX_SHOWN_CHILDREN: Final = 2_000
+"""How many children of each parent a node's health tells, so that it fits a message."""
+
 INSTANCE_ACTOR: Final = "@instance"
 """Name of the actor that takes the messages to an instance itself."""
 
@@ -507,9 +510,10 @@ class Node:
         return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "wall_ms": self.clock.wall_ms(),
             "leading": self.supervisor is not None and self.supervisor.leading,
             "state": "draining" if self._draining else "running",
-            "tree": _tree(self.root.statistics()),
+            "tree": _tree(self.root.statistics(), MAX_SHOWN_CHILDREN),
         }
 
     def _spawn(self, work: Any) -> None:
@@ -518,8 +522,8 @@ class Node:
         task.add_done_callback(self._tasks.discard)
 
 
-def _tree(node: TreeNode) -> dict[str, Any]:
-    """Return the tree as plain maps."""
+def _tree(node: TreeNode, most: int) -> dict[str, Any]:
+    """Return the tree as plain maps, of each parent at most so many children."""
     return {
         "address": node.address,
         "kind": node.kind,
@@ -527,7 +531,8 @@ def _tree(node: TreeNode) -> dict[str, Any]:
         "restarts": node.restarts,
         "depth": node.mailbox_depth,
         "processed": node.processed,
-        "children": [_tree(child) for child in node.children],
+        "children": [_tree(child, most) for child in node.children[:most]],
+        "left_out": max(0, len(node.children) - most),
     }
 
 
