@@ -217,8 +217,9 @@ class Roster:
             if known is None or known[0] != load.progress or load.depth == 0:
                 node.progress[instance_id] = (load.progress, now)
         base = 0
-        if answered and beat.since > answered:
-            # It lost its connection, and with it all that it was ever told here.
+        if answered and beat.since > answered and now >= self._grace_until:
+            # It lost its connection, and with it all that it was ever told here; and
+            # what an earlier leader may have told it since has run out.
             node.confirmed = node.version
         elif beat.reign == self._reign:
             node.confirmed = min(beat.version, node.version)
