@@ -310,6 +310,38 @@ async def test_two_failures_at_once_in_a_group_end_with_everybody_running(world:
 
 
 @in_virtual_time
+async def test_a_later_plan_takes_over_who_waits_for_an_earlier_one(world: World) -> None:
+    root = world.supervisor("a", "b", "c", strategy=Strategy.REST_FOR_ONE)
+    await root.start()
+    world.since()
+    await crash(ref_of(root, "c"))
+    await after(0.5)
+    await crash(ref_of(root, "a"))
+    await after(10)
+    assert world.since() == ["!c", "!a", "-b", "+a", "+b", "+c"]
+    assert await ref_of(root, "c").ask(1) == ("c", 1)
+
+
+@in_virtual_time
+async def test_a_child_that_fails_as_soon_as_it_runs_is_restarted_like_any_other(
+    world: World,
+) -> None:
+    class Doomed(Child):
+        async def on_start(self) -> None:
+            await super().on_start()
+            if world.journal.count("+d") == 1:
+                self.actor_ref.tell(OSError("at once"))
+            await asyncio.sleep(0)
+
+    root = world.supervisor()
+    await root.start()
+    ref = await root.start_actor("d", Props(Doomed, ("d", world)))
+    await after(2)
+    assert await ref.ask(1) == ("d", 1)
+    assert world.since() == ["+d", "!d", "+d"]
+
+
+@in_virtual_time
 async def test_restarts_wait_longer_each_time(world: World) -> None:
     root = world.supervisor("a")
     await root.start()
