@@ -14,7 +14,6 @@ import structlog
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis._trace import enter_trace
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
@@ -96,7 +95,6 @@ class GroupBehaviour:
     async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its claim is missing."""
         sink = NO_ANSWER if reply_to is None else reply_to
-        enter_trace(request.trace)
         message_id = request.message_id if request.session else ""
         if request.kind == Kind.COMMAND and message_id:
             answer = self._answered.get(message_id)

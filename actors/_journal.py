@@ -72,7 +72,8 @@ class Journal:
             Append(self.subject, plan.payload, expect=plan.expect, rollup=plan.rollup),
             timeout=APPEND_TIMEOUT,
         )
-        return asyncio.ensure_future(outcome)
+        # NATS gives a future already; `ensure_future` asks long before it says so.
+        return outcome if isinstance(outcome, asyncio.Future) else asyncio.ensure_future(outcome)
 
     async def fence(self, owner: Owner) -> None:
         """Append the epoch record of ``owner``, however long that takes.

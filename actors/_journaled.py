@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from aegis._trace import enter_trace
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._execution import execute
@@ -218,7 +217,6 @@ class JournaledBehaviour:
     async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its append is missing."""
         sink = NO_ANSWER if reply_to is None else reply_to
-        enter_trace(request.trace)
         owner = self.owner
         if not owner.serving:
             sink.answer(Moved.code, _FENCED)
