@@ -417,9 +417,8 @@ class Client:
                 self._directory.invalidate_route(pending.service, pending.resource)
             else:
                 self._directory.invalidate_service(pending.service)
-            self._back_off(
-                pending, Unavailable(f"instance {pending.last_instance} does not answer")
-            )
+            gone, pending.last_instance = pending.last_instance, ""
+            self._back_off(pending, Unavailable(f"instance {gone} does not answer"))
 
     def _judge(self, pending: _Pending, status: int, value: Any) -> None:
         done = pending.call.answered(status, value)
