@@ -76,6 +76,11 @@ class Destination:
         """Whether `open` may be called: at most ``window`` numbers from ``low`` on."""
         return self._next < self.low + self.window
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message is open."""
+        return not self._open
+
     def open(self) -> int:
         """Return the number of a new message; it is open until `close`."""
         n = self._next

@@ -28,15 +28,26 @@ from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, T
 from aegis.transport._base import Message, Transport
 from aegis.transport._codec import decode_reply_values, decode_value, encode_request
 
-__all__ = ["Client", "LocalDelivery"]
+__all__ = ["Client", "ClientStatistics", "LocalDelivery"]
 
 _log = structlog.get_logger("aegis.client")
 
 MAX_BATCH_BYTES: Final = 64 * 1024
 """A batch of requests is cut here; one request alone may be larger."""
 
+MAX_DESTINATIONS: Final = 10_000
+"""Sessions with addresses that are kept; beyond it the oldest idle one is closed."""
+
 LOOKUP_SECONDS: Final = 1.0
 """How long one lookup may take before it is tried again."""
+
+
+@define(slots=True, frozen=True)
+class ClientStatistics:
+    """What a client keeps at this moment: open calls, and sessions with addresses."""
+
+    open_calls: int
+    sessions: int
 
 
 class LocalDelivery(Protocol):
@@ -118,6 +129,13 @@ class Client:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def statistics(self) -> ClientStatistics:
+        """Return what is kept at this moment."""
+        return ClientStatistics(
+            len({id(p) for p in self._pending.values()} | {id(p) for p in self._backing_off}),
+            len(self._destinations),
+        )
 
     async def call(
         self,
@@ -499,10 +517,20 @@ class Client:
         key = (service, resource, instance)
         destination = self._destinations.get(key)
         if destination is None:
+            if len(self._destinations) >= MAX_DESTINATIONS:
+                self._drop_idle_destination()
             start = max(self._clock.wall_ms(), above + 1)
             destination = Destination(new_session(start, f"{self._rng.getrandbits(64):016x}"))
             self._destinations[key] = destination
         return destination
+
+    def _drop_idle_destination(self) -> None:
+        # Nothing of it is open, so nothing will ever be repeated: a new session is as good.
+        for key, destination in self._destinations.items():
+            if destination.is_idle:
+                del self._destinations[key]
+                self._room.pop(destination, None)
+                return
 
     async def _wait_room(self, destination: Destination, deadline: float) -> None:
         room = self._room.setdefault(destination, asyncio.Event())

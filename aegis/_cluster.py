@@ -18,7 +18,7 @@ from aegis._config_sources import Sources
 from aegis._connection import open_connection
 from aegis._proxy import Address, RemoteProxy
 from aegis._subjects import Subjects
-from aegis.actors._client import Client
+from aegis.actors._client import Client, ClientStatistics
 from aegis.actors._directory import Directory
 from aegis.actors._handlers import ActorSpec, describe
 from aegis.actors._mailbox import current_envelope
@@ -108,6 +108,10 @@ class Cluster:
         plain = {name: to_plain(value) for name, value in (params or {}).items()}
         address = Address(service, resource_id, instance_id)
         return await self.call_handler(address, method, plain, "command", timeout)
+
+    def statistics(self) -> ClientStatistics:
+        """Return how many calls are open, and how many sessions are kept."""
+        return self._client.statistics()
 
     async def call_handler(
         self,
