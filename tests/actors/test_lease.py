@@ -390,6 +390,32 @@ def test_a_lease_is_not_renewed_while_a_revocation_may_be_left_over(
     assert given.lease == 0.0
 
 
+def test_a_node_that_missed_the_start_of_a_log_is_told_everything_anew() -> None:
+    court = Court("a", "b")
+    lease = court.leases["a"]
+    first = court.claim("a", "R-1")
+    early, later = lease.beat(court.now, {}), lease.beat(court.now, {})
+    on_its_way = court.roster.heard(early, court.now)
+    assert on_its_way is not None
+    court.claim("b", "R-1", force=True)
+    # An answer that starts over leaves the revocation out of the log.
+    court.roster.heard(later, court.now)
+    lease.answered(on_its_way)
+    assert court.covers("a", first)
+    court.beat("a")
+    assert not court.covers("a", first)
+
+
+def test_a_stale_revocation_does_not_undo_what_was_given_back() -> None:
+    lease = Lease("n", OPTIONS)
+    lease.beat(10.0, {})
+    lease.answered(answer(1, covers={R1: 42}))
+    lease.give_back(R1, 42)
+    lease.answered(answer(1, base=1, version=2, revoked=(R1,)))
+    lease.answered(answer(1, base=2, version=3, covers={R1: 42}))
+    assert not lease.covers(*R1, 42, 10.0)
+
+
 # -- reigns -----------------------------------------------------------------------------
 
 
@@ -450,6 +476,24 @@ def test_under_a_new_leader_a_forced_owner_waits_for_leases_of_the_old_one() -> 
     assert not new.covers("b", second)
     new.tick(0.3, beating=("b",))
     assert new.covers("b", second)
+
+
+def test_a_lost_connection_proves_nothing_about_leases_of_an_earlier_leader() -> None:
+    court = Court("a", "b")
+    first = court.claim("a", "R-1")
+    court.beat("a")
+    lease = court.leases["a"]
+    early = lease.beat(court.now, {})
+    lease.drop()
+    court.beat("a")
+    new = successor(court, settled=court.roster.settled_sequence())
+    new.roster.heard(early, new.now)
+    second = new.claim("b", "R-1", force=True)
+    late = lease.beat(new.now, {})
+    new.roster.heard(late, new.now)
+    new.beat("b")
+    assert new.covers("a", first)
+    assert not new.covers("b", second)
 
 
 def test_a_new_leader_restarts_all_timers() -> None:
