@@ -9,7 +9,7 @@ replies are told apart); requests to an instance of this process never leave it.
 from __future__ import annotations
 
 import asyncio
-import heapq
+import math
 import random
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
@@ -41,6 +41,9 @@ MAX_DESTINATIONS: Final = 10_000
 LOOKUP_SECONDS: Final = 1.0
 """How long one lookup may take before it is tried again."""
 
+SWEEP_SECONDS: Final = 0.01
+"""One timer serves all open calls; it looks at them at most so often."""
+
 
 @define(slots=True, frozen=True)
 class ClientStatistics:
@@ -70,7 +73,7 @@ class _Pending:
     future: asyncio.Future[Any]
     tokens: list[int] = field(factory=list[int])
     base: int = 0
-    due: float = 0.0
+    due: float = math.inf
     last_instance: str = ""
     epoch: int = 0
     """Of the owner that the last attempt went to."""
@@ -105,8 +108,7 @@ class Client:
         self._token = 0
         self._batches: dict[str, list[_Pending]] = {}
         self._flush_scheduled = False
-        self._timers: list[tuple[float, int, _Pending]] = []
-        self._timer_order = 0
+        self._timed: dict[_Pending, None] = {}  # All open calls, oldest first.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._round_robin: dict[str, int] = {}
@@ -124,7 +126,7 @@ class Client:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for pending in set(self._pending.values()) | {p for _, _, p in self._timers}:
+        for pending in list(self._timed):
             self._finish(pending, Done(error=ConnectionClosed("the client was closed")))
         for task in list(self._tasks):
             task.cancel()
@@ -192,6 +194,7 @@ class Client:
             Call(deadline, exact, request.message_id if exact else ""),
             loop.create_future(),
         )
+        self._timed[pending] = None
         try:
             self._try(pending)
             return await pending.future
@@ -468,6 +471,7 @@ class Client:
             pending.future.set_result(done.value)
 
     def _forget(self, pending: _Pending) -> None:
+        self._timed.pop(pending, None)
         for token in pending.tokens:
             self._pending.pop(token, None)
         if pending.waiting:
@@ -481,25 +485,29 @@ class Client:
 
     def _set_timer(self, pending: _Pending, due: float) -> None:
         pending.due = due
-        self._timer_order += 1
-        heapq.heappush(self._timers, (due, self._timer_order, pending))
         if self._timer is None or due < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due
-            self._timer = self._loop.call_at(due, self._on_timer)
+            self._start_timer(due)
+
+    def _start_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        timers = self._timers
-        while timers and (timers[0][0] <= now or timers[0][2].future.done()):
-            due, _, pending = heapq.heappop(timers)
-            if pending.due == due and not pending.future.done():
+        earliest = math.inf
+        # Not a heap: that would keep calls, and make the garbage collector look at them,
+        # long after they have ended.
+        for pending in list(self._timed):
+            if pending.due > now:
+                earliest = min(earliest, pending.due)
+            elif not pending.future.done():
+                pending.due = math.inf
                 self._on_due(pending, now)
-        if timers and self._timer is None:
-            self._timer_at = timers[0][0]
-            self._timer = self._loop.call_at(self._timer_at, self._on_timer)
+        if earliest < math.inf and (self._timer is None or earliest < self._timer_at):
+            self._start_timer(max(earliest, now + SWEEP_SECONDS))
 
     def _on_due(self, pending: _Pending, now: float) -> None:
         if pending.waiting:
