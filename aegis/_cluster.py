@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -241,6 +242,10 @@ def _options(
         if name not in known:
             names = ", ".join(sorted(known))
             raise TypeError(f"connect() has no setting {name!r}; there are: {names}")
+    settings = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in settings.items()
+    }
     if nats:
         settings = {**settings, "nats": nats if isinstance(nats, str) else ",".join(nats)}
     if options is None:
