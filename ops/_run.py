@@ -37,10 +37,10 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
 
 
 def _run(options: RunOptions) -> int:
+    from aegis._contained import run_contained
     from aegis._launch import run_node
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(run_node(options))
+    return run_contained(run_node(options), loop_factory=_loop_factory())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
