@@ -41,7 +41,7 @@ def test_a_system_exit_in_a_task_of_an_actor_does_not_end_the_node(
     async def main() -> bool:
         ref = Quitter.start()
         assert await ref.proxy().quit_later() == "soon"
-        await wait_until(lambda: all(task.done() for task in Quitter.tasks))
+        await wait_until(lambda: all(task.done() for task in Quitter.tasks), what="the exit")
         return await ref.proxy().still_there()
 
     assert run_contained(main(), loop_factory=factory)
