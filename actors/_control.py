@@ -25,6 +25,7 @@ from aegis.actors._election import Claim, Election, ElectionOptions, Renew, Stan
 from aegis.actors._lease import Beat, BeatAnswer, LeaseOptions
 from aegis.actors._registry import (
     DEFAULT_MAX_RESOURCES,
+    Change,
     Decision,
     Event,
     Holder,
@@ -241,7 +242,8 @@ class SupervisorCandidate:
             elif key == RENEWAL:
                 self._settled = int(record.get("settled", 0))
                 self.election.saw_renewal(record, now)
-            self.registry.replayed(key, record, stored.sequence)
+            # An own write may be delivered before its acknowledgement, or without one.
+            self._note(self.registry.replayed(key, record, stored.sequence), now)
         except (ProtocolError, AttributeError, KeyError, TypeError, ValueError):
             # One bad record must not blind the whole system to all the others.
             _log.exception(
@@ -250,6 +252,10 @@ class SupervisorCandidate:
         self.election.saw(stored.sequence, now)
         self._advanced()
         self._wake.set()
+
+    def _note(self, change: Change | None, now: float) -> None:
+        if change is not None and self._acting:
+            self.roster.changed(change, now)
 
     def _advanced(self) -> None:
         sequence = self.registry.sequence
@@ -321,34 +327,36 @@ class SupervisorCandidate:
             self._reign_began = election.led_since
             self._ticked = now
             self.roster.begin(
-                election.led_since,
-                reign=election.sequence,
-                settled=self._settled,
-                first=self._first,
+                now, reign=election.sequence, settled=self._settled, first=self._first
             )
-            self._reigning = [
-                *[
-                    await self._transport.subscribe(
-                        self._control_subject(operation), self._request_handler(operation)
-                    )
-                    for operation in _WRITES
-                ],
-                *[
-                    await self._transport.subscribe(
-                        self._leader_subject(operation),
-                        self._query_handler(operation, forward=False),
-                    )
-                    for operation in _QUERIES
-                ],
-            ]
             self._acting = True
+            try:
+                await self._open_for_requests()
+            except BaseException:
+                await self._end_reign()
+                raise
             self._leading.set()
             _log.info("leads", node_id=self.node_id, term=election.term)
+
+    async def _open_for_requests(self) -> None:
+        for operation in _WRITES:
+            self._reigning.append(
+                await self._transport.subscribe(
+                    self._control_subject(operation), self._request_handler(operation)
+                )
+            )
+        for operation in _QUERIES:
+            self._reigning.append(
+                await self._transport.subscribe(
+                    self._leader_subject(operation), self._query_handler(operation, forward=False)
+                )
+            )
 
     async def _end_reign(self) -> None:
         if self._acting:
             _log.info("leads no more", node_id=self.node_id, leader=self.election.leader)
         self._acting = False
+        self._first = False
         self._leading.clear()
         for subscription in self._reigning:
             with contextlib.suppress(Unavailable, ConnectionClosed):
@@ -455,9 +463,7 @@ class SupervisorCandidate:
             first = outcome.sequence - len(writes) + 1
             now = self._clock.boot_seconds()
             for sequence, write in enumerate(writes, start=first):
-                change = self.registry.acknowledged(write, sequence)
-                if change is not None:
-                    self.roster.changed(change, now)
+                self._note(self.registry.acknowledged(write, sequence), now)
                 sequences.append(sequence)
         self._advanced()
         reply = decision.complete(sequences)

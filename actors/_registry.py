@@ -160,6 +160,7 @@ class Registry:
         self.by_service: dict[str, set[str]] = {}
         self.by_node: dict[str, set[str]] = {}
         self._ahead: dict[Key, int] = {}
+        self._followed = 0
         self._sorted: list[ResourceKey] | None = None
 
     # -- state ------------------------------------------------------------------------
@@ -167,13 +168,17 @@ class Registry:
     def acknowledged(self, write: Write, sequence: int) -> Change | None:
         """Take over a record that this candidate wrote itself.
 
-        The stream will deliver it again, perhaps behind older ones of its subject.
+        The stream delivers it, too: either was first. What it delivers later may be
+        behind older records of the subject.
         """
+        if sequence <= self._followed:
+            return None
         self._ahead[write.key] = sequence
         return self._apply(write.key, write.record, sequence)
 
     def replayed(self, key: Key, record: Mapping[str, Any], sequence: int) -> Change | None:
         """Take over a record that the stream delivered, in the stream's order."""
+        self._followed = max(self._followed, sequence)
         ahead = self._ahead.get(key)
         if ahead is not None:
             if sequence >= ahead:

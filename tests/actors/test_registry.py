@@ -691,6 +691,21 @@ def test_a_delivery_behind_an_own_newer_write_is_passed_over(bench: Bench) -> No
     assert registry.resources["account", "R-1"].epoch == released[0] + 5
 
 
+def test_a_write_that_is_delivered_before_its_acknowledgement_changes_hands_once(
+    bench: Bench,
+) -> None:
+    bench.ask(CLAIM, resources("R-1"))
+    decision = bench.decide(CLAIM, claim_2("R-1", force=True))
+    assert isinstance(decision, Decision)
+    [write] = decision.writes
+    delivered = bench.registry.replayed(write.key, write.record, bench.sequence + 1)
+    assert delivered is not None
+    assert delivered.before is not None
+    assert delivered.before.instance_id == "acct-1"
+    assert bench.registry.acknowledged(write, bench.sequence + 1) is None
+    assert bench.registry.resources["account", "R-1"].instance_id == "acct-2"
+
+
 def test_records_of_a_newer_release_are_left_alone() -> None:
     registry = Registry()
     assert registry.replayed(("quota", "x"), {"limit": 1}, 7) is None
