@@ -19,11 +19,12 @@ from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
 from aegis.actors._execution import execute
 from aegis.actors._handlers import HandlerSpec, describe
-from aegis.actors._journal import APPEND_TIMEOUT, pause
+from aegis.actors._journal import APPEND_TIMEOUT, RESERVED_BYTES, pause
 from aegis.contracts import Kind, Request
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
+    HandlerFailed,
     InvalidRequest,
     NotFound,
     ProtocolError,
@@ -170,7 +171,16 @@ class GroupBehaviour:
         except BaseException:
             self._under_way.pop(message_id, None)
             raise
-        claim = Claim(request.first_sent_ms, connection, outcome.status, outcome.encoded)
+        status, value = outcome.status, outcome.encoded
+        limit = self._transport.max_payload_bytes - RESERVED_BYTES
+        if len(value) > limit:
+            failure = HandlerFailed(
+                f"the answer takes {len(value)} bytes, more than a claim may have; keep it smaller",
+                size_bytes=len(value),
+                limit_bytes=limit,
+            )
+            status, value = failure.code, error_bytes(failure)
+        claim = Claim(request.first_sent_ms, connection, status, value)
         task = self._loop.create_task(self._commit(message_id, subject, claim))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

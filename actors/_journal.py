@@ -18,9 +18,12 @@ from aegis.errors import Fenced, JournalUnreadable, ProtocolError
 from aegis.transport._base import Append, Appended, AppendOutcome, Refused, Transport
 from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["APPEND_TIMEOUT", "Journal", "encode_record"]
+__all__ = ["APPEND_TIMEOUT", "RESERVED_BYTES", "Journal", "encode_record"]
 
 _log = structlog.get_logger("aegis.journal")
+
+RESERVED_BYTES: Final = 4 * 1024
+"""A record stays this far below the server's limit, for its headers and frame."""
 
 APPEND_TIMEOUT: Final = 5.0
 """Seconds after which the outcome of an append counts as unknown."""

@@ -18,7 +18,7 @@ from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._execution import execute
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
-from aegis.actors._journal import Journal, pause
+from aegis.actors._journal import RESERVED_BYTES, Journal, pause
 from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._record import CommandEntry, Event, Record
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
@@ -42,9 +42,6 @@ from aegis.transport._codec import decode_value, encode_value
 __all__ = ["JournaledBehaviour", "Ownership"]
 
 _log = structlog.get_logger("aegis.resource")
-
-RESERVED_BYTES: Final = 4 * 1024
-"""A record stays this far below the server's limit, for its headers and frame."""
 
 WARN_AT: Final = 0.5
 """The share of the largest state at which its size is told."""
