@@ -178,14 +178,12 @@ async def _run(scenario: Scenario, world: World) -> None:
 def play(scenario: Scenario, server: NatsServer | None = None) -> None:
     """Run ``scenario`` over a real server, or in memory and virtual time without one."""
 
-    async def over_nats() -> None:
-        assert server is not None
-
+    async def over_nats(url: str) -> None:
         async def connect(name: str) -> Transport:
-            return await connect_nats(NatsOptions(server.url))
+            return await connect_nats(NatsOptions(url))
 
         world = World(connect, SystemClock())
-        world.url = server.url
+        world.url = url
         await _run(scenario, world)
 
     async def in_memory() -> None:
@@ -199,4 +197,4 @@ def play(scenario: Scenario, server: NatsServer | None = None) -> None:
     if server is None:
         run_virtual(in_memory())
     else:
-        asyncio.run(over_nats())
+        asyncio.run(over_nats(server.url))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgpack
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from aegis.actors._control import SupervisorCandidate
 from aegis.actors._lease import InstanceLoad
@@ -363,7 +365,7 @@ def test_services_are_listed_with_queue_depth_and_leader(play: Play) -> None:
 
         async def depth() -> bool:
             reply = await world.ask("service.query", {})
-            return reply["services"][0]["instances"][0]["queue_depth"] == 7
+            return bool(reply["services"][0]["instances"][0]["queue_depth"] == 7)
 
         await wait_until(depth, what="the beat's depth in the listing")
         reply = await world.ask("service.query", {"service_name": "account"})
@@ -568,18 +570,20 @@ async def test_a_plain_nats_client_that_speaks_msgpack_can_use_everything(
 ) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        client = await nats.connect(world.url)
+        client = await nats.connect(world.url)  # pyright: ignore[reportUnknownMemberType]
         prefix = world.subjects.control_prefix
 
-        async def ask(operation: str, **payload: object) -> dict[str, object]:
+        async def ask(operation: str, **payload: object) -> dict[str, Any]:
             reply = await client.request(f"{prefix}.{operation}", msgpack.packb(payload), timeout=5)
-            answer: dict[str, object] = msgpack.unpackb(reply.data)
+            answer: dict[str, Any] = msgpack.unpackb(reply.data)
             return answer
 
-        async def alive(message: nats.aio.msg.Msg) -> None:
+        async def alive(message: Msg) -> None:
             await message.respond(b"")
 
-        await client.subscribe(f"{world.subjects.namespace}.instance.feed-1", cb=alive)
+        await client.subscribe(  # pyright: ignore[reportUnknownMemberType]
+            f"{world.subjects.namespace}.instance.feed-1", cb=alive
+        )
         feed = {"service_name": "feed", "instance_id": "feed-1"}
         one = {"timestamp": 1.0, "metadata": {"language": "C"}, "role": "active"}
         assert (await ask("service.register", **feed, **one))["success"] is True
@@ -627,7 +631,7 @@ async def test_a_plain_nats_client_that_speaks_msgpack_can_use_everything(
         reply = await client.request(
             f"{world.subjects.namespace}.heartbeat", msgpack.packb(beat), timeout=5
         )
-        assert msgpack.unpackb(reply.data)["covers"] == {"feed": {"USD": got["epochs"]["USD"]}}  # type: ignore[index]
+        assert msgpack.unpackb(reply.data)["covers"] == {"feed": {"USD": got["epochs"]["USD"]}}
         assert (await ask("resource.release", **feed, resource_ids=["USD"]))["success"] is True
         assert (await ask("service.unregister", **feed))["success"] is True
         assert (await ask("service.unregister", **feed))["code"] == 404

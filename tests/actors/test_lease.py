@@ -28,9 +28,8 @@ R1 = ("account", "R-1")
 
 
 def answer(number: int, **fields: Any) -> BeatAnswer:
-    return BeatAnswer(
-        **{"number": number, "reign": 7, "lease": 2.0, "base": 0, "version": 1, **fields}
-    )
+    usual: dict[str, Any] = {"reign": 7, "lease": 2.0, "base": 0, "version": 1}
+    return BeatAnswer(number, **{**usual, **fields})
 
 
 # -- the node's side --------------------------------------------------------------------
