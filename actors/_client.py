@@ -110,7 +110,7 @@ class Client:
         self._flush_scheduled = False
         self._timed: dict[_Pending, None] = {}  # All open calls, oldest first.
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._timer_at = math.inf
         self._round_robin: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._instance_subjects: dict[str, str] = {}
@@ -485,7 +485,7 @@ class Client:
 
     def _set_timer(self, pending: _Pending, due: float) -> None:
         pending.due = due
-        if self._timer is None or due < self._timer_at:
+        if due < self._timer_at:
             self._start_timer(due)
 
     def _start_timer(self, at: float) -> None:
@@ -495,7 +495,7 @@ class Client:
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer_at = math.inf
         now = self._loop.time()
         earliest = math.inf
         # Not a heap: that would keep calls, and make the garbage collector look at them,
@@ -506,7 +506,7 @@ class Client:
             elif not pending.future.done():
                 pending.due = math.inf
                 self._on_due(pending, now)
-        if earliest < math.inf and (self._timer is None or earliest < self._timer_at):
+        if earliest < self._timer_at:
             self._start_timer(max(earliest, now + SWEEP_SECONDS))
 
     def _on_due(self, pending: _Pending, now: float) -> None:
