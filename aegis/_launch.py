@@ -8,6 +8,7 @@ import signal
 
 import structlog
 
+from aegis._collection import uncollected_start
 from aegis._config import RunOptions
 from aegis._connection import open_connection
 from aegis._node import Node
@@ -64,7 +65,8 @@ async def run_node(options: RunOptions) -> int:
         starting = asyncio.ensure_future(node.start())
         stopping = asyncio.ensure_future(ending.event.wait())
         try:
-            await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            with uncollected_start():
+                await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
                 _log.info("node_started", node_id=node.node_id, server=connection.url)

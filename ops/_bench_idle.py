@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from aegis._collection import uncollected_start
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
 from aegis.actors._behaviour import Behaviour
@@ -122,11 +123,12 @@ async def _measure(url: str, namespace: str, count: int) -> Idle:
         gc.collect()
         before = _resident_bytes()
         began = time.perf_counter()
-        for first in range(0, count, GROUP):
-            names = [f"IDLE-{number}" for number in range(first, min(first + GROUP, count))]
-            await asyncio.gather(
-                *(supervisor.start_actor(name, props, resource_id=name) for name in names)
-            )
+        with uncollected_start():
+            for first in range(0, count, GROUP):
+                names = [f"IDLE-{number}" for number in range(first, min(first + GROUP, count))]
+                await asyncio.gather(
+                    *(supervisor.start_actor(name, props, resource_id=name) for name in names)
+                )
         seconds = time.perf_counter() - began
         gc.collect()
         used = _resident_bytes() - before
