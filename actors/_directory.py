@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+import structlog
 from attrs import frozen
 
 from aegis._clock import Clock
@@ -20,11 +21,20 @@ from aegis._subjects import Subjects
 from aegis.actors._membership import control_request
 from aegis.actors._registration import map_of
 from aegis.actors._registry_entries import InstanceState, ResourceKey
-from aegis.errors import AegisError, ConnectionClosed, NotFound, Unavailable, from_wire
+from aegis.errors import (
+    AegisError,
+    ConnectionClosed,
+    NotFound,
+    ProtocolError,
+    Unavailable,
+    from_wire,
+)
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_value
 
 __all__ = ["Directory", "Provider", "Route"]
+
+_log = structlog.get_logger("aegis.directory")
 
 MAX_CACHED_RESOURCES: Final = 200_000
 """Routes that are kept; the oldest goes when one more is looked up."""
@@ -229,9 +239,14 @@ class Directory:
     # -- events -------------------------------------------------------------------------
 
     def _on_event(self, message: Message) -> None:
-        facts = map_of(decode_value(message.payload))
-        if facts is None or "sequence" not in facts:
-            return
+        try:
+            facts = map_of(decode_value(message.payload))
+            if facts is not None and "sequence" in facts:
+                self._take_over(facts)
+        except (ProtocolError, AttributeError, TypeError, ValueError) as error:
+            _log.warning("event cannot be read", subject=message.subject, reason=str(error))
+
+    def _take_over(self, facts: Mapping[str, Any]) -> None:
         self._sequence = max(self._sequence, int(facts["sequence"]))
         service = str(facts.get("service_name", ""))
         node_id = str(facts.get("node_id", ""))

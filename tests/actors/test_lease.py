@@ -245,6 +245,16 @@ def test_an_owner_that_has_a_lease_is_covered_by_a_second_answer_to_its_last_bea
     assert not court.covers("a", epoch)
 
 
+def test_a_second_answer_to_a_beat_renews_nothing() -> None:
+    court = Court("a")
+    court.beat("a")
+    court.claim("a", "R-1")
+    given = court.roster.push("a", court.now)
+    assert given is not None
+    assert given.covers
+    assert given.lease == 0.0
+
+
 def test_a_forced_owner_waits_for_the_lease_of_the_one_before() -> None:
     court = Court("a", "b")
     first = court.claim("a", "R-1")
