@@ -318,8 +318,12 @@ class Client:
             else:
                 await self._directory.instances(pending.service, timeout=timeout)
         except NotFound as error:
-            # Nobody has it: that is an answer, unless an earlier attempt may have run.
-            if pending.call.sent == 0 or not pending.call.exact:
+            # Nobody has it: that is an answer, unless an earlier attempt may have run, or
+            # its owner was lost just now and may be starting again.
+            moving = pending.resource is not None and self._directory.is_moving(
+                pending.service, pending.resource
+            )
+            if not moving and (pending.call.sent == 0 or not pending.call.exact):
                 self._finish(pending, Done(error=error))
             else:
                 self._back_off(pending, error)

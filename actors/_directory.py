@@ -41,6 +41,12 @@ MAX_CACHED_RESOURCES: Final = 200_000
 
 MAX_CACHED_SERVICES: Final = 10_000
 
+MOVING_SECONDS: Final = 2.0
+"""For so long after an owner was lost, a resource without one may be on its way to the
+next: a node that starts again registers its instances first, then their resources."""
+
+MAX_MOVING: Final = 10_000
+
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that a lookup goes on, whoever waits for it and for how long."""
 
@@ -83,6 +89,7 @@ class Directory:
         self._max_resources = max_resources
         self._max_services = max_services
         self._sequence = 0
+        self._lost: dict[ResourceKey, float] = {}
         self._resource_queries: dict[ResourceKey, asyncio.Task[Route]] = {}
         self._service_queries: dict[str, asyncio.Task[tuple[Provider, ...]]] = {}
         self._subscription: Subscription | None = None
@@ -164,7 +171,19 @@ class Directory:
         """Forget an owner that turned out wrong; with ``epoch``, only that one."""
         known = self.routes.get((service, resource_id))
         if known is not None and (epoch is None or known.epoch <= epoch):
-            del self.routes[service, resource_id]
+            self._lose((service, resource_id))
+
+    def is_moving(self, service: str, resource_id: str) -> bool:
+        """Whether the resource had an owner a moment ago, and may soon have another."""
+        lost = self._lost.get((service, resource_id))
+        return lost is not None and self._clock.boot_seconds() - lost < MOVING_SECONDS
+
+    def _lose(self, key: ResourceKey) -> None:
+        del self.routes[key]
+        self._lost.pop(key, None)
+        if len(self._lost) >= MAX_MOVING:
+            del self._lost[next(iter(self._lost))]
+        self._lost[key] = self._clock.boot_seconds()
 
     def invalidate_service(self, service: str) -> None:
         """Forget the instances of a service."""
@@ -261,7 +280,9 @@ class Directory:
             epoch = epochs.get(resource_id)
             if epoch is None:
                 if known.epoch <= int(facts["sequence"]):
-                    del self.routes[key]
+                    self._lose(key)
+                    if facts.get("cause") == "released":
+                        del self._lost[key]  # Given back on purpose: nobody follows.
             elif epoch > known.epoch:
                 self.routes[key] = Route(instance_id, epoch, node_id)
         if not resources:

@@ -11,6 +11,7 @@ import pytest
 from aegis import (
     AegisActor,
     HandlerFailed,
+    NotFound,
     OutcomeUnknown,
     Rejected,
     Unavailable,
@@ -295,6 +296,25 @@ async def test_a_refusal_is_final_only_if_nobody_was_sent_anything(system: Syste
     # The owner is gone, and 404 or 503 is all that is heard: but it may have run.
     with pytest.raises(OutcomeUnknown):
         await call
+
+
+@on_both
+async def test_a_call_waits_for_an_owner_that_starts_again(system: System) -> None:
+    node = await system.start_node((Vault, ["V-1"]), instance_id="v")
+    vault = system.cluster.actor(Vault, "V-1")
+    assert await vault.deposit(Decimal(1)) == 1
+    await system.kill_node(node)
+    call = asyncio.ensure_future(vault.deposit(Decimal(1)))
+    node = await system.start_node(Vault, instance_id="v")
+    # The instance is back and its resource is not: nobody owns it at this moment.
+    heard = await system.overhear("ipc.resource.query")
+    await wait_until(lambda: len(heard) >= 2, what="the caller looks for the owner")
+    assert not call.done()
+    await node.add_resources("v", ["V-1"])
+    assert await call == 2
+    await node.membership.release_resources("vault", "v", ["V-1"])
+    with pytest.raises(NotFound):  # given back on purpose
+        await vault.total()
 
 
 @on_both
