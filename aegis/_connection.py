@@ -28,6 +28,8 @@ class Connection:
         self.server = server
         self.url = url
         """Where the server is, without passwords."""
+        self.given_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done when the host's own server cannot be kept running, and then says why."""
         self._watch: asyncio.Task[None] | None = None
         if server is not None:
             self._watch = asyncio.get_running_loop().create_task(self._keep(server))
@@ -57,6 +59,7 @@ class Connection:
             await server.watch()
         except AegisError as error:
             _log.error("server_given_up", error=str(error))
+            self.given_up.set_result(str(error))
 
 
 async def open_connection(

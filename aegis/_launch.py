@@ -20,7 +20,7 @@ _log = structlog.get_logger("aegis.launch")
 
 
 class _Ending:
-    """Why the process ends: a signal (exit code 0), or a closed connection (1)."""
+    """Why the process ends: a signal (exit code 0), or a connection lost for good (1)."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -61,6 +61,7 @@ async def run_node(options: RunOptions) -> int:
     start = ServerOptions(data_dir=options.connect.data_dir, sync=options.sync, keep=options.keep)
     async with await open_connection(options.connect, name="aegis-node", start=start) as connection:
         connection.transport.listen(ending)
+        connection.given_up.add_done_callback(lambda reason: ending.on_closed(reason.result()))
         node = Node(options, connection.transport)
         starting = asyncio.ensure_future(node.start())
         stopping = asyncio.ensure_future(ending.event.wait())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -15,9 +17,19 @@ import pytest
 from aegis._config import ConnectOptions, RunOptions
 from aegis._connection import open_connection
 from aegis._node import Node
-from aegis.contracts import Request
-from aegis.transport._codec import decode_reply_values, encode_request
-from tests.support.nodes import ROOT, SERVICES, Account, Books, Host, Traffic, check_journal
+from aegis.transport import Credentials
+from tests.support.embedded import clean_folder, connected_to
+from tests.support.nats import NatsServer
+from tests.support.nodes import (
+    ROOT,
+    SERVICES,
+    Account,
+    Books,
+    Host,
+    NodeProcess,
+    Traffic,
+    check_journal,
+)
 from tests.support.poll import wait_until
 from tests.support.services import Ledger, Vault
 
@@ -61,9 +73,7 @@ async def test_a_server_killed_under_load_loses_and_repeats_nothing(host: Host) 
         for done in (150, 450):
             pid = host.server.pid
             await traffic.reached(done, host.kill_server)
-            await wait_until(
-                lambda pid=pid: host.server.pid != pid, what="the server is back", timeout=60
-            )
+            await wait_until(partial(host.is_replaced, pid), what="the server is back", timeout=60)
         await traffic.finish()
         await books.check(host, cluster)
     assert node.process.returncode is None
@@ -89,26 +99,7 @@ async def test_a_frozen_owner_that_was_replaced_writes_nothing_when_it_wakes_up(
         zombie.resume()
         # It handles what reached it meanwhile, finds itself replaced, and says so.
         for account in books.accounts:
-            now = heir.clock.wall_ms()
-            request = Request(
-                *("command", f"{now}-{account.name.replace('-', '')}", 1, 1),
-                *(account.service, account.name, "deposit", {"amount": "1"}, 20_000, now),
-            )
-            subject = heir.subjects.instance(f"{account.service}-1")
-            await connection.transport.flush()
-
-            async def is_refused(subject: str = subject, request: Request = request) -> bool:
-                try:
-                    message = await connection.transport.request(
-                        subject, encode_request(request), timeout=5
-                    )
-                except Exception:  # not connected again yet
-                    return False
-                ((_, status, _, _),) = decode_reply_values(message.payload)
-                assert status == 421
-                return True
-
-            await wait_until(is_refused, what="the old owner answers", timeout=60)
+            assert await host.status_of_a_deposit(f"{account.service}-1", account) == 421
         await books.check(host, cluster)
         assert len(zombie.events("fenced")) == len(ACCOUNTS)
         assert await zombie.stop() == 0
@@ -177,4 +168,119 @@ async def test_a_node_told_to_stop_under_load_drains_and_another_goes_on(host: H
             node = await host.start_node(*NODE)
         await traffic.finish()
         await books.check(host, cluster)
+    assert await node.stop() == 0
+
+
+# -- nodes that cannot go on, or not even begin -------------------------------------------
+
+USERS = """
+accounts {{ APP {{ jetstream: enabled, users: [ {{ user: app, password: {password} }} ] }} }}
+"""
+
+
+async def test_a_node_whose_access_is_revoked_ends_with_code_1_and_says_why(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path, USERS.format(password="right"))
+    server.start()
+    try:
+        node = await NodeProcess.start(
+            *(f"{SERVICES}:Vault", "--resource", "V-1", "--nats", server.url),
+            *("--user", "app", "--password", "right"),
+        )
+        await node.wait_event("node_started")
+        server.configure(USERS.format(password="other"))
+        server.process.send_signal(signal.SIGHUP)
+        assert await node.wait_end() == 1
+        (line,) = node.events("connection_closed")
+        assert "authorization" in line["reason"].lower()
+        assert line["level"] == "error"
+        assert line["action"]
+    finally:
+        server.stop()
+
+
+async def test_a_node_whose_server_cannot_be_kept_ends_with_code_1_and_says_why(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "nats"
+    node = await NodeProcess.start(f"{SERVICES}:Vault", "--data-dir", str(folder))
+    try:
+        await node.wait_event("node_started")
+        shutil.rmtree(folder)
+        assert await node.wait_end() == 1
+        assert node.events("server_given_up")
+        assert str(folder) in node.events("connection_closed")[0]["reason"]
+    finally:
+        node.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--nats", "nats://127.0.0.1:1"), 1, "no NATS server answers at nats://127.0.0.1:1"),
+        (("--nats", "http://127.0.0.1"), 2, "--nats: 'http://127.0.0.1' does not begin with"),
+        (("--data-dir", "/dev/null/aegis"), 1, "/dev/null/aegis is not a folder"),
+        (("--data-dir", "/dev/null"), 2, "--data-dir: /dev/null is not a folder"),
+    ],
+)
+async def test_a_node_that_cannot_begin_says_so_in_one_line(
+    arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    node = await NodeProcess.start(f"{SERVICES}:Vault", *arguments)
+    assert await node.wait_end() == code
+    (line,) = node.lines
+    assert line.startswith("error")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("Entry", "Entry is no actor; let it subclass aegis.AegisActor"),
+        ("Nothing", "has no class 'Nothing'"),
+    ],
+)
+async def test_a_class_that_is_no_actor_stops_the_start(
+    tmp_path: Path, target: str, words: str
+) -> None:
+    async with clean_folder(tmp_path / "nats") as folder:
+        node = await NodeProcess.start(f"{SERVICES}:{target}", "--data-dir", str(folder))
+        assert await node.wait_end() == 2
+        (line,) = node.lines
+        assert words in line
+        assert not folder.exists()
+
+
+async def test_a_stream_that_is_set_up_otherwise_stops_the_start_and_names_the_setting(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path)
+    server.start()
+    try:
+        async with connected_to([server.url], Credentials("app", "app")) as plain:
+            config = {"name": "aegis", "subjects": ["aegis.journal.>"], "max_age": 10**12}
+            await plain.api("STREAM.CREATE.aegis", config)
+        node = await NodeProcess.start(f"{SERVICES}:Vault", "--nats", server.url)
+        assert await node.wait_end() == 1
+        last = node.lines[-1]
+        assert last.startswith("error")
+        assert "max_age" in last
+    finally:
+        server.stop()
+
+
+async def test_a_resource_that_another_holds_stops_the_start_and_names_the_holder(
+    host: Host,
+) -> None:
+    node = await host.start_node(*NODE)
+    second = await NodeProcess.start(
+        *(f"{SERVICES}:Vault", "--instance-id", "vault-2", "--resource", "V-2"),
+        *("--data-dir", str(host.folder)),
+    )
+    assert await second.wait_end() == 1
+    assert "error 409" in second.lines[-1]
+    assert "V-2 by vault-1" in second.lines[-1]
+    async with host.caller() as cluster:
+        assert await cluster.call("vault", "deposit", {"amount": 1}, resource_id="V-2") == "1"
     assert await node.stop() == 0

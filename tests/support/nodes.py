@@ -11,8 +11,10 @@ import asyncio
 import json
 import os
 import random
+import secrets
 import signal
 import sys
+import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import nats.errors
 from attrs import define, field
 
 import aegis
@@ -141,6 +144,31 @@ class Host:
         """SIGKILL for the NATS server; its guardian starts it again."""
         os.kill(self.server.pid, signal.SIGKILL)
 
+    def is_replaced(self, pid: int) -> bool:
+        """Whether another server process than ``pid`` serves now."""
+        return self.server.pid != pid
+
+    async def status_of_a_deposit(self, instance_id: str, account: Account) -> int:
+        """Send one deposit straight to an instance and return the status of its answer."""
+        now = int(time.time() * 1000)
+        envelope = [1, "command", f"{now}-{secrets.token_hex(8)}", 1, 1, account.service]
+        envelope += [account.name, "deposit", {"amount": "1"}, 20_000, now, 1, ""]
+        statuses: list[int] = []
+
+        async def is_answered() -> bool:
+            async with connected(self.server.server) as plain:
+                try:
+                    reply = await plain.client.request(
+                        f"aegis.instance.{instance_id}", msgpack.packb(envelope), timeout=5
+                    )
+                except nats.errors.Error:  # it is not connected again yet
+                    return False
+                statuses.append(msgpack.unpackb(reply.data)[2])
+                return True
+
+        await wait_until(is_answered, what=f"{instance_id} answers", timeout=60)
+        return statuses[0]
+
     @asynccontextmanager
     async def caller(self) -> AsyncGenerator[Cluster]:
         """Connect as any caller would."""
@@ -151,7 +179,8 @@ class Host:
         """Return the records of an account's journal, as msgpack has them."""
         subject = f"aegis.journal.{account.service}.{account.name}"
         async with connected(self.server.server) as plain:
-            subscription = await plain.client.jetstream().subscribe(subject, ordered_consumer=True)
+            stream = plain.client.jetstream()  # pyright: ignore[reportUnknownMemberType]
+            subscription = await stream.subscribe(subject, ordered_consumer=True)
             records: list[list[Any]] = []
             pending: int | None = None
             while pending != 0:  # an account that was used has one record at least
