@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import signal
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -154,6 +155,9 @@ def _plan(parser: argparse.ArgumentParser, options: argparse.Namespace) -> _Plan
 
 async def _run(plan: _Plan, tell: Callable[[str], None]) -> Report:
     report = Report(plan.seconds, plan.rounds, _host())
+    current = asyncio.current_task()
+    assert current is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as name:
         folder = Path(name)
         if plan.cases:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from aegis.ops._bench import main
 from aegis.ops._bench_cases import CASES, Mode
+from tests.support.poll import wait_until
 from tests.support.processes import processes_of
 
 BENCH = "import sys; from aegis.ops._bench import main; sys.exit(main(sys.argv[1:]))"
@@ -22,7 +25,7 @@ def test_a_quick_run_measures_everything_and_loses_nothing(tmp_path: Path) -> No
         [sys.executable, "-c", BENCH, "--quick", "--seconds", "0.05", "--json"],
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        env=_environment(tmp_path),
         timeout=170,
     )
     assert result.returncode == 0, result.stderr
@@ -43,8 +46,34 @@ def test_a_quick_run_measures_everything_and_loses_nothing(tmp_path: Path) -> No
         assert run["acknowledged"] == run["effects"] > 0
     assert report["idle"][0]["count"] > 0
     assert report["idle"][0]["kib_each"] > 0
-    assert not list(tmp_path.iterdir()), "files are left"
-    assert not processes_of(tmp_path), "processes are left"
+    _check_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        BENCH,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(tmp_path),
+    )
+    await wait_until(lambda: any(tmp_path.glob("*/off/node.log")), what="the node is started")
+    process.send_signal(number)
+    _, said = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 130
+    assert said == b"Interrupted; all that was started has been stopped.\n"
+    _check_nothing_left(tmp_path)
+
+
+def _check_nothing_left(folder: Path) -> None:
+    assert not list(folder.iterdir()), "files are left"
+    assert not processes_of(folder), "processes are left"
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "TMPDIR": str(folder), "HOME": str(folder)}
 
 
 @pytest.mark.parametrize(
