@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -10,14 +11,18 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from aegis._clock import SystemClock
 from aegis._cluster import Connecting, connect
 from aegis._config import ConnectOptions
 from aegis.actors._membership import Membership, Registration
 from aegis.contracts import Role
-from aegis.errors import AegisError, InvalidRequest
+from aegis.errors import AegisError, InvalidRequest, Unavailable
 
 __all__ = ["ServiceClient"]
+
+_log = structlog.get_logger("aegis.service_client")
 
 
 class ServiceClient:
@@ -31,8 +36,9 @@ class ServiceClient:
             await client.call("account", "balance", resource_id="ACC-1")
 
     Arguments are those of `connect`. While it is open it beats for what it has
-    registered; leaving it unregisters all. Requests to its instance are not answered:
-    code that has handlers is an `AegisActor`.
+    registered, and registers anew if the supervisors forgot it in a long silence; leaving
+    it unregisters all. Requests to its instance are not answered: code that has handlers
+    is an `AegisActor`.
     """
 
     def __init__(
@@ -46,6 +52,9 @@ class ServiceClient:
         self._membership: Membership | None = None
         self._service = ""
         self._instance_id = ""
+        self._facts: dict[str, Any] = {}
+        self._resources: dict[str, tuple[Role, Mapping[str, Any] | None]] = {}
+        self._returning: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._cluster = await self._connecting.__aenter__()
@@ -58,6 +67,9 @@ class ServiceClient:
         traceback: TracebackType | None,
     ) -> None:
         membership, self._membership = self._membership, None
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.gather(self._returning, return_exceptions=True)
         try:
             if membership is not None:
                 # If nobody leads now, silence will say the same.
@@ -84,7 +96,11 @@ class ServiceClient:
             )
         node_id = f"client-{os.getpid()}-{secrets.token_hex(4)}"
         membership = Membership(
-            self._cluster.transport, self._cluster.subjects, SystemClock(), node_id
+            self._cluster.transport,
+            self._cluster.subjects,
+            SystemClock(),
+            node_id,
+            listener=_Listener(self),
         )
         await membership.start()
         facts = {"pid": os.getpid(), "host": socket.gethostname(), **(metadata or {})}
@@ -96,7 +112,7 @@ class ServiceClient:
             await membership.stop()
             raise
         self._membership = membership
-        self._service, self._instance_id = service_name, instance_id
+        self._service, self._instance_id, self._facts = service_name, instance_id, facts
 
     async def register_resource(
         self,
@@ -121,7 +137,7 @@ class ServiceClient:
             raise InvalidRequest(
                 f"role: must be active or standby, not {role!r}", field="role"
             ) from None
-        return await membership.register_resources(
+        registration = await membership.register_resources(
             self._service,
             self._instance_id,
             list(resource_ids),
@@ -130,6 +146,9 @@ class ServiceClient:
             metadata=metadata,
             timeout=self._cluster.timeout,
         )
+        for resource_id in registration.registered:
+            self._resources[resource_id] = chosen, metadata
+        return registration
 
     async def release_resource(self, resource_ids: Sequence[str]) -> list[str]:
         """Give resources back; return those that were held.
@@ -138,7 +157,10 @@ class ServiceClient:
             NotOwner: another instance owns one of them; the error names it.
             NotFound: nobody does.
         """
-        return await self._registered().release_resources(
+        membership = self._registered()
+        for resource_id in resource_ids:
+            self._resources.pop(resource_id, None)
+        return await membership.release_resources(
             self._service, self._instance_id, list(resource_ids), timeout=self._cluster.timeout
         )
 
@@ -169,3 +191,54 @@ class ServiceClient:
                 field="instance_id",
             )
         return self._membership
+
+    def _evicted(self, error: AegisError) -> None:
+        _log.warning("evicted", instance_id=self._instance_id, error=str(error))
+        if self._membership is not None and (self._returning is None or self._returning.done()):
+            self._returning = asyncio.get_running_loop().create_task(self._return())
+
+    async def _return(self) -> None:
+        """Register all anew, however long nobody leads."""
+        membership, service, instance_id = self._registered(), self._service, self._instance_id
+        timeout = self._cluster.timeout
+        while True:
+            try:
+                await membership.register(
+                    service, instance_id, metadata=self._facts, timeout=timeout
+                )
+                for resource_id, (role, metadata) in list(self._resources.items()):
+                    registration = await membership.register_resources(
+                        service,
+                        instance_id,
+                        [resource_id],
+                        role=role,
+                        metadata=metadata,
+                        timeout=timeout,
+                    )
+                    for name, owner in registration.conflicts.items():
+                        del self._resources[name]
+                        _log.error("resource_lost", resource_id=name, owner=owner)
+            except Unavailable as error:
+                _log.warning("not_registered_yet", instance_id=instance_id, error=str(error))
+            except AegisError as error:
+                _log.error("not_registered", instance_id=instance_id, error=str(error))
+                return
+            else:
+                _log.info("registered_anew", instance_id=instance_id)
+                return
+
+
+class _Listener:
+    """What a client's membership tells; it answers nobody, so leases are nothing to it."""
+
+    def __init__(self, client: ServiceClient) -> None:
+        self._client = client
+
+    def on_covered(self, service: str, resource_id: str, epoch: int) -> None:
+        pass
+
+    def on_uncovered(self, service: str, resource_id: str, epoch: int) -> None:
+        pass
+
+    def on_evicted(self, instance_id: str, error: AegisError) -> None:
+        self._client._evicted(error)

@@ -21,6 +21,7 @@ from aegis import (
 from aegis._clock import Clock
 from aegis.actors._sessions import MAX_SESSIONS, WINDOW
 from aegis.contracts import Kind, Request
+from aegis.transport import Append
 from aegis.transport._codec import decode_requests
 from tests.support.poll import wait_until
 from tests.support.services import Gate, Ledger, Vault, VaultState
@@ -426,3 +427,76 @@ async def test_an_owner_that_was_replaced_writes_nothing_and_answers_421(system:
     # Callers that still have the old owner in mind find the new one.
     assert await vault.deposit(Decimal(1)) == await ledger.deposit(Decimal(1)) == 2
     assert await vault.total() == await ledger.total() == 2
+
+
+# -- failures that end an actor's life ----------------------------------------------------
+
+
+class Brittle(AegisActor):
+    """Fails in ways from which only a new life recovers."""
+
+    service = "brittle"
+    state: VaultState
+    lives = 0
+
+    def on_start(self) -> None:
+        type(self).lives += 1
+
+    @command
+    async def deposit(self, amount: Decimal) -> Decimal:
+        self.state.total += amount
+        return self.state.total
+
+    @command
+    async def change_and_exit(self) -> None:
+        self.state.total += 1000
+        raise SystemExit(3)
+
+    @query
+    async def total(self) -> Decimal:
+        return self.state.total
+
+
+@on_both
+async def test_an_actor_that_dies_is_back_with_its_state_and_its_waiting_messages(
+    system: System,
+) -> None:
+    await system.start_node((Brittle, ["B-1", "B-2"]))
+    brittle = system.cluster.actor(Brittle, "B-1")
+    assert await brittle.deposit(Decimal(1)) == 1
+    lives = Brittle.lives
+    results = await asyncio.gather(
+        *(brittle.deposit(Decimal(1)) for _ in range(10)),
+        brittle.change_and_exit(),
+        *(brittle.deposit(Decimal(1)) for _ in range(10)),
+        return_exceptions=True,
+    )
+    assert [r for r in results if isinstance(r, Decimal)] == [Decimal(n) for n in range(2, 22)]
+    assert isinstance(results[10], HandlerFailed)
+    assert Brittle.lives == lives + 1
+    assert await brittle.total() == 21
+    assert await system.cluster.actor(Brittle, "B-2").total() == 0
+
+
+@on_both
+async def test_a_journal_that_cannot_be_read_stops_its_resource_alone(system: System) -> None:
+    node = await system.start_node((Vault, ["V-1", "V-2", "V-3"]), instance_id="v")
+    for name in ("V-1", "V-2", "V-3"):
+        assert await system.cluster.actor(Vault, name).deposit(Decimal(1)) == 1
+    for name in ("V-1", "V-2"):
+        subject = system.subjects.journal("vault", name)
+        await system.transport.append(Append(subject, b"no record of ours"), timeout=20)
+    # V-1 finds out at its next append, V-2 when the node starts again.
+    with pytest.raises((OutcomeUnknown, NotFound)):
+        await system.cluster.call(
+            "vault", "deposit", {"amount": "1"}, resource_id="V-1", timeout=5.0
+        )
+    assert await system.cluster.actor(Vault, "V-3").deposit(Decimal(1)) == 2
+    await system.stop_node(node)
+    await system.start_node((Vault, ["V-1", "V-2", "V-3"]), instance_id="v")
+    assert await system.cluster.actor(Vault, "V-3").deposit(Decimal(1)) == 3
+    for name in ("V-1", "V-2"):
+        with pytest.raises(NotFound):
+            await system.cluster.call(
+                "vault", "deposit", {"amount": "1"}, resource_id=name, timeout=5.0
+            )

@@ -17,6 +17,7 @@ from aegis import (
     ServiceClient,
     TooManyResources,
 )
+from aegis.transport._codec import encode_value
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.services import Vault
@@ -114,5 +115,33 @@ def test_while_it_is_open_it_stays_registered(nats_server: NatsServer) -> None:
             )
             (provider,) = await node.directory.instances("gateway")
             assert provider.instance_id == "gw-1"
+
+    with_clients(nats_server, scenario)
+
+
+def test_it_registers_anew_what_the_supervisors_forgot(nats_server: NatsServer) -> None:
+    async def scenario(system: System, make: Opener) -> None:
+        directory = system.nodes[0].directory
+        async with make() as client:
+            await client.register("gateway", "gw-1")
+            await client.register_resource(["LINE-1", "LINE-2", "LINE-3"])
+            await client.release_resource(["LINE-3"])
+            epoch = (await directory.route("gateway", "LINE-2")).epoch
+            node_id = (await directory.instances("gateway"))[0].node_id
+            payload = {"service_name": "gateway", "instance_id": "gw-1", "node_id": node_id}
+            await system.transport.request(
+                system.subjects.service_control("unregister"), encode_value(payload), timeout=10
+            )
+
+            async def is_back() -> bool:
+                try:
+                    route = await directory.route("gateway", "LINE-2")
+                except NotFound:
+                    return False
+                return route.epoch > epoch
+
+            await wait_until(is_back, what="it has registered anew")
+            with pytest.raises(NotFound):
+                await directory.route("gateway", "LINE-3")
 
     with_clients(nats_server, scenario)
