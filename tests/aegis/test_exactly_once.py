@@ -489,7 +489,7 @@ async def test_a_journal_that_cannot_be_read_stops_its_resource_alone(system: Sy
     # V-1 finds out at its next append, V-2 when the node starts again.
     with pytest.raises((OutcomeUnknown, NotFound)):
         await system.cluster.call(
-            "vault", "deposit", {"amount": "1"}, resource_id="V-1", timeout=5.0
+            "vault", "deposit", {"amount": "1"}, resource_id="V-1", timeout=2.0
         )
     assert await system.cluster.actor(Vault, "V-3").deposit(Decimal(1)) == 2
     await system.stop_node(node)
@@ -498,5 +498,5 @@ async def test_a_journal_that_cannot_be_read_stops_its_resource_alone(system: Sy
     for name in ("V-1", "V-2"):
         with pytest.raises(NotFound):
             await system.cluster.call(
-                "vault", "deposit", {"amount": "1"}, resource_id=name, timeout=5.0
+                "vault", "deposit", {"amount": "1"}, resource_id=name, timeout=2.0
             )

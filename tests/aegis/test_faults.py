@@ -218,7 +218,11 @@ async def test_a_node_whose_server_cannot_be_kept_ends_with_code_1_and_says_why(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("--nats", "nats://127.0.0.1:1"), 1, "no NATS server answers at nats://127.0.0.1:1"),
+        (
+            ("--nats", "nats://127.0.0.1:1", "--timeout", "1"),
+            1,
+            "no NATS server answers at nats://127.0.0.1:1",
+        ),
         (("--nats", "http://127.0.0.1"), 2, "--nats: 'http://127.0.0.1' does not begin with"),
         (("--data-dir", "/dev/null/aegis"), 1, "/dev/null/aegis is not a folder"),
         (("--data-dir", "/dev/null"), 2, "--data-dir: /dev/null is not a folder"),

@@ -274,6 +274,8 @@ async def check_journal(host: Host, account: Account) -> list[list[Any]]:
 class Traffic:
     """Deposits by several callers at once, drawn by a seed, until a number of calls is made.
 
+    Beside them one caller only reads, and may never read less than was acknowledged.
+
     With ``may_be_gone`` an account that nobody owns for a time is waited for: that is a
     definite answer, and none that a killed owner's callers may get.
     """
@@ -298,6 +300,7 @@ class Traffic:
         self._at: dict[int, Callable[[], None]] = {}
         self._reached: dict[int, asyncio.Event] = {}
         self._tasks = [asyncio.create_task(self._call_on()) for _ in range(callers)]
+        self._reader = asyncio.create_task(self._read_on())
 
     async def reached(self, done: int, action: Callable[[], None]) -> None:
         """Do ``action`` the moment that so many calls are answered, and return then."""
@@ -309,7 +312,7 @@ class Traffic:
 
     async def finish(self) -> None:
         """Wait until all calls are made and answered."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, self._reader)
         assert not self._at, "too few calls: a fault was never injected"
 
     async def _call_on(self) -> None:
@@ -349,6 +352,19 @@ class Traffic:
             account.unknown.append(str(error.facts["message_id"]))
         else:
             account.acknowledged.append((amount, int(answer)))
+
+    async def _read_on(self) -> None:
+        while not all(task.done() for task in self._tasks):
+            account = self._chance.choice(self._books.accounts)
+            known = max((answer for _, answer in account.acknowledged), default=0)
+            try:
+                total = await self._cluster.call(account.service, "total", resource_id=account.name)
+            except NotFound:
+                if not self._may_be_gone:
+                    raise
+            else:
+                assert int(total) >= known, f"{account.name}: {total} was read after {known}"
+            await asyncio.sleep(0)
 
     async def _is_owned(self, account: Account) -> bool:
         try:
