@@ -35,7 +35,7 @@ come out on the other side as the same class: see `to_wire` and `from_wire`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 __all__ = [
     "ActorDead",
@@ -268,11 +268,10 @@ def from_wire(code: int, payload: Any) -> AegisError:
     An unknown code gives a plain `AegisError` with a fact ``code``, so that a
     newer node can answer an older caller.
     """
-    facts: dict[str, Any] = (
-        {str(key): value for key, value in payload.items()}
-        if isinstance(payload, Mapping)
-        else {"message": str(payload)}
-    )
+    facts: dict[str, Any] = {"message": str(payload)}
+    if isinstance(payload, Mapping):
+        given = cast("Mapping[object, Any]", payload)
+        facts = {str(key): value for key, value in given.items()}
     message = str(facts.pop("message", ""))
     cls = _BY_NAME.get(str(facts.pop("error", ""))) or _BY_CODE.get(code)
     if cls is None or cls.code != code:

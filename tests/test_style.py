@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from attrs import frozen
 
 import aegis
-from attrs import frozen
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("actors", "transport", "ops")
