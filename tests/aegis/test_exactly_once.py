@@ -274,6 +274,11 @@ async def test_what_waited_beyond_its_deadline_does_not_run(system: System) -> N
         )
     assert raised.value.code == 504
     assert raised.value.facts["message_id"]
+    (node,) = system.nodes
+    cell = node.dispatcher.desks["g"].resources["G-1"]
+    await wait_until(lambda: len(cell.mailbox) == 2, what="both messages wait")
+    over = system.clock.boot_seconds() + 0.1  # twice the time that either was given
+    await wait_until(lambda: system.clock.boot_seconds() > over, what="the deadlines pass")
     gate.opened.set()
     assert (await first).status == 200
     assert (await second).status == 408
