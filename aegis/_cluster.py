@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
@@ -243,7 +243,7 @@ def _options(
             names = ", ".join(sorted(known))
             raise TypeError(f"connect() has no setting {name!r}; there are: {names}")
     settings = {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
+        name: str(value) if isinstance(value, PurePath) else value
         for name, value in settings.items()
     }
     if nats:
