@@ -53,6 +53,7 @@ STALL_TIMEOUT: Final = 45.0
 """Seconds without any finished order after which the run is given up."""
 
 _WATCH_INTERVAL: Final = 0.5
+_KILL_POLL: Final = 0.0005
 
 _INTERRUPTED: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
@@ -306,12 +307,13 @@ class _Demo:
         for plan in sorted(self.kills, key=lambda plan: plan.share):
             node = by_name[plan.node]
             addresses = _addresses(node)
-            # At a moment when the node has work under way: that is what is at risk.
-            while self.finished < plan.share * self.orders or (
-                not exchange.open_at(addresses) and self.finished < self.orders
-            ):
+            while self.finished < plan.share * self.orders:
                 self._changed.clear()
                 await self._changed.wait()
+            # At a moment when the node has work under way: that is what is at risk. Such
+            # moments are far shorter than the time between two finished orders.
+            while not exchange.open_at(addresses) and self.finished < self.orders:
+                await asyncio.sleep(_KILL_POLL)
             outage = _Outage(node.name, addresses, node.pid, self.finished)
             outage.at_risk = exchange.open_at(addresses)
             self._down.add(node)

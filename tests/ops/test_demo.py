@@ -62,7 +62,7 @@ def nothing_is_left(folder: Path) -> bool:
 @pytest.mark.timeout(120)
 async def test_the_demo_kills_two_nodes_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     process = await started(
-        tmp_path, AS_COMMAND, "demo", "--orders", "150", "--seed", "7", "--json"
+        tmp_path, AS_COMMAND, "demo", "--orders", "300", "--seed", "7", "--json"
     )
     code, out, err = await finished(process)
     assert (code, err) == (0, "")
