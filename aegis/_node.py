@@ -39,7 +39,7 @@ from aegis.actors._runtime import Runtime
 from aegis.actors._supervisor import Supervisor, TreeNode
 from aegis.actors._workers import Workers
 from aegis.contracts import Role
-from aegis.errors import AegisError, ConfigurationError, Conflict, NotFound
+from aegis.errors import AegisError, ConfigurationError, Conflict, NotFound, Unavailable
 from aegis.transport._base import StreamConfig, Transport
 
 __all__ = ["Node"]
@@ -264,7 +264,7 @@ class Node:
             service,
             instance_id,
             role=instance.options.role,
-            metadata={"pid": os.getpid(), "host": socket.gethostname()},
+            metadata=_facts(),
             timeout=REGISTRATION_TIMEOUT,
         )
         instance.registered = True
@@ -454,25 +454,30 @@ class Node:
     async def _rejoin(self, instance: _Instance) -> None:
         """Give up what the instance held, and start it as if the node were new."""
         desk = instance.desk
+        names = list(dict.fromkeys([*instance.options.resources, *desk.resources]))
         await asyncio.gather(
             *(self._stop_resource(instance, name) for name in list(desk.resources))
         )
-        try:
-            await self.membership.register(
-                desk.service,
-                desk.instance_id,
-                role=instance.options.role,
-                timeout=REGISTRATION_TIMEOUT,
-            )
-            instance.registered = True
-            if instance.options.resources:
-                await self.add_resources(
+        while True:
+            try:
+                await self.membership.register(
+                    desk.service,
                     desk.instance_id,
-                    list(instance.options.resources),
                     role=instance.options.role,
+                    metadata=_facts(),
+                    timeout=REGISTRATION_TIMEOUT,
                 )
-        except AegisError as error:
-            _log.error("rejoin_failed", instance_id=desk.instance_id, error=str(error))
+                instance.registered = True
+                if names:
+                    await self.add_resources(desk.instance_id, names, role=instance.options.role)
+            except Unavailable as error:
+                _log.warning("not_registered_yet", instance_id=desk.instance_id, error=str(error))
+            except AegisError as error:
+                _log.error("rejoin_failed", instance_id=desk.instance_id, error=str(error))
+                return
+            else:
+                _log.info("rejoined", instance_id=desk.instance_id, resources=len(desk.resources))
+                return
 
     # -- the connection's listener ----------------------------------------------------
 
@@ -520,6 +525,11 @@ class Node:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _facts() -> dict[str, Any]:
+    """Return what the registry keeps of an instance of this process."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def _tree(node: TreeNode, most: int) -> dict[str, Any]:

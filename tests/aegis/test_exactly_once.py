@@ -22,7 +22,7 @@ from aegis._clock import Clock
 from aegis.actors._sessions import MAX_SESSIONS, WINDOW
 from aegis.contracts import Kind, Request
 from aegis.transport import Append
-from aegis.transport._codec import decode_requests
+from aegis.transport._codec import decode_requests, encode_value
 from tests.support.poll import wait_until
 from tests.support.services import Gate, Ledger, Vault, VaultState
 from tests.support.system import System, on_both
@@ -321,6 +321,25 @@ async def test_a_call_waits_for_an_owner_that_starts_again(system: System) -> No
     await node.membership.release_resources("vault", "v", ["V-1"])
     with pytest.raises(NotFound):  # given back on purpose
         await vault.total()
+
+
+@on_both
+async def test_an_instance_that_was_forgotten_comes_back_with_its_resources(
+    system: System,
+) -> None:
+    node = await system.start_node((Vault, ["V-1"]), instance_id="v")
+    await node.add_resources("v", ["V-2"])
+    vaults = [system.cluster.actor(Vault, name) for name in ("V-1", "V-2")]
+    assert [await vault.deposit(Decimal(1)) for vault in vaults] == [1, 1]
+    epoch = node.membership.epochs["vault", "V-2"]
+    payload = {"service_name": "vault", "instance_id": "v", "node_id": node.node_id}
+    await system.transport.request(
+        system.subjects.service_control("unregister"), encode_value(payload), timeout=10
+    )
+    await wait_until(
+        lambda: node.membership.epochs.get(("vault", "V-2"), 0) > epoch, what="it is back"
+    )
+    assert [await vault.deposit(Decimal(1)) for vault in vaults] == [2, 2]
 
 
 @on_both
