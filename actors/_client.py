@@ -1,9 +1,8 @@
 """The caller's shell: sends requests to whoever owns the address, until they end.
 
-What to do after an answer, a silence or a refusal is decided by `Call` (sans-I/O);
-this module finds the owner, moves the bytes and keeps the time. Requests of one loop
-iteration to the same instance leave in one NATS message (see `_answers` for how the
-replies are told apart); requests to an instance of this process never leave it.
+What to do after an answer, a silence or a refusal is decided by `Call` (sans-I/O), the
+bytes are moved by `Exchange`; this module finds the owner and keeps the time. Requests
+to an instance of this process never leave it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
 import structlog
-from attrs import define, field
+from attrs import define
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
@@ -23,17 +22,15 @@ from aegis._trace import new_traceparent
 from aegis.actors._answers import CallbackAnswer
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.actors._directory import Directory
+from aegis.actors._exchange import Exchange, Outgoing
 from aegis.contracts import Request
-from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, TooLarge, Unavailable
-from aegis.transport._base import Message, Transport
-from aegis.transport._codec import decode_reply_values, decode_value, encode_request
+from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, Unavailable
+from aegis.transport._base import Transport
+from aegis.transport._codec import decode_value
 
 __all__ = ["Client", "ClientStatistics", "LocalDelivery"]
 
 _log = structlog.get_logger("aegis.client")
-
-MAX_BATCH_BYTES: Final = 64 * 1024
-"""A batch of requests is cut here; one request alone may be larger."""
 
 MAX_DESTINATIONS: Final = 10_000
 """Sessions with addresses that are kept; beyond it the oldest idle one is closed."""
@@ -61,18 +58,14 @@ class LocalDelivery(Protocol):
         ...
 
 
-@define(slots=True, eq=False)
-class _Pending:
+@define(slots=True, eq=False, kw_only=True)
+class _Pending(Outgoing):
     """One open call with what is needed to repeat it."""
 
     service: str
     resource: str | None
     instance: str | None
-    request: Request
-    call: Call
     future: asyncio.Future[Any]
-    tokens: list[int] = field(factory=list[int])
-    base: int = 0
     due: float = math.inf
     last_instance: str = ""
     epoch: int = 0
@@ -100,14 +93,10 @@ class Client:
         self._local = local
         self._rng = rng or random.Random()
         self._loop = asyncio.get_running_loop()
-        self._inbox = f"{transport.inbox_prefix}.call"
+        self._exchange: Exchange[_Pending] = Exchange(transport, self)
         self._destinations: dict[tuple[str, str | None, str | None], Destination] = {}
         self._room: dict[Destination, asyncio.Event] = {}
-        self._pending: dict[int, _Pending] = {}
         self._backing_off: set[_Pending] = set()
-        self._token = 0
-        self._batches: dict[str, list[_Pending]] = {}
-        self._flush_scheduled = False
         self._timed: dict[_Pending, None] = {}  # All open calls, oldest first.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -118,7 +107,7 @@ class Client:
 
     async def start(self) -> None:
         """Listen for replies; must be awaited before the first call."""
-        await self._transport.subscribe(f"{self._inbox}.*", self._on_message)
+        await self._exchange.start()
         self._start_task(self._retry_at_events())
 
     async def close(self) -> None:
@@ -134,10 +123,7 @@ class Client:
 
     def statistics(self) -> ClientStatistics:
         """Return what is kept at this moment."""
-        return ClientStatistics(
-            len({id(p) for p in self._pending.values()} | {id(p) for p in self._backing_off}),
-            len(self._destinations),
-        )
+        return ClientStatistics(len(self._timed), len(self._destinations))
 
     async def call(
         self,
@@ -187,12 +173,12 @@ class Client:
             trace or new_traceparent(),
         )
         pending = _Pending(
-            service,
-            resource,
-            instance,
-            request,
-            Call(deadline, exact, request.message_id if exact else ""),
-            loop.create_future(),
+            request=request,
+            call=Call(deadline, exact, request.message_id if exact else ""),
+            service=service,
+            resource=resource,
+            instance=instance,
+            future=loop.create_future(),
         )
         self._timed[pending] = None
         try:
@@ -238,7 +224,7 @@ class Client:
                     self._start_task(self._look_again(*address))
 
     def _in_flight(self) -> set[_Pending]:
-        return {p for p in self._pending.values() if p.instance is None and not p.future.done()}
+        return {p for p in self._exchange.open() if p.instance is None and not p.future.done()}
 
     def _retry_if_moved(self, pending: _Pending) -> tuple[str, str | None] | None:
         """Try again if the attempt under way went to whom the address belongs no more.
@@ -353,14 +339,7 @@ class Client:
         subject = self._instance_subjects.get(instance)
         if subject is None:
             subject = self._instance_subjects[instance] = self._subjects.instance(instance)
-        batch = self._batches.get(subject)
-        if batch is None:
-            self._batches[subject] = [pending]
-        else:
-            batch.append(pending)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+        self._exchange.send(subject, pending)
         self._set_timer(pending, now + min(left, pending.call.silence()))
 
     def _deliver_locally(self, pending: _Pending, instance: str) -> bool:
@@ -372,78 +351,32 @@ class Client:
 
         return self._local.deliver(instance, pending.request, CallbackAnswer(answered))
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        batches, self._batches = self._batches, {}
-        for subject, batch in batches.items():
-            parts: list[bytes] = []
-            members: list[_Pending] = []
-            size = 0
-            for pending in batch:
-                try:
-                    encoded = encode_request(pending.request)
-                except AegisError as error:
-                    self._finish(pending, Done(error=error))
-                    continue
-                if size and size + len(encoded) > MAX_BATCH_BYTES:
-                    self._publish(subject, parts, members)
-                    parts, members, size = [], [], 0
-                parts.append(encoded)
-                members.append(pending)
-                size += len(encoded)
-            if members:
-                self._publish(subject, parts, members)
+    # -- what the exchange tells ------------------------------------------------------
 
-    def _publish(self, subject: str, parts: list[bytes], members: list[_Pending]) -> None:
-        base = self._token
-        self._token = base + len(members)
-        for token, pending in enumerate(members, base):
-            pending.base = base
-            pending.tokens.append(token)
-            self._pending[token] = pending
-        payload = parts[0] if len(parts) == 1 else b"".join(parts)
-        try:
-            self._transport.publish(subject, payload, reply_to=f"{self._inbox}.m{base}")
-        except TooLarge as error:
-            # Cut batches are far below the limit, so this is one request alone.
-            for pending in members:
-                self._finish(pending, Done(error=error))
-        except Disconnected as error:
-            for pending in members:
-                pending.call.undelivered()
-                self._back_off(pending, error)
-        except ConnectionClosed as error:
-            for pending in members:
-                self._finish(pending, Done(error=error))
+    def on_answer(self, outgoing: _Pending, status: int, value: object) -> None:
+        """An answer came."""
+        if not outgoing.future.done():
+            self._judge(outgoing, status, value)
 
-    # -- answers ----------------------------------------------------------------------
-
-    def _on_message(self, message: Message) -> None:
-        if message.no_responders:
-            self._on_nobody(int(message.subject.rpartition(".m")[2]))
+    def on_nobody(self, outgoing: _Pending) -> None:
+        """The server says that nobody received the last attempt."""
+        if outgoing.future.done():
             return
-        for n, status, value, correlation in decode_reply_values(message.payload):
-            if not isinstance(correlation, int):
-                # A plain reply to a message with one request.
-                correlation = int(message.subject.rpartition(".m")[2])
-            pending = self._pending.pop(correlation, None)
-            if pending is not None and not pending.future.done() and n == pending.request.n:
-                self._judge(pending, status, value)
+        outgoing.call.undelivered()
+        if outgoing.resource is not None:
+            self._directory.invalidate_route(outgoing.service, outgoing.resource)
+        else:
+            self._directory.invalidate_service(outgoing.service)
+        gone, outgoing.last_instance = outgoing.last_instance, ""
+        self._back_off(outgoing, Unavailable(f"instance {gone} does not answer"))
 
-    def _on_nobody(self, base: int) -> None:
-        token = base
-        while (pending := self._pending.get(token)) is not None and pending.base == base:
-            del self._pending[token]
-            token += 1
-            if pending.future.done():
-                continue
-            pending.call.undelivered()
-            if pending.resource is not None:
-                self._directory.invalidate_route(pending.service, pending.resource)
-            else:
-                self._directory.invalidate_service(pending.service)
-            gone, pending.last_instance = pending.last_instance, ""
-            self._back_off(pending, Unavailable(f"instance {gone} does not answer"))
+    def on_unsent(self, outgoing: _Pending, error: AegisError) -> None:
+        """The attempt did not leave: it waits for the server, or can never leave."""
+        if isinstance(error, Disconnected):
+            outgoing.call.undelivered()
+            self._back_off(outgoing, error)
+        else:
+            self._finish(outgoing, Done(error=error))
 
     def _judge(self, pending: _Pending, status: int, value: Any) -> None:
         done = pending.call.answered(status, value)
@@ -476,8 +409,7 @@ class Client:
 
     def _forget(self, pending: _Pending) -> None:
         self._timed.pop(pending, None)
-        for token in pending.tokens:
-            self._pending.pop(token, None)
+        self._exchange.forget(pending)
         if pending.waiting:
             self._stop_waiting(pending)
 
