@@ -53,7 +53,6 @@ STALL_TIMEOUT: Final = 45.0
 """Seconds without any finished order after which the run is given up."""
 
 _WATCH_INTERVAL: Final = 0.5
-_KILL_POLL: Final = 0.0005
 
 _INTERRUPTED: Final = 130
 """What shells expect of a program that Ctrl-C ended."""
@@ -302,18 +301,18 @@ class _Demo:
 
     async def _kill(self, exchange: Exchange, nodes: list[Node]) -> list[_Outage]:
         """Kill nodes when their time has come, start them again, see how long it took."""
+        exchange.on_open = self._changed.set
         outages: list[_Outage] = []
         by_name = {node.name: node for node in nodes}
         for plan in sorted(self.kills, key=lambda plan: plan.share):
             node = by_name[plan.node]
             addresses = _addresses(node)
-            while self.finished < plan.share * self.orders:
+            # At a moment when the node has work under way: that is what is at risk.
+            while self.finished < plan.share * self.orders or (
+                not exchange.open_at(addresses) and self.finished < self.orders
+            ):
                 self._changed.clear()
                 await self._changed.wait()
-            # At a moment when the node has work under way: that is what is at risk. Such
-            # moments are far shorter than the time between two finished orders.
-            while not exchange.open_at(addresses) and self.finished < self.orders:
-                await asyncio.sleep(_KILL_POLL)
             outage = _Outage(node.name, addresses, node.pid, self.finished)
             outage.at_risk = exchange.open_at(addresses)
             self._down.add(node)

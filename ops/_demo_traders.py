@@ -99,6 +99,8 @@ class Exchange:
     unanswered: int = 0
     queries: int = 0
     samples: list[Sample] = field(factory=list[Sample])
+    on_open: Callable[[], object] = field(default=lambda: None)
+    """Called whenever a command has been opened."""
     open_commands: defaultdict[tuple[str, str | None], int] = field(
         factory=lambda: defaultdict[tuple[str, str | None], int](int)
     )
@@ -160,6 +162,7 @@ class Exchange:
         start = time.monotonic()
         address = (service, resource)
         self.open_commands[address] += 1
+        self.on_open()
         try:
             reply = await self._until_taken(service, resource, method, params)
         except Rejected:
