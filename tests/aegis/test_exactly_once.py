@@ -324,6 +324,34 @@ async def test_a_call_waits_for_an_owner_that_starts_again(system: System) -> No
 
 
 @on_both
+async def test_a_node_that_stops_finishes_the_message_in_hand_and_leaves_the_others(
+    system: System,
+) -> None:
+    gate = Gate()
+    node = await system.start_node((gated(gate), ["G-1"]))
+    in_hand, waiting = (
+        asyncio.ensure_future(
+            system.cluster.call("gated", method, {"amount": 1}, resource_id="G-1")
+        )
+        for method in ("deposit_slowly", "deposit")
+    )
+    await gate.entered.wait()
+    desk = next(iter(node.dispatcher.desks.values()))
+    await wait_until(lambda: len(desk.resources["G-1"].mailbox) == 1, what="the other waits")
+    stopping = asyncio.ensure_future(system.stop_node(node))
+    await wait_until(lambda: not node.dispatcher.desks, what="it takes no more")
+    gate.opened.set()
+    message_id = await in_hand
+    (entry,) = await system.entries("gated", "G-1")
+    assert f"{entry.session}-{entry.n}" == message_id
+    await stopping
+    # Another instance may have the resource at once, and does what was left.
+    await system.start_node((gated(gate), ["G-1"]))
+    assert await waiting == "2"
+    assert gate.passed == 1
+
+
+@on_both
 async def test_an_instance_that_was_forgotten_comes_back_with_its_resources(
     system: System,
 ) -> None:
