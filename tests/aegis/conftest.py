@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.ops.conftest import logging_restored
 from tests.support.nats import NatsServer
 from tests.support.system import Backend
+
+__all__ = ["backend", "logging_restored"]
 
 
 @pytest.fixture(params=["memory", "nats"])

@@ -118,9 +118,7 @@ async def test_an_append_that_arrives_twice_counts_once(system: System) -> None:
 
 @in_memory
 async def test_calls_ride_through_loss_delay_and_repetition(system: System) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed: {seed}")
-    chance = random.Random(seed)
+    chance = random.Random(1)
 
     def fate(hop: Hop) -> Sequence[float]:
         if hop.kind == "message" and not hop.subject.startswith(

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from decimal import Decimal
 from typing import Any
 
 import pytest
-import structlog
 
 from aegis import AegisActor, command, query
 from aegis._trace import new_traceparent, trace_id_of, use_trace
 from aegis.ops._logging import configure_logging
 from tests.support.system import Backend, System
-
-
-@pytest.fixture
-def json_logs() -> Generator[None]:
-    """Log as a node does."""
-    configure_logging("info", "json")
-    yield
-    structlog.reset_defaults()
 
 
 class Risk(AegisActor):
@@ -55,10 +45,11 @@ class Router(AegisActor):
         self.log.info("routed")
 
 
-@pytest.mark.usefixtures("json_logs")
+@pytest.mark.usefixtures("logging_restored")
 def test_the_lines_of_one_call_share_the_trace_id_of_its_caller(
     backend: Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    configure_logging("info", "json")  # as a node does
     traces = [new_traceparent() for _ in range(3)]
 
     async def scenario(system: System) -> None:
