@@ -174,6 +174,12 @@ class RunOptions(LogOptions):
     replicas: int = option(
         1, values.replicas, "How many NATS servers keep each message: 1, 3 or 5.", metavar="N"
     )
+    max_bytes: int = option(
+        8 * 1024**3,
+        values.size(1024 * 1024),
+        "How large the stream of all that is durable may become, if this node creates it.",
+        metavar="BYTES",
+    )
     keep: bool = option(False, values.switch, "Leave this host's own server running afterwards.")
     admin_port: int = option(
         0, values.count(0, 65535), "Port of the admin HTTP on loopback; 0 is off.", metavar="PORT"

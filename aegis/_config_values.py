@@ -29,6 +29,7 @@ __all__ = [
     "namespace",
     "redact_url",
     "role",
+    "size",
     "switch",
     "sync",
     "text",
@@ -102,6 +103,26 @@ def count(lowest: int, highest: int) -> Callable[[object], int]:
             number = value
         if number is None or not lowest <= number <= highest:
             raise ValueError(f"{show(value)} does not fit; {advice}")
+        return number
+
+    return check
+
+
+def size(lowest: int) -> Callable[[object], int]:
+    """Return a check for numbers of bytes from ``lowest`` on; text may end in K, M, G or T."""
+
+    def check(value: object) -> int:
+        number: int | None = None
+        if isinstance(value, str):
+            match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+            if match:
+                number = int(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            number = value
+        if number is None or not lowest <= number < 2**63:
+            raise ValueError(
+                f"{show(value)} does not fit; give at least {lowest} bytes, as in 512M or 8G"
+            )
         return number
 
     return check

@@ -158,7 +158,10 @@ class Node:
         self.transport.listen(self)
         await self.transport.ensure_stream(
             StreamConfig(
-                self.subjects.stream, self.subjects.durable, replicas=self.options.replicas
+                self.subjects.stream,
+                self.subjects.durable,
+                replicas=self.options.replicas,
+                max_bytes=self.options.max_bytes,
             )
         )
         if self.supervisor is not None:

@@ -108,6 +108,8 @@ def test_urls_are_completed_and_may_stand_in_a_list() -> None:
         ("workers", "0", "'0' does not fit"),
         ("admin_port", "65536", "'65536' does not fit; give a whole number from 0 to 65535"),
         ("mailbox_capacity", "1.5", "'1.5' does not fit"),
+        ("max_bytes", "lots", "'lots' does not fit; give at least 1048576 bytes, as in 512M or 8G"),
+        ("max_bytes", "1K", "'1K' does not fit"),
         ("replicas", "2", "2 servers outlive no more failures than 1; give 1, 3 or 5"),
         ("keep", "perhaps", "'perhaps' is neither true nor false; give one of the two"),
         ("sync", "never", "'never' is neither \"always\" nor a duration"),
@@ -327,3 +329,15 @@ def test_log_options_have_the_same_sources() -> None:
 def test_arguments_of_a_function_are_called_by_their_own_name() -> None:
     with pytest.raises(ConfigurationError, match=r"^timeout: 0 must be more than 0"):
         connect_options(Sources.read({"timeout": 0}, environ={}, flags=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("1048576", 2**20), ("512M", 2**29), ("8G", 2**33), ("2 GiB", None), ("1t", 2**40)],
+)
+def test_sizes_may_have_a_unit(text: str, bytes_: int | None) -> None:
+    if bytes_ is None:
+        with pytest.raises(ConfigurationError):
+            run_options(Sources({"max_bytes": text}, {}))
+    else:
+        assert run_options(Sources({"max_bytes": text}, {})).max_bytes == bytes_

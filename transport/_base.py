@@ -119,7 +119,10 @@ type AppendOutcome = Appended | Refused | Unknown
 
 @frozen
 class StreamConfig:
-    """How the namespace's stream must be set up; a node refuses one that differs."""
+    """How the namespace's stream must be set up; a node refuses one that differs.
+
+    ``max_bytes`` is what a new stream gets; one that exists may have another bound.
+    """
 
     name: str
     subjects: list[str]

@@ -156,7 +156,10 @@ def stream_differences(found: dict[str, Any], config: StreamConfig) -> list[str]
     subjects = sorted(found.get("subjects") or [])
     if subjects != sorted(config.subjects):
         differences.append(f"subjects is {subjects}, not {sorted(config.subjects)}")
-    wanted = {"num_replicas": config.replicas, "max_bytes": config.max_bytes, **_FIXED}
+    # How large it may become is the operator's to change; that it has a bound is not.
+    if int(found.get("max_bytes") or 0) <= 0:
+        differences.append(f"max_bytes is not set; {config.max_bytes} would do")
+    wanted = {"num_replicas": config.replicas, **_FIXED}
     for name, value in wanted.items():
         ours: Any = False if value is False else (0 if value == 0 else value)
         theirs = found.get(name, False if isinstance(value, bool) else 0)
@@ -191,7 +194,7 @@ def check_server(info: dict[str, Any]) -> None:
 def create_problem(config: StreamConfig, error: ApiError) -> ConfigurationError:
     """Return why the stream cannot be created, and what to do."""
     advice = {
-        10047: "give JetStream more room (max_file_store), or the stream less (max_bytes)",
+        10047: "give JetStream more room (max_file_store), or the stream less (--max-bytes)",
         10074: "replicas above 1 need a cluster of servers",
         10065: "another stream keeps some of these subjects; use another namespace",
         10039: "enable JetStream for this account",

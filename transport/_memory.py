@@ -205,7 +205,6 @@ class MemoryBroker:
             for name, ours, wanted in (
                 ("subjects", sorted(found.subjects), sorted(config.subjects)),
                 ("replicas", found.replicas, config.replicas),
-                ("max_bytes", found.max_bytes, config.max_bytes),
             )
             if ours != wanted
         ]

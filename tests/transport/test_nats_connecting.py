@@ -416,7 +416,7 @@ async def test_a_stream_set_up_by_others_is_refused_with_each_difference(
     client = Client()
     await client.connect(nats_server.url)
     body = {
-        "name": "foreign", "subjects": ["foreign.journal.>"], "max_bytes": 64 * 1024 * 1024,
+        "name": "foreign", "subjects": ["foreign.journal.>"],
         "max_age": 10**12, "discard": "old", "storage": "memory",
     }  # fmt: skip
     await client.request("$JS.API.STREAM.CREATE.foreign", json.dumps(body).encode(), timeout=5)
@@ -424,7 +424,7 @@ async def test_a_stream_set_up_by_others_is_refused_with_each_difference(
     config = StreamConfig("foreign", ["foreign.journal.>"], max_bytes=64 * 1024 * 1024)
     with pytest.raises(ConfigurationError) as caught:
         await transport.ensure_stream(config)
-    for name in ("storage", "max_age", "discard", "allow_rollup_hdrs", "allow_atomic"):
+    for name in ("storage", "max_age", "discard", "max_bytes", "allow_rollup_hdrs", "allow_atomic"):
         assert name in caught.value.message
     await client.request("$JS.API.STREAM.DELETE.foreign", b"", timeout=5)
     await client.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from attrs import evolve
 
 from aegis.errors import (
     ConfigurationError,
@@ -611,12 +612,16 @@ async def test_a_stream_that_differs_is_refused_with_each_difference(
     world: World, two: Transport
 ) -> None:
     config = StreamConfig(
-        world.namespace, [f"{world.namespace}.journal.>", f"{world.namespace}.x"], max_bytes=1 << 20
+        world.namespace, [f"{world.namespace}.journal.>", f"{world.namespace}.x"], replicas=3
     )
     with pytest.raises(ConfigurationError) as caught:
         await two.ensure_stream(config)
     assert "subjects" in caught.value.message
-    assert "max_bytes" in caught.value.message
+    assert "replicas" in caught.value.message
+
+
+async def test_a_stream_may_have_another_bound_on_its_size(world: World, two: Transport) -> None:
+    await two.ensure_stream(evolve(world.config, max_bytes=1 << 20))
 
 
 # -- the end --------------------------------------------------------------------------
