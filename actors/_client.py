@@ -117,9 +117,16 @@ class Client:
             self._timer.cancel()
         for pending in list(self._timed):
             self._finish(pending, Done(error=ConnectionClosed("the client was closed")))
+        for room in self._room.values():
+            room.set()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def directory(self) -> Directory:
+        """What is known of who owns what."""
+        return self._directory
 
     def statistics(self) -> ClientStatistics:
         """Return what is kept at this moment."""
@@ -156,6 +163,8 @@ class Client:
             destination = self._destination(service, resource, instance)
             while not destination.has_room:
                 await self._wait_room(destination, deadline)
+                if self._closed:
+                    raise ConnectionClosed("the client was closed")
             n = destination.open()
             session, low = destination.session, destination.low
         request = Request(

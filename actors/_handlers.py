@@ -278,6 +278,14 @@ class ActorSpec:
             )
         return handler
 
+    def handler_of(self, attribute: str) -> HandlerSpec | None:
+        """Return the handler that the method ``attribute`` is, under whatever name."""
+        function = getattr(self.actor_class, attribute, None)
+        found = self.handlers.get(attribute)
+        if found is not None and found.function is function:
+            return found
+        return next((h for h in self.handlers.values() if h.function is function), None)
+
     def event_for(self, event: object) -> EventSpec:
         """Return how to write and apply ``event``.
 

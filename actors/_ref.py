@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from aegis.actors._cell import ActorCell
     from aegis.actors._handlers import HandlerSpec
 
-__all__ = ["ActorRef", "ActorRefLike", "LocalProxy", "ProxyMethod"]
+__all__ = [
+    "ActorRef",
+    "ActorRefLike",
+    "LocalProxy",
+    "NotFoundAttribute",
+    "ProxyMethod",
+    "call_of",
+]
 
 
 class ActorRefLike(Protocol):
@@ -240,7 +247,7 @@ class ActorRef[A: AegisActor](_PykkaRef):
             handler = self._cell.spec.handler(message.method)
             return self._request(handler, message.args, dict(message.params), current, future)
         if type(message) is ProxyCall and len(message.attr_path) == 1:
-            found = self._cell.spec.handlers.get(message.attr_path[0])
+            found = self._cell.spec.handler_of(message.attr_path[0])
             if found is not None:
                 return self._request(found, message.args, dict(message.kwargs), current, future)
         return Envelope(message, future)
@@ -377,7 +384,7 @@ class ProxyMethod:
 
     def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._handler is not None:
-            return Call(self._name, kwargs, args)
+            return Call(self._handler.name, kwargs, args)
         return ProxyCall(attr_path=(self._name,), args=args, kwargs=kwargs)
 
 
@@ -399,7 +406,7 @@ class LocalProxy:
             raise AttributeError(name)
         ref = self._ref
         cell = ref.cell
-        handler = cell.spec.handlers.get(name)
+        handler = cell.spec.handler_of(name)
         if handler is not None or callable(getattr(ref.actor_class, name, None)):
             method = ProxyMethod(ref, name, handler)
         elif name in cell.actor.__dict__ or hasattr(ref.actor_class, name):
@@ -410,6 +417,13 @@ class LocalProxy:
             )
         self.__dict__[name] = method  # Found without this method from now on.
         return method
+
+
+def call_of(message: Any) -> Call | None:
+    """Return the call of a method that ``message`` stands for, or None if it is none."""
+    if isinstance(message, ProxyCall) and len(message.attr_path) == 1:
+        return Call(message.attr_path[0], dict(message.kwargs), tuple(message.args))
+    return message if isinstance(message, Call) else None
 
 
 class NotFoundAttribute(AttributeError, NotFound):

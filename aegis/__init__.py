@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from aegis._cluster import BlockingCluster, Cluster, connect, connect_blocking
+    from aegis._remote_ref import RemoteRef
     from aegis._service_client import ServiceClient
     from aegis.actors._actor import AegisActor
     from aegis.actors._handlers import applies, command, query
@@ -75,6 +76,7 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "Rejected",
+    "RemoteRef",
     "Role",
     "ServiceClient",
     "Supervisor",
@@ -95,6 +97,7 @@ _HOME: Final = {
     "Cluster": "aegis._cluster",
     "connect": "aegis._cluster",
     "connect_blocking": "aegis._cluster",
+    "RemoteRef": "aegis._remote_ref",
     "ServiceClient": "aegis._service_client",
     "AegisActor": "aegis.actors._actor",
     "applies": "aegis.actors._handlers",

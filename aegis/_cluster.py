@@ -18,6 +18,7 @@ from aegis._config import ConnectOptions, connect_options
 from aegis._config_sources import Sources
 from aegis._connection import open_connection
 from aegis._proxy import Address, RemoteProxy
+from aegis._remote_ref import Background, RemoteRef
 from aegis._subjects import Subjects
 from aegis.actors._client import Client, ClientStatistics
 from aegis.actors._directory import Directory
@@ -59,6 +60,7 @@ class Cluster:
         self.transport = transport
         self.subjects = subjects
         self.timeout = timeout
+        self.background = Background(asyncio.get_running_loop())
         self._client = client
 
     @overload
@@ -77,15 +79,24 @@ class Cluster:
         ``service`` is the actor's class, and then the proxy is typed like it, or a
         service name or address. ``timeout`` is in seconds, for each call.
         """
-        spec: ActorSpec | None = None
-        if isinstance(service, str):
-            address = Address.parse(service)
-            if resource_id is not None:
-                address = Address(address.service, resource_id)
-        else:
-            spec = describe(service)
-            address = Address(spec.service, resource_id)
-        return RemoteProxy(self, address, spec, timeout)
+        return RemoteProxy(self, *_named(service, resource_id), timeout)
+
+    @overload
+    def ref[A](
+        self, service: type[A], resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[A]: ...
+    @overload
+    def ref(
+        self, service: str, resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[Any]: ...
+    def ref(
+        self, service: Any, resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[Any]:
+        """Return a ref of an actor: ask, tell and proxy as with those of this process.
+
+        The arguments are those of `actor`.
+        """
+        return RemoteRef(self, *_named(service, resource_id), timeout)
 
     async def call(
         self,
@@ -110,6 +121,11 @@ class Cluster:
         address = Address(service, resource_id, instance_id)
         return await self.call_handler(address, method, plain, "command", timeout)
 
+    @property
+    def directory(self) -> Directory:
+        """What is known here of who owns what."""
+        return self._client.directory
+
     def statistics(self) -> ClientStatistics:
         """Return how many calls are open, and how many sessions are kept."""
         return self._client.statistics()
@@ -123,8 +139,7 @@ class Cluster:
         timeout: float | None,
     ) -> Any:
         """Call a handler with plain params; return its plain result."""
-        if kind == Kind.COMMAND:
-            _refuse_in_command(address, method)
+        self.check_allowed(address, method, kind)
         limit = self.timeout if timeout is None else timeout
         if not limit > 0:
             raise InvalidRequest("timeout: must be more than 0 seconds", field="timeout")
@@ -137,6 +152,24 @@ class Cluster:
             kind=kind,
             timeout=limit,
         )
+
+    def check_allowed(self, address: Address, method: str, kind: str) -> None:
+        """Refuse a call that the handler which makes it must not make.
+
+        Raises:
+            CommandInCommand: it is a command, and inside of a command.
+        """
+        if kind == Kind.COMMAND:
+            _refuse_in_command(address, method)
+
+
+def _named(service: Any, resource_id: str | None) -> tuple[Address, ActorSpec | None]:
+    """Return the address that a class or a name stands for, and what the class offers."""
+    if isinstance(service, str):
+        address = Address.parse(service)
+        return (address if resource_id is None else Address(address.service, resource_id)), None
+    spec = describe(service)
+    return Address(spec.service, resource_id), spec
 
 
 def _refuse_in_command(address: Address, method: str) -> None:
@@ -303,6 +336,20 @@ class BlockingCluster:
     ) -> _BlockingProxy:
         """Return a proxy of an actor whose handlers, called, block for their result."""
         return _BlockingProxy(self, self._cluster.actor(service, resource_id, timeout=timeout))
+
+    @overload
+    def ref[A](
+        self, service: type[A], resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[A]: ...
+    @overload
+    def ref(
+        self, service: str, resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[Any]: ...
+    def ref(
+        self, service: Any, resource_id: str | None = None, *, timeout: float | None = None
+    ) -> RemoteRef[Any]:
+        """Return a ref of an actor, whose ``ask`` may ``block``."""
+        return self._cluster.ref(service, resource_id, timeout=timeout)
 
     def call(
         self,

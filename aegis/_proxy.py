@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aegis.actors._handlers import ActorSpec, HandlerSpec
-from aegis.errors import InvalidRequest, NotFound
+from aegis.errors import InvalidRequest
 
 __all__ = ["Address", "Caller", "RemoteProxy"]
 
@@ -96,21 +96,15 @@ class RemoteProxy:
         if self._spec is None:
             method = self._untyped(name)
         else:
-            try:
-                method = self._typed(self._spec.handler(self._wire_name(name)))
-            except NotFound as error:
-                raise AttributeError(str(error)) from error
+            handler = self._spec.handler_of(name)
+            if handler is None:
+                raise AttributeError(
+                    f"{self._spec.actor_class.__qualname__} has no handler {name!r}"
+                )
+            method = self._typed(handler)
         # Found once, an attribute like any other.
         self.__dict__[name] = method
         return method
-
-    def _wire_name(self, attribute: str) -> str:
-        assert self._spec is not None
-        function = getattr(self._spec.actor_class, attribute, None)
-        for handler in self._spec.handlers.values():
-            if handler.function is function:
-                return handler.name
-        return attribute
 
     def _typed(self, handler: HandlerSpec) -> Callable[..., Awaitable[Any]]:
         caller, address, timeout = self._caller, self._address, self._timeout
