@@ -216,11 +216,15 @@ class AegisActor(_PykkaActor):
 
     @_default
     def on_promote(self, epoch: int) -> Any:
-        """Run when this actor becomes the owner of its resource, before any message."""
+        """Run when this actor becomes the owner of its resource, before any message.
+
+        It has its state, and no earlier owner can act any more. It runs after
+        `on_start`, again in each life after a restart; what it raises fails the start.
+        """
 
     @_default
     def on_demote(self) -> Any:
-        """Run when this actor is the owner no more."""
+        """Run before `on_stop` if another has become the owner; raising is logged."""
 
     @_default
     def on_receive(self, message: Any) -> Any:

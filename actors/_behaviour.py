@@ -37,6 +37,13 @@ class Behaviour(Protocol):
         """
         ...
 
+    async def started(self, actor: AegisActor) -> None:
+        """Do what comes after ``on_start`` and before the first message.
+
+        What it raises fails the start.
+        """
+        ...
+
     def handle(self, request: Request, reply_to: AnswerSink | None) -> Awaitable[None] | None:
         """Carry out one request; the next comes when the result has been awaited.
 
@@ -48,6 +55,10 @@ class Behaviour(Protocol):
 
     def emit(self, event: object) -> None:
         """Apply and record an event, for the command that runs now."""
+        ...
+
+    async def stopping(self, actor: AegisActor) -> None:
+        """Do what comes before ``on_stop`` or ``on_failure``; what it raises is logged."""
         ...
 
     async def stop(self, actor: AegisActor) -> None:
@@ -82,6 +93,9 @@ class PlainBehaviour:
         if self._spec.has_state:
             vars(actor)["state"] = self._spec.new_state()
 
+    async def started(self, actor: AegisActor) -> None:
+        """Do nothing."""
+
     async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Run the handler and answer."""
         if request.remaining_ms <= 0:
@@ -109,6 +123,9 @@ class PlainBehaviour:
     def emit(self, event: object) -> None:
         """Apply an event."""
         self._spec.event_for(event).apply(self._actor, event)
+
+    async def stopping(self, actor: AegisActor) -> None:
+        """Do nothing."""
 
     async def stop(self, actor: AegisActor) -> None:
         """Do nothing."""

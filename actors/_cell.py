@@ -251,6 +251,7 @@ class ActorCell:
         try:
             await self.behaviour.start(self.actor)
             await self.call_hook("on_start")
+            await self.behaviour.started(self.actor)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -551,6 +552,7 @@ class ActorCell:
     async def _end_life(self, hook: str, *args: Any) -> None:
         life = self._life
         for step in (
+            partial(self.behaviour.stopping, self.actor),
             partial(self.call_hook, hook, *args),
             partial(self.behaviour.stop, self.actor),
         ):

@@ -77,6 +77,12 @@ class GroupBehaviour:
         if self._spec.has_state:
             self._actor.state = self._spec.new_state()
 
+    async def started(self, actor: AegisActor) -> None:
+        """Do nothing: an instance owns no resource."""
+
+    async def stopping(self, actor: AegisActor) -> None:
+        """Do nothing."""
+
     def emit(self, event: object) -> None:
         """Refuse: an instance has no journal that could keep the event."""
         raise InvalidRequest("an instance of a service group keeps no events", field="event")

@@ -136,6 +136,15 @@ class JournaledBehaviour:
         await self._replay()
         await self._ownership.wait_covered(self.service, self.resource, owner.epoch)
 
+    async def started(self, actor: AegisActor) -> None:
+        """Tell the actor that it is the owner now: it has its state, and nobody else acts."""
+        await actor.actor_cell.call_hook("on_promote", self.owner.epoch)
+
+    async def stopping(self, actor: AegisActor) -> None:
+        """Tell the actor that another has become the owner, if that is why it stops."""
+        if self.owner.newer_epoch:
+            await actor.actor_cell.call_hook("on_demote")
+
     async def stop(self, actor: AegisActor) -> None:
         """Finish the append under way and every answer that waits for it, then stop."""
         # In the middle of a handler only a killed actor is stopped. Nothing that it
