@@ -20,6 +20,7 @@ from aegis._clock import Clock
 from aegis._subjects import Subjects
 from aegis._trace import new_traceparent
 from aegis.actors._answers import CallbackAnswer
+from aegis.actors._breaker import Breakers
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.actors._directory import Directory
 from aegis.actors._exchange import Exchange, Outgoing
@@ -101,6 +102,7 @@ class Client:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._round_robin: dict[str, int] = {}
+        self._breakers = Breakers()
         self._tasks: set[asyncio.Task[None]] = set()
         self._instance_subjects: dict[str, str] = {}
         self._closed = False
@@ -301,6 +303,15 @@ class Client:
         ):
             return pending.last_instance
         turn = self._round_robin.get(pending.service, -1) + 1
+        if self._breakers:
+            # Those that have not answered are passed over; if nobody is left, all may try.
+            now = self._loop.time()
+            for skipped in range(len(providers)):
+                instance = providers[(turn + skipped) % len(providers)].instance_id
+                if self._breakers.admits(instance, now):
+                    turn += skipped
+                    self._breakers.sent(instance, now)
+                    break
         self._round_robin[pending.service] = turn
         return providers[turn % len(providers)].instance_id
 
@@ -364,6 +375,8 @@ class Client:
 
     def on_answer(self, outgoing: _Pending, status: int, value: object) -> None:
         """An answer came."""
+        if self._breakers and outgoing.resource is None and status != Unavailable.code:
+            self._breakers.answered(outgoing.last_instance)
         if not outgoing.future.done():
             self._judge(outgoing, status, value)
 
@@ -377,6 +390,8 @@ class Client:
         else:
             self._directory.invalidate_service(outgoing.service)
         gone, outgoing.last_instance = outgoing.last_instance, ""
+        if outgoing.resource is None:
+            self._breakers.failed(gone, self._loop.time(), at_once=True)
         self._back_off(outgoing, Unavailable(f"instance {gone} does not answer"))
 
     def on_unsent(self, outgoing: _Pending, error: AegisError) -> None:
@@ -457,6 +472,8 @@ class Client:
     def _on_due(self, pending: _Pending, now: float) -> None:
         if pending.waiting:
             self._stop_waiting(pending)
+        elif pending.resource is None and pending.last_instance:
+            self._breakers.failed(pending.last_instance, now)
         if now >= pending.call.deadline:
             self._finish(pending, pending.call.expired())
         else:

@@ -9,7 +9,15 @@ from itertools import pairwise
 
 import pytest
 
-from aegis import AegisActor, HandlerFailed, InvalidRequest, Rejected, TooOld, command
+from aegis import (
+    AegisActor,
+    HandlerFailed,
+    InvalidRequest,
+    OutcomeUnknown,
+    Rejected,
+    TooOld,
+    command,
+)
 from aegis._clock import Clock
 from aegis.actors._claims import CLAIM_TTL, MAX_CLOCK_DISTANCE_MS
 from tests.support.poll import wait_until
@@ -175,3 +183,45 @@ async def test_what_ran_under_a_lost_connection_is_not_claimed_on_the_next(
     assert not first.done()
     assert len(await system.claims("slow")) == 1
     first.cancel()
+
+
+class Teller(AegisActor):
+    """A service of which one instance hangs until the test lets it go on."""
+
+    service = "teller"
+    gate = Gate()
+
+    @command
+    async def serve(self) -> str:
+        if self.instance_id == "hangs":
+            await self.gate.pass_through()
+        return self.instance_id
+
+
+@on_both
+async def test_an_instance_that_does_not_answer_is_spared(system: System) -> None:
+    Teller.gate = Gate()
+    for name in ("hangs", "works"):
+        await system.start_node(Teller, instance_id=name)
+    teller = system.cluster.actor(Teller, timeout=1.1)
+    heard = await system.overhear("instance.hangs")
+    calls = (teller.serve() for _ in range(8))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(OutcomeUnknown) == 4
+    assert heard
+    del heard[:]
+    assert {await teller.serve() for _ in range(8)} == {"works"}
+    assert heard == []
+    Teller.gate.opened.set()
+
+
+@on_both
+async def test_an_instance_that_is_gone_costs_one_attempt(system: System) -> None:
+    nodes = [await system.start_node(Quoter, instance_id=name) for name in ("q1", "q2")]
+    quoter = system.cluster.actor(Quoter)
+    assert {await quoter.name() for _ in range(4)} == {"q1", "q2"}
+    before = system.cluster.directory.lookups
+    await system.kill_node(nodes[1])
+    assert {await quoter.name() for _ in range(10)} == {"q1"}
+    # Each attempt that meets nobody is followed by a lookup; so may be the event.
+    assert system.cluster.directory.lookups - before <= 2
