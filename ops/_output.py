@@ -117,7 +117,12 @@ class guard:
         traceback: TracebackType | None,
     ) -> None:
         if error is None or isinstance(error, typer.Exit | SystemExit | GeneratorExit):
-            return
+            try:
+                # At the exit of the interpreter it would be too late to say anything.
+                sys.stdout.flush()
+                return
+            except BrokenPipeError as broken:
+                error = broken
         if isinstance(error, KeyboardInterrupt):
             raise typer.Exit(EXIT_INTERRUPTED) from None
         if isinstance(error, BrokenPipeError):

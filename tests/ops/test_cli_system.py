@@ -216,14 +216,15 @@ def test_a_command_line_that_is_interrupted_ends_at_once_and_quietly(
     assert (process.returncode, out, err) == (130, "", "")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_has_seen_enough_is_no_error(
-    node: NodeProcess, environ: dict[str, str]
+    node: NodeProcess, environ: dict[str, str], unbuffered: str
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
         [sys.executable, "-m", "aegis", "tree", "--json"],
-        env={**os.environ, **environ},
+        env={**os.environ, **environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
