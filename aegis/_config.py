@@ -182,7 +182,10 @@ class RunOptions(LogOptions):
     )
     keep: bool = option(False, values.switch, "Leave this host's own server running afterwards.")
     admin_port: int = option(
-        0, values.count(0, 65535), "Port of the admin HTTP on loopback; 0 is off.", metavar="PORT"
+        0,
+        values.count(0, 65535),
+        "Port of the admin HTTP on loopback, in a later release; 0 is off.",
+        metavar="PORT",
     )
     no_supervisor: bool = option(
         False, values.switch, "This node never leads: it carries no supervisor."
@@ -404,6 +407,12 @@ def _check_run(options: RunOptions, found: Mapping[str, Found]) -> None:
             "supervisor_only",
             found,
             "such a node runs no service; leave the services out, or this option",
+        )
+    if options.admin_port:
+        raise _refuse(
+            "admin_port",
+            found,
+            "this release has no admin HTTP; leave it out, and use `aegis tree`",
         )
     if options.replicas > 1 and not options.connect.nats:
         raise _refuse(

@@ -202,6 +202,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         ),
         ({"lease": "0.4"}, "--lease: heartbeat_interval (0.5 s, the default) must be shorter than"),
         ({"stall_timeout": "0.1"}, "or progress is not seen in time"),
+        ({"admin_port": "8080"}, "--admin-port: this release has no admin HTTP; leave it out"),
         ({"replicas": "3"}, "--replicas: 3 replicas need a cluster of as many NATS servers"),
         ({"user": "me"}, "--user: is for a NATS server of your own; name it with --nats"),
         ({**NATS, "user": "me"}, "--user: is of no use without password; give both or none"),

@@ -14,11 +14,14 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 
+from aegis import NoResponders
+from aegis.testing import MemoryCluster, MemoryTransport, run
 from tests.support.nats import NatsServer
 from tests.support.services import Quoter, Vault
 from tests.support.system import Backend, System
 
 VERSION = 1
+FEED = {"service_name": "feed", "instance_id": "f"}
 
 
 @asynccontextmanager
@@ -253,3 +256,29 @@ def test_a_system_without_nodes_has_nobody_to_ask(nats_server: NatsServer) -> No
                 await control(client, system, "service.query", {})
 
     Backend(nats_server.url).run(scenario)
+
+
+@pytest.mark.parametrize(("namespace", "prefix"), [("aegis", "ipc"), ("uat", "uat.ipc")])
+def test_control_subjects_are_prefixed_in_other_namespaces_only(
+    namespace: str, prefix: str
+) -> None:
+    async def scenario() -> None:
+        async with MemoryCluster(namespace=namespace) as memory:
+            await memory.start_node((Vault, ["V-1"]), instance_id="v")
+            asking = MemoryTransport(memory.broker)
+            for operation, payload in (
+                ("service.query", {"service_name": "vault"}),
+                ("resource.query", {"service_name": "vault", "resource_id": "V-1"}),
+                ("service.register", {"service_name": "feed", "instance_id": "f"}),
+                ("resource.register", {**FEED, "resource_ids": ["F-1"]}),
+                ("resource.release", {**FEED, "resource_ids": ["F-1"]}),
+                ("service.unregister", FEED),
+            ):
+                reply = await asking.request(f"{prefix}.{operation}", packed(payload), timeout=5)
+                answer = msgpack.unpackb(reply.payload)
+                assert (answer.get("code"), answer["success"]) == (None, True), operation
+            other = "uat.ipc" if prefix == "ipc" else "ipc"
+            with pytest.raises(NoResponders):
+                await asking.request(f"{other}.service.query", packed({}), timeout=5)
+
+    run(scenario())
