@@ -25,6 +25,7 @@ from attrs import frozen
 from rich.console import Console
 
 from aegis.errors import AegisError
+from aegis.ops._arguments import LineParser
 from aegis.ops._bench_cases import CASES, Case, Sync, chosen
 from aegis.ops._bench_idle import measure_idle
 from aegis.ops._bench_load import Load
@@ -104,7 +105,7 @@ def _plain_console() -> Console:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="aegis bench",
         description="Measure throughput and latency beside plain NATS, on the same server.",
     )

@@ -8,7 +8,6 @@ once. Whatever happens, nothing is left: no process, no file.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -31,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aegis._cluster import connect
 from aegis.errors import AegisError
+from aegis.ops._arguments import LineParser
 from aegis.ops._demo_nodes import Node, account_names, make_nodes, stop_all
 from aegis.ops._demo_orders import Intent, generate_orders
 from aegis.ops._demo_report import Kill, Report, latency_of, print_report
@@ -75,7 +75,7 @@ class _Failed(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``aegis demo`` with these command-line arguments; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="aegis demo", description="Run a trading system, kill a node, and check the books."
     )
     parser.add_argument(

@@ -70,6 +70,9 @@ def invoke(*arguments: str, app: Any = cli.app) -> Result:
         ("tree --log-level loud", "error: --log-level: 'loud' is unknown; give one of: debug,"),
         ("tree --user me", "error: --user: is for a NATS server of your own; name it with --nats"),
         ("doctor --creds none", "error: --creds: none does not exist; name a file that does"),
+        ("bench --seconds x", "error: --seconds: invalid float value: 'x'; `aegis bench --help`"),
+        ("bench --fast", "error: unrecognized arguments: --fast; `aegis bench --help` shows all"),
+        ("demo --seed x", "error: --seed: invalid int value: 'x'; `aegis demo --help` shows all"),
         ("list-services --namespace a.b", "error: --namespace: 'a.b' cannot name a namespace"),
     ],
 )
