@@ -17,6 +17,8 @@ from aegis.transport import Credentials, LocalServer, stop_server
 from tests.support.poll import wait_until
 from tests.support.processes import processes_of
 
+NO_SUITABLE_PEERS = 10005
+
 __all__ = ["PlainClient", "clean_folder", "connected", "connected_to", "greets"]
 
 
@@ -38,7 +40,16 @@ class PlainClient:
     async def create_stream(self, name: str, *, replicas: int = 1) -> None:
         """Create a stream on file that keeps the subject ``name``."""
         config = {"name": name, "subjects": [name], "num_replicas": replicas, "storage": "file"}
-        await self.api(f"STREAM.CREATE.{name}", config)
+        body = json.dumps(config).encode()
+
+        async def is_created() -> bool:
+            message = await self.client.request(f"$JS.API.STREAM.CREATE.{name}", body, timeout=10)
+            error = json.loads(message.data).get("error")
+            # Servers of a cluster that have a leader may not yet have heard of one another.
+            assert error is None or error["err_code"] == NO_SUITABLE_PEERS, error
+            return error is None
+
+        await wait_until(is_created, what=f"the stream {name} has a place", timeout=30)
 
     async def append(self, subject: str, payload: bytes, *, timeout: float = 2.0) -> int:
         """Append, again and again while the server is away, and return the sequence."""
