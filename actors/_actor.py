@@ -224,7 +224,10 @@ class AegisActor(_PykkaActor):
 
     @_default
     def on_demote(self) -> Any:
-        """Run before `on_stop` if another has become the owner; raising is logged."""
+        """Run when another has become the owner, before `on_stop`; raising is logged.
+
+        Then this life ends, and another begins as a standby.
+        """
 
     @_default
     def on_receive(self, message: Any) -> Any:

@@ -57,10 +57,6 @@ class Behaviour(Protocol):
         """Apply and record an event, for the command that runs now."""
         ...
 
-    async def stopping(self, actor: AegisActor) -> None:
-        """Do what comes before ``on_stop`` or ``on_failure``; what it raises is logged."""
-        ...
-
     async def stop(self, actor: AegisActor) -> None:
         """Finish what is under way; called after ``on_stop`` or ``on_failure``.
 
@@ -123,9 +119,6 @@ class PlainBehaviour:
     def emit(self, event: object) -> None:
         """Apply an event."""
         self._spec.event_for(event).apply(self._actor, event)
-
-    async def stopping(self, actor: AegisActor) -> None:
-        """Do nothing."""
 
     async def stop(self, actor: AegisActor) -> None:
         """Do nothing."""

@@ -19,7 +19,7 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
@@ -37,7 +37,14 @@ from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import describe
 from aegis.actors._local_answer import LocalAnswer, refuse
 from aegis.actors._mailbox import Envelope, Mailbox, current_envelope
-from aegis.actors._messages import NO_DEADLINE_MS, Failure, Stop, Terminated, as_exception
+from aegis.actors._messages import (
+    NO_DEADLINE_MS,
+    Failure,
+    Stop,
+    Terminated,
+    Turn,
+    as_exception,
+)
 from aegis.actors._ref import ActorRef
 from aegis.actors._runtime import Runtime
 from aegis.contracts import OK, Request
@@ -382,6 +389,8 @@ class ActorCell:
                     await waiting
             elif type(message) is Stop:
                 await self._stop(envelope, message)
+            elif type(message) is Turn:
+                await self._take_turn(envelope, message)
             else:
                 await self._receive(envelope)
         except GeneratorExit:
@@ -413,6 +422,33 @@ class ActorCell:
             envelope.reply_to.try_set_exception(as_exception(error, self.address))
         if life == self._life and self.status is not Status.STOPPED and self._failure is None:
             self.fail(error, directive=self._directive(error, in_behaviour=True))
+
+    async def perform(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run something between two messages, ahead of those that wait; see `Turn`.
+
+        Raises:
+            ActorDead: the actor has stopped, or is being stopped.
+            Exception: what ``run`` raised.
+        """
+        done: AegisFuture[None] = AegisFuture()
+        self.mailbox.put_control(Envelope(Turn(run), done))
+        await done
+
+    async def _take_turn(self, envelope: Envelope, turn: Turn) -> None:
+        done = envelope.reply_to
+        assert isinstance(done, AegisFuture)
+        actor = self.actor
+        try:
+            await turn.run()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self.is_interrupted(actor):
+                raise
+            take_back_cancellation()
+            done.try_set_exception(as_exception(error, self.address))
+        else:
+            done.try_set(None)
 
     async def _receive(self, envelope: Envelope) -> None:
         """Handle a message that is no request."""
@@ -552,7 +588,6 @@ class ActorCell:
     async def _end_life(self, hook: str, *args: Any) -> None:
         life = self._life
         for step in (
-            partial(self.behaviour.stopping, self.actor),
             partial(self.call_hook, hook, *args),
             partial(self.behaviour.stop, self.actor),
         ):

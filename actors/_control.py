@@ -5,6 +5,11 @@ Requests wait in a bounded queue; the leader's renewals overtake them. Queries a
 answered by every candidate from its copy of the registry, which trails the leader's by
 one delivery: what a candidate does not find, it asks the leader for, and a caller that
 knows of an event may ask for an answer at least as new as that (``min_sequence``).
+
+Every candidate may be told that a node's connection has ended (`suspect_node`). It then
+asks for the node itself, and only silence of the kind that no process can keep, no
+responders, and that twice, is taken for its death. A candidate that does not lead
+remembers it, for the case that it was the leader who died.
 """
 
 from __future__ import annotations
@@ -21,18 +26,10 @@ from attrs import define, field, frozen
 from aegis._clock import Clock
 from aegis._subjects import Subjects, escape
 from aegis.actors import _registration as registration
+from aegis.actors._decision import Decision, Event, Holder, Probe
 from aegis.actors._election import Claim, Election, ElectionOptions, Renew, Standing
 from aegis.actors._lease import Beat, BeatAnswer, LeaseOptions
-from aegis.actors._registry import (
-    DEFAULT_MAX_RESOURCES,
-    Change,
-    Decision,
-    Event,
-    Holder,
-    Probe,
-    Registry,
-    refusal,
-)
+from aegis.actors._registry import DEFAULT_MAX_RESOURCES, Change, Registry, refusal
 from aegis.actors._registry_entries import (
     LEADER,
     RENEWAL,
@@ -42,6 +39,7 @@ from aegis.actors._registry_entries import (
     key_of,
 )
 from aegis.actors._roster import Judgement, Roster, Verdict
+from aegis.contracts import Role
 from aegis.errors import (
     AegisError,
     ConnectionClosed,
@@ -71,8 +69,18 @@ QUERY_QUEUE: Final = "supervisors"
 
 _log = structlog.get_logger("aegis.control")
 
-_WRITES: Final = ("service.register", "service.unregister", "resource.register", "resource.release")
+MAX_REMEMBERED_DEATHS: Final = 1_000
+
+_WRITES: Final = (
+    "service.register",
+    "service.unregister",
+    "service.disconnect",
+    "resource.register",
+    "resource.release",
+)
 _QUERIES: Final = ("service.query", "resource.query")
+
+_STOPS: Final = "this supervisor stops: try again"
 
 
 @frozen
@@ -85,6 +93,8 @@ class ControlOptions:
     tick_interval: float = 0.1
     write_timeout: float = 1.0
     probe_timeout: float = 0.3
+    probe_spacing: float = 0.03
+    """Between the two probes that prove a death: a node that lives is back by then."""
     query_wait: float = 1.0
     """How long a query waits for the registry to be as new as it asks for."""
     batch_size: int = 500
@@ -103,6 +113,9 @@ class _Job:
     alive: dict[Holder, bool] = field(factory=dict[Holder, bool])
     unknown: Decision | None = None
     """The decision whose write had no answer: it may have taken effect."""
+    began: float = 0.0
+    silence: float = 0.0
+    """Of a verdict: for how long there had been no sign of life when it was given."""
 
 
 class SupervisorCandidate:
@@ -140,6 +153,11 @@ class SupervisorCandidate:
         self._reply_to: dict[str, str] = {}
         self._ticked = float("-inf")
         self._suspected = float("-inf")
+        self._attend_due = False
+        self._deaths: dict[str, float] = {}
+        self._led: dict[str, float] = {}
+        """When each leader of late was last seen to lead."""
+        self._following_since = float("inf")
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._standing: list[Subscription] = []
         self._reigning: list[Subscription] = []
@@ -187,6 +205,10 @@ class SupervisorCandidate:
             return
         self._stopping = True
         self._wake.set()
+        # Whoever asks from now on is to be answered by another candidate at once.
+        for subscription in self._standing:
+            with contextlib.suppress(Unavailable, ConnectionClosed):
+                await subscription.unsubscribe()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -194,12 +216,10 @@ class SupervisorCandidate:
         if self.election.leading and self._transport.connected:
             await self._append(self._renewal(resigned=True))
         await self._end_reign()
-        for subscription in self._standing:
-            with contextlib.suppress(Unavailable, ConnectionClosed):
-                await subscription.unsubscribe()
 
     def on_disconnected(self) -> None:
         """Nothing can be decided now; see `ConnectionListener`."""
+        self.election.disconnected(self._clock.boot_seconds())
 
     def on_reconnected(self) -> None:
         """The silence until now was this candidate's own."""
@@ -227,7 +247,8 @@ class SupervisorCandidate:
         async for stored in self._transport.read(everything):
             last = stored.sequence
             self._deliver(stored)
-        self.election.replayed(self._clock.boot_seconds(), sequence=last)
+        self._following_since = self._clock.boot_seconds()
+        self.election.replayed(self._following_since, sequence=last)
         self._replayed.set()
         async for stored in self._transport.follow(everything, start=last + 1):
             self._deliver(stored)
@@ -239,7 +260,9 @@ class SupervisorCandidate:
             record: Any = decode_value(stored.payload)
             if key == LEADER:
                 self.election.saw_leader(stored.sequence, record, now)
+                self._led[str(record.get("node", ""))] = now
             elif key == RENEWAL:
+                self._led[str(record.get("node", ""))] = now
                 self._settled = int(record.get("settled", 0))
                 self.election.saw_renewal(record, now)
             # An own write may be delivered before its acknowledgement, or without one.
@@ -308,11 +331,21 @@ class SupervisorCandidate:
             return False
         if now - self._ticked >= self.options.tick_interval:
             self._ticked = now
+            self._attend_due = True
             for verdict in self.roster.tick(now):
                 self._judge(verdict)
         self._push_coverage()
+        if self._attend_due and self.registry.unattended:
+            self._attend_due = False
+            await self._do(self._attending(now))
+            return True
         if self._jobs:
-            await self._do(self._jobs.popleft())
+            job = self._jobs.popleft()
+            try:
+                await self._do(job)
+            except asyncio.CancelledError:
+                self._answer(job.reply_to, refusal(Unavailable(_STOPS)))
+                raise
             return True
         return False
 
@@ -327,9 +360,14 @@ class SupervisorCandidate:
             self._reign_began = election.led_since
             self._ticked = now
             self.roster.begin(
-                now, reign=election.sequence, settled=self._settled, first=self._first
+                now,
+                reign=election.sequence,
+                settled=self._settled,
+                first=self._first,
+                rivals=self._rivals(now),
             )
             self._acting = True
+            self._examine_deaths()
             try:
                 await self._open_for_requests()
             except BaseException:
@@ -337,6 +375,19 @@ class SupervisorCandidate:
                 raise
             self._leading.set()
             _log.info("leads", node_id=self.node_id, term=election.term)
+
+    def _rivals(self, now: float) -> set[str] | None:
+        """Return the nodes whose leader may still answer beats; None if that is unknown."""
+        timeout = self.options.election.leader_timeout
+        if now - self._following_since < timeout:
+            # Whoever led before the one that is on record may be among them.
+            return None
+        self._led = {name: at for name, at in self._led.items() if now - at < timeout}
+        return set(self._led) - {self.node_id}
+
+    def _examine_deaths(self) -> None:
+        for node_id, since in list(self._deaths.items()):
+            self._spawn(self._examine(node_id, since, probes=1))
 
     async def _open_for_requests(self) -> None:
         for operation in _WRITES:
@@ -444,12 +495,15 @@ class SupervisorCandidate:
     async def _do(self, job: _Job) -> None:
         """Decide one job, write, and answer once everything is acknowledged."""
         decision = job.decide(job.alive)
-        if decision is None:
-            return
         if isinstance(decision, Probe):
             self._spawn(self._probe_for(job, decision))
             return
+        happened = self._happened(job)
+        if decision is None:
+            self._publish_all(job, happened)
+            return
         sequences: list[int] = []
+        told: list[Event] = []
         size = self.options.batch_size
         for start in range(0, len(decision.writes), size):
             writes = decision.writes[start : start + size]
@@ -465,27 +519,48 @@ class SupervisorCandidate:
             for sequence, write in enumerate(writes, start=first):
                 self._note(self.registry.acknowledged(write, sequence), now)
                 sequences.append(sequence)
+            self._attend_due = True
+            # Of many resources, the first need not wait for the last.
+            ready = [event for event in decision.ready(sequences) if event not in told]
+            told += ready
+            self._publish_all(job, ready)
         self._advanced()
         reply = decision.complete(sequences)
-        events = decision.events
-        if job.unknown is not None and not decision.writes:
-            # The write without an answer had taken effect. What it released is not
-            # there any more, so its own answer is the right one.
-            events = job.unknown.events
-            for event in events:
-                event.sequence = self.registry.sequence
-                event.epochs = {
-                    n: e for n, e in (decision.epochs or {}).items() if n in event.resources
-                }
-            if reply.get("code") == NotFound.code:
-                reply = job.unknown.reply
+        if job.unknown is not None and not decision.writes and reply.get("code") == NotFound.code:
+            # What the write without an answer released is not there any more, so its
+            # own answer is the right one.
+            reply = job.unknown.reply
         self._answer(job.reply_to, reply)
-        for event in events:
-            self._publish(event)
+        self._publish_all(job, happened + [e for e in decision.events if e not in told])
+
+    def _happened(self, job: _Job) -> list[Event]:
+        """Return the events of a write that had no answer, as far as it took effect.
+
+        Whether it did is seen in the registry, which was read up to its end since.
+        """
+        happened: list[Event] = []
+        for event in [] if job.unknown is None else job.unknown.events:
+            event.sequence = self.registry.sequence
+            if not event.resources:
+                if self.registry.shows(event):
+                    happened.append(event)
+                continue
+            event.resources = [name for name in event.resources if self.registry.shows(event, name)]
+            if event.role == Role.ACTIVE and event.name != "released":
+                resources = self.registry.resources
+                event.epochs = {
+                    name: resources[event.service, name].epoch for name in event.resources
+                }
+            if event.resources:
+                happened.append(event)
+        return happened
 
     def _undone(self, job: _Job, decision: Decision, outcome: AppendOutcome) -> None:
         if isinstance(outcome, Unknown):
-            job.unknown = job.unknown or decision
+            if job.unknown is None:
+                job.unknown = decision
+            else:
+                job.unknown.events += decision.events
             self._jobs.appendleft(job)
         elif isinstance(outcome, Refused) and outcome.conflict:
             self._answer(job.reply_to, refusal(Unavailable("the leader has changed: try again")))
@@ -499,6 +574,9 @@ class SupervisorCandidate:
 
     def _request_handler(self, operation: str) -> Callable[[Message], None]:
         def on_request(message: Message) -> None:
+            if self._stopping:
+                self._answer(message.reply_to, refusal(Unavailable(_STOPS)))
+                return
             try:
                 payload = decode_value(message.payload)
             except ProtocolError as error:
@@ -515,7 +593,8 @@ class SupervisorCandidate:
                     operation, payload, alive=alive, unsettled=self.roster.unsettled
                 )
 
-            self._jobs.append(_Job(operation, decide, message.reply_to))
+            now = self._clock.boot_seconds()
+            self._jobs.append(_Job(operation, decide, message.reply_to, began=now))
             self._wake.set()
 
         return on_request
@@ -525,15 +604,30 @@ class SupervisorCandidate:
             with contextlib.suppress(Unavailable, ConnectionClosed):
                 self._transport.publish(reply_to, encode_value(reply))
 
+    def _publish_all(self, job: _Job, events: list[Event]) -> None:
+        for event in events:
+            if event.name == "promoted":
+                event.detected = job.silence
+                event.decided = self._clock.boot_seconds() - job.began
+            self._publish(event)
+
     def _publish(self, event: Event) -> None:
+        facts: dict[str, Any] = {}
+        if event.name == "promoted":
+            facts["old_instance_id"] = event.old_instance_id
+            facts["old_node_id"] = event.old_node_id
+            facts["detected_ms"] = round(1000 * event.detected, 3)
+            facts["decided_ms"] = round(1000 * event.decided, 3)
         _log.info(
             event.name,
             service_name=event.service,
             instance_id=event.instance_id,
             node_id=event.node_id,
             cause=event.cause,
+            role=event.role,
             resources=len(event.resources),
             trace_id=event.trace_id,
+            **facts,
         )
         with contextlib.suppress(Unavailable, ConnectionClosed):
             self._transport.publish(self._subjects.event(event.name), encode_value(event.to_wire()))
@@ -591,6 +685,47 @@ class SupervisorCandidate:
         self._suspected = now
         self._spawn(self._probe_leader(leader))
 
+    def suspect_node(self, node_id: str) -> None:
+        """A node's connection has ended: find out whether the node has, too.
+
+        The node may live: then it answers, and nothing comes of it.
+        """
+        if not self._stopping:
+            self._spawn(self._examine(node_id, self._clock.boot_seconds(), probes=2))
+
+    async def _examine(self, node_id: str, since: float, *, probes: int) -> None:
+        if node_id == self.election.leader:
+            self._spawn(self._probe_leader(node_id))
+        for number in range(probes):
+            if number:
+                await asyncio.sleep(self.options.probe_spacing)
+            if not await self._is_nowhere(node_id):
+                self._deaths.pop(node_id, None)
+                return
+        self._deaths[node_id] = since
+        if len(self._deaths) > MAX_REMEMBERED_DEATHS:
+            del self._deaths[next(iter(self._deaths))]
+        if self._acting:
+            now = self._clock.boot_seconds()
+            if self.roster.prove_dead(node_id, now, since=since):
+                # A leader of before: other proofs may count for more now.
+                self._examine_deaths()
+            _log.info("node_died", node_id=node_id)
+            for verdict in self.roster.tick(now):
+                self._judge(verdict)
+            self._wake.set()
+
+    async def _is_nowhere(self, node_id: str) -> bool:
+        try:
+            await self._transport.request(
+                self._subjects.health(node_id), b"", timeout=self.options.probe_timeout
+            )
+        except NoResponders:
+            return True
+        except (TimeoutError, AegisError):
+            pass
+        return False
+
     async def _probe_leader(self, leader: str) -> None:
         try:
             await self._transport.request(
@@ -622,6 +757,7 @@ class SupervisorCandidate:
             _log.warning("beat cannot be read", reason=str(error))
             return
         self.roster.note(beat)
+        self._deaths.pop(beat.node_id, None)
         now = self._clock.boot_seconds()
         if not self.leading or not self.election.may_answer_beats(now):
             return
@@ -652,22 +788,33 @@ class SupervisorCandidate:
 
         def decide(_: dict[Holder, bool]) -> Decision | None:
             self._judged.discard(mark)
-            registry, instance_id = self.registry, verdict.instance_id
-            cause = verdict.judgement.value
+            if not self.roster.stands(verdict, self._clock.boot_seconds()):
+                return None
+            registry, unsettled = self.registry, self.roster.unsettled
+            instance_id, cause = verdict.instance_id, verdict.judgement.value
             match verdict.judgement:
                 case Judgement.RECOVERED:
                     return registry.mark(instance_id, InstanceState.HEALTHY, cause)
                 case Judgement.GONE:
-                    return registry.give_up(
-                        instance_id, verdict.node_id, "silence", self.roster.unsettled
-                    )
-                case Judgement.SILENT:
-                    self._spawn(self._bury(verdict))
-                    return registry.mark(instance_id, InstanceState.UNHEALTHY, cause)
-                case Judgement.STALLED:
-                    return registry.mark(instance_id, InstanceState.UNHEALTHY, cause)
+                    return registry.give_up(instance_id, verdict.node_id, "silence", unsettled)
+                case Judgement.ABANDONED:
+                    return registry.abandon(instance_id, unsettled)
+                case Judgement.SILENT | Judgement.STALLED | Judgement.DIED:
+                    if verdict.judgement is Judgement.SILENT:
+                        self._spawn(self._bury(verdict))
+                    return registry.mark(instance_id, InstanceState.UNHEALTHY, cause, unsettled)
 
-        self._jobs.append(_Job(f"judge {verdict.judgement.value}", decide))
+        self._jobs.append(
+            _Job(
+                f"judge {verdict.judgement.value}",
+                decide,
+                began=self._clock.boot_seconds(),
+                silence=verdict.silence,
+            )
+        )
+
+    def _attending(self, now: float) -> _Job:
+        return _Job("relocate", lambda _: self.registry.relocate(self.roster.unsettled), began=now)
 
     async def _bury(self, verdict: Verdict) -> None:
         """Give up a silent instance at once if nobody is at its address any more."""
@@ -678,18 +825,24 @@ class SupervisorCandidate:
             current = self.registry.instances.get(verdict.instance_id)
             if current is None or current.state is InstanceState.HEALTHY:
                 return None
+            if not self.roster.stands(verdict, self._clock.boot_seconds()):
+                return None
             return self.registry.give_up(
                 verdict.instance_id, verdict.node_id, "silence", self.roster.unsettled
             )
 
         if self._acting:
-            self._jobs.append(_Job("bury", decide))
+            now = self._clock.boot_seconds()
+            self._jobs.append(_Job("bury", decide, began=now, silence=verdict.silence))
             self._wake.set()
 
     # -- queries ------------------------------------------------------------------------
 
     def _query_handler(self, operation: str, *, forward: bool) -> Callable[[Message], None]:
         def on_query(message: Message) -> None:
+            if self._stopping:
+                self._answer(message.reply_to, refusal(Unavailable(_STOPS)))
+                return
             try:
                 payload: Any = decode_value(message.payload) if message.payload else {}
                 wanted = (registration.map_of(payload) or {}).get("min_sequence")
@@ -734,6 +887,9 @@ class SupervisorCandidate:
             reply = self._query(operation, payload)
         except TimeoutError:
             reply = refusal(Unavailable(f"the registry has not reached {wanted} here"))
+        except asyncio.CancelledError:
+            self._answer(message.reply_to, refusal(Unavailable(_STOPS)))
+            raise
         except AegisError as error:
             reply = refusal(error)
         self._answer(message.reply_to, reply)
@@ -747,6 +903,9 @@ class SupervisorCandidate:
         except (TimeoutError, Unavailable, ConnectionClosed):
             self._answer(message.reply_to, refusal(error))
             return
+        except asyncio.CancelledError:
+            self._answer(message.reply_to, refusal(Unavailable(_STOPS)))
+            raise
         with contextlib.suppress(Unavailable, ConnectionClosed):
             self._transport.publish(message.reply_to, answer.payload)
 

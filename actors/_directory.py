@@ -21,6 +21,7 @@ from aegis._subjects import Subjects
 from aegis.actors._membership import control_request
 from aegis.actors._registration import map_of
 from aegis.actors._registry_entries import InstanceState, ResourceKey
+from aegis.contracts import Role
 from aegis.errors import (
     AegisError,
     ConnectionClosed,
@@ -49,6 +50,10 @@ MAX_MOVING: Final = 10_000
 
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that a lookup goes on, whoever waits for it and for how long."""
+
+FIRST_WAIT: Final = 0.05
+"""Seconds after which a lookup is repeated for the first time: a supervisor that was
+asked while its process ended never answers, and another does within a millisecond."""
 
 
 @frozen
@@ -242,6 +247,7 @@ class Directory:
             operation,
             {**payload, "min_sequence": self._sequence},
             timeout=LOOKUP_TIMEOUT,
+            first_wait=FIRST_WAIT,
         )
         if answer.get("code") is not None:
             raise _error(answer)
@@ -272,7 +278,9 @@ class Directory:
         instance_id = str(facts.get("instance_id", ""))
         epochs: dict[str, int] = facts.get("epochs") or {}
         resources: list[str] = facts.get("resource_ids") or []
-        for resource_id in resources:
+        # Who stands by for a resource makes no difference to its callers.
+        owned = [] if facts.get("role") == Role.STANDBY else resources
+        for resource_id in owned:
             key = (service, resource_id)
             known = self.routes.get(key)
             if known is None:

@@ -82,6 +82,7 @@ class Election:
     _replayed_to: int = 0
     _replayed: bool = False
     _renewed: float | None = None
+    _connected_since: float = float("-inf")
     _renewal_due: float = 0.0
     _claim_due: float = 0.0
     _continuing: bool = False
@@ -140,6 +141,16 @@ class Election:
     def blind(self, now: float) -> None:
         """This candidate could not see the leader until now: its silence starts anew."""
         self._silent_since = max(self._silent_since, now)
+
+    def disconnected(self, now: float) -> None:
+        """The connection is lost: answer no beats before another renewal is durable.
+
+        Others may take that for this leader's death.
+        """
+        self._renewed = None
+        self._connected_since = now
+        if self.standing is Standing.LEADING:
+            self._renewal_due = now
 
     # -- what to do ---------------------------------------------------------------------
 
@@ -217,7 +228,7 @@ class Election:
 
     def renewed(self, sent_at: float) -> None:
         """The renewal that was sent at ``sent_at`` is durable."""
-        if self.standing is Standing.LEADING:
+        if self.standing is Standing.LEADING and sent_at >= self._connected_since:
             self._renewed = sent_at
 
     def write_unknown(self, now: float) -> None:

@@ -80,9 +80,6 @@ class GroupBehaviour:
     async def started(self, actor: AegisActor) -> None:
         """Do nothing: an instance owns no resource."""
 
-    async def stopping(self, actor: AegisActor) -> None:
-        """Do nothing."""
-
     def emit(self, event: object) -> None:
         """Refuse: an instance has no journal that could keep the event."""
         raise InvalidRequest("an instance of a service group keeps no events", field="event")

@@ -57,15 +57,24 @@ class Journal:
                 message names the subject and the sequence.
         """
         async for stored in self._transport.read(self.subject, start=start, until=until):
-            try:
-                record = Record.from_wire(decode_value(stored.payload))
-            except (JournalUnreadable, ProtocolError) as error:
-                raise JournalUnreadable(
-                    f"{self.subject}, sequence {stored.sequence}: {error}",
-                    subject=self.subject,
-                    sequence=stored.sequence,
-                ) from error
+            record = self.decode(stored.sequence, stored.payload)
             yield stored.sequence, record, len(stored.payload)
+
+    def decode(self, sequence: int, payload: bytes) -> Record:
+        """Return the record that stands at ``sequence``.
+
+        Raises:
+            JournalUnreadable: it is broken or of an unknown version; the message names
+                the subject and the sequence.
+        """
+        try:
+            return Record.from_wire(decode_value(payload))
+        except (JournalUnreadable, ProtocolError) as error:
+            raise JournalUnreadable(
+                f"{self.subject}, sequence {sequence}: {error}",
+                subject=self.subject,
+                sequence=sequence,
+            ) from error
 
     def append(self, plan: AppendPlan) -> asyncio.Future[AppendOutcome]:
         """Make the append once; the future never fails."""
@@ -81,15 +90,16 @@ class Journal:
     async def fence(self, owner: Owner) -> None:
         """Append the epoch record of ``owner``, however long that takes.
 
-        A journal that does not exist yet is begun by it, and then the owner serves
-        already; else the journal has to be read through ``owner.read_until``.
+        If nothing stands behind what the owner knows of the journal (a new one, or one
+        that it has followed to the end), it serves already; else the journal has to be
+        read from ``owner.read_from`` through ``owner.read_until``.
         """
         outcome = await self.append(owner.fence(expect_new=True))
         if isinstance(outcome, Appended):
             owner.fenced_at(outcome.sequence, is_first=True)
             return
         attempt = 0
-        while True:
+        while owner.phase is Phase.FENCING:
             outcome = await self.append(owner.fence())
             if isinstance(outcome, Appended):
                 owner.fenced_at(outcome.sequence)

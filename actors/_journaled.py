@@ -1,5 +1,8 @@
 """A resource under its journal: each command takes effect exactly once.
 
+A standby has the same behaviour: it follows the journal, refuses every message with
+421, and goes on as the owner once it is promoted.
+
 `JournaledBehaviour` ties three things together: the actor whose handlers run, the
 `Owner` (sans-I/O) that decides what is known and what may be answered, and the
 `Journal` that stores it. One message at a time comes in through `handle`; appends
@@ -9,10 +12,12 @@ run beside it, one at a time, each with all that committed meanwhile.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, Protocol
 
 import structlog
+from attrs import define
 
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
@@ -21,8 +26,10 @@ from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES, Journal, pause
 from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._record import CommandEntry, Event, Record
+from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
-from aegis.contracts import OK, Kind, Request
+from aegis.actors._standby import StandbyFeed
+from aegis.contracts import OK, Kind, Request, Role
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
@@ -39,7 +46,7 @@ from aegis.errors import (
 from aegis.transport._base import Appended, AppendOutcome, Refused, Transport
 from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["JournaledBehaviour", "Ownership"]
+__all__ = ["JournaledBehaviour", "Ownership", "Takeover"]
 
 _log = structlog.get_logger("aegis.resource")
 
@@ -65,26 +72,49 @@ class Ownership(Protocol):
         ...
 
 
+@define
+class Takeover:
+    """How a promotion went: seconds from its beginning to the end of each step."""
+
+    epoch: int
+    records: int = 0
+    """How many had to be read that the standby had not followed yet."""
+    fenced: float = 0.0
+    replayed: float = 0.0
+    covered: float = 0.0
+    first_answer: float = 0.0
+
+
 class JournaledBehaviour:
-    """What a resource actor does with requests."""
+    """What a resource actor does with requests.
+
+    With ``feed`` it begins as a standby, which that shows the journal; ``epoch`` is
+    what it is promoted with. ``on_first_answer`` is called once after each promotion.
+    """
 
     __slots__ = (
         "_actor",
         "_append",
         "_attempt",
+        "_begun",
         "_emitted",
+        "_feed",
         "_flush_scheduled",
         "_idle_waiter",
         "_initial",
         "_journal",
         "_loop",
         "_mid_handler",
+        "_on_first_answer",
         "_ownership",
         "_spec",
+        "_takeover",
         "_tasks",
         "_transport",
+        "_voided",
         "_warned",
         "owner",
+        "owns",
         "resource",
         "service",
     )
@@ -97,7 +127,9 @@ class JournaledBehaviour:
         *,
         actor_class: type[AegisActor],
         resource: str,
-        epoch: int,
+        epoch: int = 0,
+        feed: StandbyFeed | None = None,
+        on_first_answer: Callable[[Takeover], object] | None = None,
     ) -> None:
         spec = describe(actor_class)
         self._spec: ActorSpec = spec
@@ -108,7 +140,18 @@ class JournaledBehaviour:
         self._journal = Journal(transport, subject)
         # A class without state has snapshots too: they hold its table of sessions.
         limits = _limits(transport.max_payload_bytes)
-        self.owner = Owner(epoch=epoch, snapshot_state=not spec.is_event_sourced, limits=limits)
+        by_snapshots = not spec.is_event_sourced
+        if feed is None:
+            self.owner = Owner(epoch=epoch, snapshot_state=by_snapshots, limits=limits)
+        else:
+            self.owner = Owner.standby(snapshot_state=by_snapshots, limits=limits)
+        self._feed = feed
+        self.owns = False
+        """Whether the actor has been told that it is the owner, or was from the start."""
+        self._on_first_answer = on_first_answer
+        self._begun = 0.0
+        self._takeover: Takeover | None = None
+        self._voided = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
         self._initial: bytes = b""
@@ -126,27 +169,119 @@ class JournaledBehaviour:
     async def start(self, actor: AegisActor) -> None:
         """Become the owner: fence, replay, and wait until every earlier owner is out.
 
+        A standby only begins to follow.
+
         Raises:
             Fenced: a newer owner exists already.
             JournalUnreadable: a record cannot be read; this actor alone stops.
         """
         self._actor = actor
-        owner = self.owner
+        owner, spec = self.owner, self._spec
+        if spec.has_state:
+            self._actor.state = spec.new_state()
+            self._initial = encode_value(spec.unstructure_state(self._actor.state))
+        if self._feed is not None:
+            actor.role = Role.STANDBY
+            self._feed.add(self)
+            return
         await self._journal.fence(owner)
         await self._replay()
-        await self._ownership.wait_covered(self.service, self.resource, owner.epoch)
+        self.owns = True
+        await self._wait_covered()
+
+    async def promote(self, epoch: int) -> Takeover:
+        """Go from standby to owner; in a turn of the actor's own, see `ActorCell.perform`.
+
+        Messages that come meanwhile wait in the mailbox.
+
+        Raises:
+            Fenced: a newer owner exists.
+            JournalUnreadable: a record cannot be read.
+            Exception: what ``on_promote`` raised.
+        """
+        owner, actor, loop = self.owner, self._actor, self._loop
+        begun = self._begun = loop.time()
+        takeover = Takeover(epoch)
+        self._leave_feed()
+        if owner.stopped or not owner.promote(epoch):
+            raise self._fenced()
+        await self._journal.fence(owner)
+        takeover.fenced = loop.time() - begun
+        takeover.records = await self._replay()
+        takeover.replayed = loop.time() - begun
+        actor.role, actor.epoch = Role.ACTIVE, epoch
+        self.owns = True
+        await actor.actor_cell.call_hook("on_promote", epoch)
+        await self._wait_covered()
+        takeover.covered = loop.time() - begun
+        self._takeover = takeover
+        return takeover
+
+    async def _wait_covered(self) -> None:
+        """Wait for the leases of earlier owners, unless a newer owner comes."""
+        owner = self.owner
+        voided = self._loop.create_task(self._voided.wait())
+        covered = asyncio.ensure_future(
+            self._ownership.wait_covered(self.service, self.resource, owner.epoch)
+        )
+        try:
+            await asyncio.wait((voided, covered), return_when=asyncio.FIRST_COMPLETED)
+            if owner.stopped:
+                raise self._fenced()
+            covered.result()
+        finally:
+            voided.cancel()
+            covered.cancel()
+
+    def void(self) -> None:
+        """A newer owner exists: answer nothing any more, from this instant on."""
+        self._leave_feed()
+        self._give_up()
+
+    def _leave_feed(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.remove(self)
+
+    def _fenced(self) -> Fenced:
+        newer = self.owner.newer_epoch
+        return Fenced(f"{self._journal.subject}: a newer owner has epoch {newer}", epoch=newer)
+
+    # -- as a standby -----------------------------------------------------------------
+
+    @property
+    def key(self) -> ResourceKey:
+        """The service and the resource."""
+        return (self.service, self.resource)
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether it follows another owner, and nothing has ended that yet."""
+        return self._feed is not None
+
+    @property
+    def applied(self) -> int:
+        """The sequence of the last record that this standby or owner knows."""
+        return self.owner.last_sequence
+
+    def feed(self, sequence: int, payload: bytes) -> None:
+        """Apply one record of the active owner.
+
+        Raises:
+            JournalUnreadable: it is broken, or of another release.
+        """
+        record = self._journal.decode(sequence, payload)
+        if self.owner.follow(sequence, record, len(payload)) and self._spec.is_event_sourced:
+            self._replay_events(sequence, record)
 
     async def started(self, actor: AegisActor) -> None:
-        """Tell the actor that it is the owner now: it has its state, and nobody else acts."""
-        await actor.actor_cell.call_hook("on_promote", self.owner.epoch)
-
-    async def stopping(self, actor: AegisActor) -> None:
-        """Tell the actor that another has become the owner, if that is why it stops."""
-        if self.owner.newer_epoch:
-            await actor.actor_cell.call_hook("on_demote")
+        """Tell an owner that it is one: it has its state, and nobody else acts."""
+        if self.owns:
+            await actor.actor_cell.call_hook("on_promote", self.owner.epoch)
 
     async def stop(self, actor: AegisActor) -> None:
         """Finish the append under way and every answer that waits for it, then stop."""
+        self._leave_feed()
         # In the middle of a handler only a killed actor is stopped. Nothing that it
         # still does may count: another life may fence with the same epoch now.
         if self.owner.serving and not self._mid_handler:
@@ -159,28 +294,32 @@ class JournaledBehaviour:
         """Whether nothing is under way that a stop would have to wait for."""
         return self.owner.quiescent
 
-    async def _replay(self) -> None:
+    async def _replay(self) -> int:
+        """Read what is missing up to the fence; return how many records that were."""
         owner, spec, actor = self.owner, self._spec, self._actor
-        if spec.has_state:
-            actor.state = spec.new_state()
-            self._initial = encode_value(spec.unstructure_state(actor.state))
+        count = 0
         if owner.phase is Phase.REPLAYING:
-            async for sequence, record, size in self._journal.read(start=1, until=owner.read_until):
+            async for sequence, record, size in self._journal.read(
+                start=owner.read_from, until=owner.read_until
+            ):
+                count += 1
+                if owner.stopped:
+                    raise self._fenced()
                 if owner.replay(sequence, record, size) and spec.is_event_sourced:
                     self._replay_events(sequence, record)
                 if owner.stopped:
-                    raise Fenced(
-                        f"{self._journal.subject}: a newer owner has epoch {owner.newer_epoch}",
-                        epoch=owner.newer_epoch,
-                    )
-            if not owner.serving:
-                raise JournalUnreadable(
-                    f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
-                    subject=self._journal.subject,
-                    sequence=owner.read_until,
-                )
-            if owner.state is not None and not spec.is_event_sourced and spec.has_state:
-                actor.state = self._structure_state(owner.state, owner.last_sequence)
+                    raise self._fenced()
+        if owner.stopped:
+            raise self._fenced()
+        if not owner.serving:
+            raise JournalUnreadable(
+                f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
+                subject=self._journal.subject,
+                sequence=owner.read_until,
+            )
+        if owner.state is not None and not spec.is_event_sourced and spec.has_state:
+            actor.state = self._structure_state(owner.state, owner.last_sequence)
+        return count
 
     def _replay_events(self, sequence: int, record: Record) -> None:
         if record.state is not None:
@@ -407,6 +546,8 @@ class JournaledBehaviour:
     def _hold(self, sink: AnswerSink, status: int, value: bytes) -> None:
         if self.owner.hold((sink, status, value)):
             sink.answer(status, value)
+            if self._takeover is not None:
+                self._tell_first_answer()
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -445,7 +586,7 @@ class JournaledBehaviour:
         if self._append is not append:
             return
         self._append = None
-        if append.cancelled():
+        if append.cancelled() or self.owner.stopped:
             return
         outcome = append.result()
         if isinstance(outcome, Appended):
@@ -506,6 +647,14 @@ class JournaledBehaviour:
     def _send(self, answers: list[Any]) -> None:
         for sink, status, value in answers:
             sink.answer(status, value)
+        if answers and self._takeover is not None:
+            self._tell_first_answer()
+
+    def _tell_first_answer(self) -> None:
+        takeover, self._takeover = self._takeover, None
+        if takeover is not None and self._on_first_answer is not None:
+            takeover.first_answer = self._loop.time() - self._begun
+            self._on_first_answer(takeover)
 
     async def _wait_quiescent(self) -> None:
         while self.owner.serving and not self.owner.quiescent:
@@ -521,6 +670,7 @@ class JournaledBehaviour:
         """Void the memory: whoever still waits for an answer must look elsewhere."""
         for sink, _, _ in self.owner.stop():
             sink.answer(Moved.code, _FENCED)
+        self._voided.set()
         self._wake()
         for task in list(self._tasks or ()):
             if task is not asyncio.current_task():

@@ -8,11 +8,11 @@ covered. Losing the connection drops the lease at once.
 A beat is the map ``{node_id, number, since, coverage, instances}``: ``coverage`` is
 ``[reign, version]``, what the node has taken over so far; answers to beats before
 number ``since`` count no more, since the connection was lost after them; and
-``instances`` holds for each instance id ``{depth, progress, stalled}``. The answer is ``{number, reign, lease,
-base, version, covers, revoked, refused, more}``: the changes that lead from version
-``base`` to ``version``, of which ``base`` 0 replaces everything. The leader may send
-another answer to the same beat when the coverage changes; the time stays that of the
-beat. ``refused`` maps instance ids that the leader does not know on this node to
+``instances`` holds for each instance id ``{depth, progress, stalled, applied}``. The
+answer is ``{number, reign, lease, base, version, covers, revoked, refused, more}``: the
+changes that lead from version ``base`` to ``version``, of which ``base`` 0 replaces
+everything. The leader may send another answer to the same beat when the coverage
+changes; the time stays that of the beat. ``refused`` maps instance ids that the leader does not know on this node to
 ``{code, message}``.
 """
 
@@ -62,12 +62,14 @@ class InstanceLoad:
 
     ``progress`` counts the messages that were ended. ``stalled`` is for how long, in
     seconds, the actor of the instance that waits longest has had mail and made no
-    progress.
+    progress. ``applied`` maps resource ids to how far their journals are applied, and
+    holds only what there is to tell: see `aegis.actors._applied`.
     """
 
     depth: int = 0
     progress: int = 0
     stalled: float = 0.0
+    applied: Mapping[str, int] = field(factory=dict[str, int])
 
 
 @frozen
@@ -89,7 +91,12 @@ class Beat:
             "since": self.since,
             "coverage": [self.reign, self.version],
             "instances": {
-                name: {"depth": load.depth, "progress": load.progress, "stalled": load.stalled}
+                name: {
+                    "depth": load.depth,
+                    "progress": load.progress,
+                    "stalled": load.stalled,
+                    "applied": dict(load.applied),
+                }
                 for name, load in self.instances.items()
             },
         }
@@ -114,6 +121,7 @@ class Beat:
                         int(load.get("depth", 0)),
                         int(load.get("progress", 0)),
                         float(load.get("stalled", 0.0)),
+                        {_text(r): int(n) for r, n in (load.get("applied") or {}).items()},
                     )
                     for name, load in (wire.get("instances") or {}).items()
                 },

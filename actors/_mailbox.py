@@ -147,7 +147,8 @@ class Mailbox:
     def put_control(self, envelope: Envelope) -> None:
         """Take in a message that passes ahead of all others, whatever the capacity.
 
-        The lane holds stops alone, of which an actor gets few.
+        The lane holds what the runtime asks for alone: stops, and turns between two
+        messages. Of those an actor gets few.
 
         Raises:
             ActorDead: the mailbox is closed, and what waited in it was handed out.

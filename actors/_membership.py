@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
+from aegis.actors._applied import AppliedReport
 from aegis.actors._lease import BeatAnswer, InstanceLoad, Lease, LeaseChange, LeaseOptions
 from aegis.actors._registration import map_of
 from aegis.actors._registry_entries import ResourceKey
@@ -48,8 +49,10 @@ LONGEST_DELAY: Final = 0.25
 class Registration:
     """What `Membership.register_resources` achieved.
 
-    ``epochs`` has every resource that the instance owns now, ``conflicts`` the owner
-    of each that it did not get.
+    ``registered`` has the resources that the instance now holds in the role asked for,
+    ``epochs`` those among them that it owns, ``conflicts`` the owner of each that it did
+    not get. A standby owns nothing: if there is nobody else to own a resource, it is
+    promoted right after, and told so like by any other promotion.
     """
 
     registered: list[str]
@@ -91,6 +94,10 @@ def _no_load() -> Mapping[str, InstanceLoad]:
     return {}
 
 
+def _none_applied() -> Mapping[str, Mapping[str, int]]:
+    return {}
+
+
 def _no_facts() -> Mapping[str, Any]:
     return {}
 
@@ -100,7 +107,9 @@ class Membership:
 
     ``node_id`` must belong to this process alone: a restarted process needs another.
     ``load`` is asked at every beat for the queue depth and progress of the instances,
-    ``health`` for what else a request to ``aegis.health.<node>`` should be told.
+    ``applied`` for how far each resource's journal is applied (instance id, resource id,
+    sequence in the stream: of an owner its last record, of a standby the last that it
+    took over; always all of them, the beats tell what is news), and ``health`` for what else a request to ``aegis.health.<node>`` should be told.
     """
 
     def __init__(
@@ -112,6 +121,7 @@ class Membership:
         *,
         options: LeaseOptions | None = None,
         load: Callable[[], Mapping[str, InstanceLoad]] = _no_load,
+        applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
         health: Callable[[], Mapping[str, Any]] = _no_facts,
         listener: MembershipListener | None = None,
     ) -> None:
@@ -122,10 +132,13 @@ class Membership:
         self.epochs: dict[ResourceKey, int] = {}
         self._owner: dict[ResourceKey, str] = {}
         self._claimed: set[str] = set()
+        self._reign = 0
         self._transport = transport
         self._subjects = subjects
         self._clock = clock
         self._load = load
+        self._applied = applied
+        self._report = AppliedReport()
         self._health = health
         self._listener: MembershipListener = listener or _Deaf()
         self._inbox = f"{transport.inbox_prefix}.beat"
@@ -373,7 +386,11 @@ class Membership:
         if not self._transport.connected:
             return
         loads = self._load()
-        instances = {name: loads.get(name, InstanceLoad()) for name in self.instances}
+        told = self._report.next(self._applied())
+        instances = {
+            name: evolve(loads.get(name, InstanceLoad()), applied=told.get(name, {}))
+            for name in self.instances
+        }
         beat = self.lease.beat(self._clock.boot_seconds(), instances)
         with contextlib.suppress(Unavailable, ConnectionClosed):
             self._transport.publish(
@@ -390,6 +407,9 @@ class Membership:
         except ProtocolError as error:
             _log.warning("answer to a beat cannot be read", reason=str(error))
             return
+        if answer.reign > self._reign:
+            self._reign = answer.reign
+            self._report.forget()
         self._tell(self.lease.answered(answer))
 
     def _tell(self, change: LeaseChange) -> None:
@@ -436,11 +456,14 @@ async def control_request(
     *,
     timeout: float,
     on_attempt: Callable[[], None] | None = None,
+    first_wait: float = ATTEMPT_TIMEOUT,
 ) -> dict[str, Any]:
     """Ask the supervisors, again and again while none leads; return the answer's map.
 
     ``operation`` is ``service.register`` and so on. Only an answer other than 503 and
     429-for-load ends it before ``timeout`` seconds; a refusal is returned, not raised.
+    The first attempt waits ``first_wait`` seconds, each other twice as long as the one
+    before, up to `ATTEMPT_TIMEOUT`.
 
     Raises:
         Unavailable: nobody answered in time.
@@ -450,12 +473,13 @@ async def control_request(
     encoded = encode_value(payload)
     deadline = clock.boot_seconds() + timeout
     delay = FIRST_DELAY
+    wait = first_wait
     reason = "no supervisor leads"
     while (left := deadline - clock.boot_seconds()) > 0:
         if on_attempt is not None:
             on_attempt()
         try:
-            message = await transport.request(subject, encoded, timeout=min(left, ATTEMPT_TIMEOUT))
+            message = await transport.request(subject, encoded, timeout=min(left, wait))
             answer = map_of(decode_value(message.payload))
             if answer is None:
                 raise ProtocolError(f"the answer of {subject} is no map")
@@ -464,6 +488,9 @@ async def control_request(
             reason = str(answer.get("message", reason))
         except TimeoutError:
             reason = "the leading supervisor did not answer"
+            wait = min(2 * wait, ATTEMPT_TIMEOUT)
+            if wait < ATTEMPT_TIMEOUT:
+                continue  # It has waited already.
         except Unavailable as error:
             reason = str(error)
         left = deadline - clock.boot_seconds()

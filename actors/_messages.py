@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from attrs import field, frozen
 
 from aegis.errors import HandlerFailed
 
-__all__ = ["NO_DEADLINE_MS", "Call", "Failure", "Stop", "Terminated", "as_exception"]
+__all__ = ["NO_DEADLINE_MS", "Call", "Failure", "Stop", "Terminated", "Turn", "as_exception"]
 
 NO_DEADLINE_MS: Final = 2**31 - 1
 """What a local request without a timeout has left: about 24 days."""
@@ -31,6 +32,17 @@ class Stop:
     """Ask an actor to stop; ``for_restart`` keeps its waiting messages."""
 
     for_restart: bool = False
+
+
+@frozen
+class Turn:
+    """Ask an actor to run something of the runtime's own between two messages.
+
+    Hooks that it calls never overlap with handlers. What it raises goes to whoever
+    asked, and is no failure of the actor.
+    """
+
+    run: Callable[[], Awaitable[None]]
 
 
 @frozen

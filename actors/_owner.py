@@ -5,10 +5,14 @@ out what it asks for; it touches no socket, clock or event loop.
 
 The life of an owner::
 
-    FENCING     its epoch record is on the way: `append_next`, then `appended`
+    FOLLOWING   a standby: it is shown each record as it is stored, to `follow`
+    FENCING     its epoch record is on the way: `fence`, then `fenced_at`
     REPLAYING   the journal is read from `read_from` through `read_until`: `replay`
     SERVING     requests are admitted, run and committed
     STOPPED     a newer owner exists, or the journal cannot be read: memory is void
+
+A standby begins with FOLLOWING and goes on with FENCING when it is promoted; any other
+owner begins with FENCING.
 
 While SERVING, for each request in turn: `admit` (known already?), run the handler,
 `commit` its entry, `hold` the answer. At most one append is under way; whatever
@@ -88,6 +92,7 @@ _LIMITS: Final = OwnerLimits()
 class Phase(Enum):
     """Where an owner is in its life."""
 
+    FOLLOWING = "following"
     FENCING = "fencing"
     REPLAYING = "replaying"
     SERVING = "serving"
@@ -167,30 +172,75 @@ class Owner:
         self._journal_records = 0
         self._snapshot_bytes = 0
 
+    # -- standing by ------------------------------------------------------------------
+
+    @classmethod
+    def standby(cls, *, snapshot_state: bool, limits: OwnerLimits = _LIMITS) -> Owner:
+        """Return one that follows a journal; its epoch is the highest it has met."""
+        owner = cls(epoch=0, snapshot_state=snapshot_state, limits=limits)
+        owner.phase = Phase.FOLLOWING
+        return owner
+
+    def follow(self, sequence: int, record: Record, size_bytes: int = 0) -> bool:
+        """Apply one record of another owner, in order; return whether it counts.
+
+        One that does not count must not be shown to the actor either.
+        """
+        if self.phase is not Phase.FOLLOWING or sequence <= self.last_sequence:
+            return False
+        self.last_sequence = sequence
+        self.epoch = max(self.epoch, record.epoch)
+        if record.is_fence:
+            self._journal_records += 1
+            return False
+        self.apply(record, size_bytes)
+        return True
+
+    def promote(self, epoch: int) -> bool:
+        """Begin to own the resource that was followed until now.
+
+        Returns False, and has stopped, if a newer owner has been met already.
+        """
+        met, self.epoch = self.epoch, epoch
+        if met > epoch:
+            self._stop(met)
+            return False
+        self.phase = Phase.FENCING
+        return True
+
     # -- becoming the owner -----------------------------------------------------------
 
     def fence(self, *, expect_new: bool = False) -> AppendPlan:
         """Return the epoch record to append, which shuts every older owner out.
 
-        With ``expect_new`` it is accepted only as the very first record of the
-        journal, and then nothing has to be read. If that is refused or its outcome
-        stays unknown, ask again without.
+        With ``expect_new`` it is accepted only if nothing stands in the journal behind
+        what this owner has followed of it, and then nothing has to be read. If that is
+        refused or its outcome stays unknown, ask again without.
         """
-        return AppendPlan(Record(self.epoch, entries=None), 0 if expect_new else None)
+        expect = self.last_sequence if expect_new else None
+        return AppendPlan(Record(self.epoch, entries=None), expect)
 
     def fenced_at(self, sequence: int, *, is_first: bool = False) -> None:
         """Take note that the epoch record stands at ``sequence``.
 
-        With ``is_first`` (it was accepted as the first record) the owner serves;
-        else the journal must be read through ``sequence``, each record to `replay`.
+        With ``is_first`` (it was accepted as the first record behind those known) the
+        owner serves; else the journal must be read from ``read_from`` through
+        ``sequence``, each record to `replay`.
         """
+        if self.phase is not Phase.FENCING:
+            return  # A newer owner was heard of meanwhile.
         self.read_until = sequence
         if is_first:
             self.last_sequence = sequence
-            self._journal_records = 1
+            self._journal_records += 1
             self.phase = Phase.SERVING
         else:
             self.phase = Phase.REPLAYING
+
+    @property
+    def read_from(self) -> int:
+        """The sequence behind what is known of the journal."""
+        return self.last_sequence + 1
 
     def replay(self, sequence: int, record: Record, size_bytes: int = 0) -> bool:
         """Apply one record of the journal, in order; return whether it counts.

@@ -31,9 +31,11 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "MAX_PAGE",
     "MAX_TRACE_ID_BYTES",
+    "Disconnect",
     "QueryResources",
     "QueryServices",
     "Signed",
+    "disconnect_instance",
     "map_of",
     "query_resources",
     "query_services",
@@ -66,6 +68,15 @@ class Signed[T]:
     request: T
     node_id: str
     named: bool
+    trace_id: str = ""
+
+
+@frozen
+class Disconnect:
+    """Payload of ``ipc.service.disconnect``: which instance to evict, whoever asks."""
+
+    instance_id: str
+    service_name: str | None = None
     trace_id: str = ""
 
 
@@ -118,6 +129,14 @@ def unregister_instance(payload: Any) -> Signed[UnregisterInstance]:
     return fields.signed(
         UnregisterInstance(service_name=fields.name("service_name"), instance_id=instance_id),
         instance_id,
+    )
+
+
+def disconnect_instance(payload: Any) -> Disconnect:
+    """Check the payload of ``ipc.service.disconnect``."""
+    fields = _Fields(payload)
+    return Disconnect(
+        fields.name("instance_id"), fields.optional_name("service_name"), fields.trace_id()
     )
 
 

@@ -1,10 +1,20 @@
 """The registry (sans-I/O): who provides what, and what each control request changes.
 
 State comes only from records: those replayed from the stream, and those that this
-candidate wrote itself and that were acknowledged. A request becomes a `Decision`: the
+candidate wrote itself and that were acknowledged. Beside it stands what the roster knows
+from beats: how far standbys are, and whom not to choose. A request becomes a `Decision`: the
 records to write, and the answer and the events to give once all of them are
 acknowledged. Deciding changes nothing, so a decision whose write is refused is simply
 dropped. Only the leader decides; every candidate answers queries.
+
+Who owns a resource changes when
+
+- its owner is unhealthy, gone, evicted, drained or replaced, or gives it back: the best
+  healthy standby is promoted. Without one, an unhealthy owner keeps it, and otherwise
+  it is released, but for an owner that a new process replaces: that one may claim its
+  resources again until its time is up (`abandon`), and nobody else may meanwhile;
+- a standby comes, or is healthy again, where there is no healthy owner (`relocate`);
+- another instance takes it by force, though not while an earlier change is under way.
 """
 
 from __future__ import annotations
@@ -13,9 +23,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from aegis.actors import _registration as registration
+from aegis.actors._applied import AppliedTable
+from aegis.actors._decision import Decision, Event, Holder, Probe
 from aegis.actors._registry_entries import (
     Instance,
     InstanceState,
@@ -29,6 +41,7 @@ from aegis.actors._registry_entries import (
     standby_key,
     tombstone,
 )
+from aegis.actors._succession import Succession
 from aegis.contracts import Role
 from aegis.errors import (
     AegisError,
@@ -37,6 +50,7 @@ from aegis.errors import (
     NotFound,
     NotOwner,
     TooManyResources,
+    Unavailable,
     to_wire,
 )
 
@@ -47,91 +61,6 @@ DEFAULT_MAX_RESOURCES: Final = 1000
 
 _SHOWN: Final = 3
 """How many names of a list a message spells out."""
-
-
-@frozen
-class Holder:
-    """A process that holds a name: its instance, and the node it runs on."""
-
-    instance_id: str
-    node_id: str
-
-
-@frozen
-class Probe:
-    """Before anything is decided, find out which of these are alive, and ask again."""
-
-    holders: frozenset[Holder]
-
-
-@define
-class Event:
-    """Something that happened, for ``aegis.event.<name>``.
-
-    ``resources`` are the ids it is about; ``epochs`` is filled when they are known.
-    """
-
-    name: str
-    service: str
-    instance_id: str
-    node_id: str
-    cause: str = ""
-    resources: list[str] = field(factory=list[str])
-    role: str = ""
-    trace_id: str = ""
-    epochs: dict[str, int] = field(factory=dict[str, int])
-    sequence: int = 0
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the event as the map that is published."""
-        return {
-            "event": self.name,
-            "service_name": self.service,
-            "instance_id": self.instance_id,
-            "node_id": self.node_id,
-            "cause": self.cause,
-            "role": self.role,
-            "resource_ids": self.resources,
-            "epochs": self.epochs,
-            "sequence": self.sequence,
-            "trace_id": self.trace_id,
-        }
-
-
-@define
-class Decision:
-    """What a request changes, and what to say when that is durable.
-
-    ``epochs`` are those known already; ``written`` says which write names the owner
-    of a resource, so that its sequence becomes the epoch.
-    """
-
-    reply: dict[str, Any]
-    writes: list[Write] = field(factory=list[Write])
-    events: list[Event] = field(factory=list[Event])
-    epochs: dict[str, int] | None = None
-    written: dict[str, int] = field(factory=dict[str, int])
-
-    def complete(self, sequences: list[int]) -> dict[str, Any]:
-        """Return the answer, given the sequence of each acknowledged write.
-
-        The events are completed too.
-        """
-        for resource_id, index in self.written.items():
-            if self.epochs is not None:
-                self.epochs[resource_id] = sequences[index]
-        for event in self.events:
-            event.sequence = sequences[-1] if sequences else 0
-            event.epochs = {
-                name: sequences[self.written[name]]
-                for name in event.resources
-                if name in self.written
-            }
-        if self.epochs is not None:
-            self.reply["epochs"] = self.epochs
-        if sequences:
-            self.reply["sequence"] = sequences[-1]
-        return self.reply
 
 
 @frozen
@@ -159,6 +88,13 @@ class Registry:
         self.stood_by: dict[str, set[ResourceKey]] = {}
         self.by_service: dict[str, set[str]] = {}
         self.by_node: dict[str, set[str]] = {}
+        self.displaced: dict[str, set[ResourceKey]] = {}
+        """By instance, what a process of it owned that it has replaced by another."""
+        self.unattended: set[ResourceKey] = set()
+        """What has standbys, and no healthy owner or a standby's record too many."""
+        self.applied = AppliedTable()
+        self.doubted: set[str] = set()
+        """Instances that are healthy by their records, and not by what the roster knows."""
         self._ahead: dict[Key, int] = {}
         self._followed = 0
         self._sorted: list[ResourceKey] | None = None
@@ -225,6 +161,8 @@ class Registry:
             self.instances[instance_id] = after
             self.by_service.setdefault(after.service, set()).add(instance_id)
             self.by_node.setdefault(after.node_id, set()).add(instance_id)
+        for key in self.owned.get(instance_id, ()):
+            self._attend(key)
 
     def _set_resource(
         self, key: ResourceKey, after: Resource | None, *, contested: bool, sequence: int
@@ -243,6 +181,9 @@ class Registry:
             self.contested_tombstones[key] = sequence
         else:
             self.contested_tombstones.pop(key, None)
+        if before is not None:
+            _discard(self.displaced, before.instance_id, key)
+        self._attend(key)
         return Change(key, before, after, contested, sequence)
 
     def _set_standby(self, key: ResourceKey, instance_id: str, after: Standby | None) -> None:
@@ -256,6 +197,27 @@ class Registry:
         else:
             self.standbys.setdefault(key, {})[instance_id] = after
             self.stood_by.setdefault(instance_id, set()).add(key)
+        self._attend(key)
+
+    def _attend(self, key: ResourceKey) -> None:
+        """Note whether something has to be done about a resource's owner."""
+        resource = self.resources.get(key)
+        owner = None if resource is None else self.instances.get(resource.instance_id)
+        displaced = resource is not None and (owner is None or owner.node_id != resource.node_id)
+        if resource is not None:
+            if displaced:
+                self.displaced.setdefault(resource.instance_id, set()).add(key)
+            else:
+                _discard(self.displaced, resource.instance_id, key)
+        standbys = self.standbys.get(key, {})
+        if standbys and (
+            owner is None
+            or owner.instance_id in standbys
+            or (not displaced and owner.state is InstanceState.UNHEALTHY)
+        ):
+            self.unattended.add(key)
+        else:
+            self.unattended.discard(key)
 
     # -- requests ---------------------------------------------------------------------
 
@@ -279,6 +241,8 @@ class Registry:
                     return self._register_instance(payload, known, unsettled)
                 case "service.unregister":
                     return self._unregister_instance(payload, unsettled)
+                case "service.disconnect":
+                    return self._disconnect_instance(payload, unsettled)
                 case "resource.register":
                     return self._register_resources(payload, known, unsettled)
                 case "resource.release":
@@ -327,7 +291,7 @@ class Registry:
                 if alive[holder]:
                     raise self._taken(current)
                 self._drop_instance(
-                    current, decision, unsettled, agreed=False, cause="replaced", replaced=True
+                    current, decision, unsettled, agreed=False, cause="replaced", by=wanted
                 )
         decision.writes.append(Write(instance_key(wanted.instance_id), wanted.to_record()))
         decision.events.append(
@@ -361,23 +325,44 @@ class Registry:
                 owner=current.node_id,
             )
         agreed = signed.node_id == current.node_id
-        decision = Decision(
-            {
-                "success": True,
-                "service_name": current.service,
-                "instance_id": current.instance_id,
-                "trace_id": signed.trace_id,
-            }
-        )
-        self._drop_instance(
-            current,
-            decision,
-            unsettled,
-            agreed=agreed,
-            cause="unregistered" if agreed else "disconnected",
+        cause = "unregistered" if agreed else "disconnected"
+        return self._remove(current, unsettled, cause, signed.trace_id, agreed=agreed)
+
+    def _disconnect_instance(self, payload: Any, unsettled: Collection[ResourceKey]) -> Decision:
+        request = registration.disconnect_instance(payload)
+        current = self.instances.get(request.instance_id)
+        if current is None or request.service_name not in (None, current.service):
+            raise NotFound(
+                f"no instance {request.instance_id!r}"
+                + ("" if request.service_name is None else f" of service {request.service_name!r}"),
+                instance_id=request.instance_id,
+            )
+        return self._remove(current, unsettled, "disconnected", request.trace_id, agreed=False)
+
+    def _remove(
+        self,
+        current: Instance,
+        unsettled: Collection[ResourceKey],
+        cause: str,
+        trace_id: str,
+        *,
+        agreed: bool,
+    ) -> Decision:
+        decision = Decision({})
+        promoted, released = self._drop_instance(
+            current, decision, unsettled, agreed=agreed, cause=cause
         )
         for event in decision.events:
-            event.trace_id = signed.trace_id
+            event.trace_id = trace_id
+        decision.reply = {
+            "success": True,
+            "service_name": current.service,
+            "instance_id": current.instance_id,
+            "node_id": current.node_id,
+            "promoted": promoted,
+            "released": released,
+            "trace_id": trace_id,
+        }
         return decision
 
     def _register_resources(
@@ -395,7 +380,9 @@ class Registry:
         if request.role is Role.STANDBY:
             granted, conflicts = self._stand_by(instance, request.resource_ids)
         else:
-            granted, conflicts = self._claim(instance, request.resource_ids, alive, request.force)
+            granted, conflicts = self._claim(
+                instance, request.resource_ids, alive, unsettled if request.force else None
+            )
             unknown = frozenset(h for h in conflicts.values() if isinstance(h, Holder))
             if unknown:
                 return Probe(unknown)
@@ -486,12 +473,12 @@ class Registry:
         instance: Instance,
         resource_ids: list[str],
         alive: Mapping[Holder, bool],
-        force: bool,
+        forced: Collection[ResourceKey] | None,
     ) -> tuple[dict[str, object], dict[str, str | Holder]]:
         """Return which ids the instance may own, and who holds the others.
 
         A `Holder` in place of a name is one of whom it must be found out first
-        whether it is alive.
+        whether it is alive. ``forced`` is None, or else all may be taken but these.
         """
         granted: dict[str, object] = {}
         conflicts: dict[str, str | Holder] = {}
@@ -504,10 +491,20 @@ class Registry:
                 granted[resource_id] = _HELD
                 continue
             owner = self.instances.get(current.instance_id)
-            orphaned = owner is None or owner.node_id != current.node_id
-            if force or orphaned:
+            if owner is None or owner.instance_id == instance.instance_id:
                 granted[resource_id] = _TAKEN
-            elif owner is not None and owner.state is InstanceState.UNHEALTHY:
+            elif forced is not None:
+                if current.key in forced:
+                    raise Unavailable(
+                        f"{_address(current.key)} changes its owner at the moment, to "
+                        f"{current.instance_id!r}: try again",
+                        holder=current.instance_id,
+                    )
+                granted[resource_id] = _TAKEN
+            elif owner.node_id != current.node_id:
+                # A new process of its owner is about to claim it again.
+                conflicts[resource_id] = current.instance_id
+            elif owner.state is InstanceState.UNHEALTHY:
                 holder = Holder(owner.instance_id, owner.node_id)
                 if holder not in alive:
                     conflicts[resource_id] = holder
@@ -522,12 +519,20 @@ class Registry:
     def _stand_by(
         self, instance: Instance, resource_ids: list[str]
     ) -> tuple[dict[str, object], dict[str, str | Holder]]:
-        """Return which ids the instance may stand by for: all that it does not own."""
+        """Return which ids the instance may stand by for: all that it does not own.
+
+        What an earlier process of it owned does not count: who asks to stand by for
+        that gives it up.
+        """
         granted: dict[str, object] = {}
         conflicts: dict[str, str | Holder] = {}
         for resource_id in resource_ids:
             key = (instance.service, resource_id)
-            if key in self.owned.get(instance.instance_id, ()):
+            owner = self.resources.get(key)
+            if owner is not None and (owner.instance_id, owner.node_id) == (
+                instance.instance_id,
+                instance.node_id,
+            ):
                 conflicts[resource_id] = instance.instance_id
                 continue
             standby = self.standbys.get(key, {}).get(instance.instance_id)
@@ -543,6 +548,8 @@ class Registry:
         missing: list[str] = []
         strangers: dict[str, str] = {}
         owned: list[str] = []
+        stood_by: list[str] = []
+        trace_id = request.trace_id
         for resource_id in request.resource_ids:
             key = (request.service_name, resource_id)
             current = self.resources.get(key)
@@ -556,18 +563,9 @@ class Registry:
                 )
             stands_by = request.instance_id in self.standbys.get(key, {})
             if current is not None and mine:
-                decision.writes.append(
-                    tombstone(
-                        resource_key(*key),
-                        cause="released",
-                        contested=signed.node_id != current.node_id or key in unsettled,
-                    )
-                )
                 owned.append(resource_id)
             elif stands_by:
-                decision.writes.append(
-                    tombstone(standby_key(*key, request.instance_id), cause="released")
-                )
+                stood_by.append(resource_id)
             elif current is not None:
                 strangers[resource_id] = current.instance_id
                 continue
@@ -587,22 +585,22 @@ class Registry:
                 f"{', '.join(map(repr, missing[:_SHOWN]))}",
                 missing=missing,
             )
-        if owned:
-            decision.events.append(
-                Event(
-                    "released",
-                    request.service_name,
-                    request.instance_id,
-                    signed.node_id,
-                    cause="released",
-                    resources=owned,
-                    trace_id=request.trace_id,
-                )
-            )
+        # The owner itself gives up its lease, and not whoever asks in its name.
+        agreed = all(
+            self.resources[request.service_name, name].node_id == signed.node_id for name in owned
+        )
+        instance = Instance(request.service_name, request.instance_id, signed.node_id)
+        promoted, _ = self._give_up_resources(
+            instance, owned, decision, unsettled, agreed=agreed, cause="released"
+        )
+        self._leave(instance, stood_by, decision, cause="released")
+        for event in decision.events:
+            event.trace_id = trace_id
         decision.reply |= {
             "released": released,
+            "promoted": promoted,
             "missing": missing,
-            "trace_id": request.trace_id,
+            "trace_id": trace_id,
         }
         return decision
 
@@ -618,13 +616,28 @@ class Registry:
 
     # -- health -----------------------------------------------------------------------
 
-    def mark(self, instance_id: str, state: InstanceState, cause: str) -> Decision | None:
-        """Decide that an instance is healthy or not; None if that is so already."""
+    def mark(
+        self,
+        instance_id: str,
+        state: InstanceState,
+        cause: str,
+        unsettled: Collection[ResourceKey] = (),
+    ) -> Decision | None:
+        """Decide that an instance is healthy or not; None if that is so already.
+
+        Of an unhealthy one, all that has a healthy standby goes there.
+        """
         current = self.instances.get(instance_id)
         if current is None or current.state is state:
             return None
         after = evolve(current, state=state, cause=cause)
-        decision = Decision({}, [Write(instance_key(instance_id), after.to_record())])
+        decision = Decision({})
+        if state is InstanceState.UNHEALTHY:
+            succession = Succession(self, decision, unsettled, cause=cause)
+            for key in sorted(self.owned.get(instance_id, ())):
+                succession.hand_over(key)
+            succession.finish()
+        decision.writes.append(Write(instance_key(instance_id), after.to_record()))
         decision.events.append(
             Event(str(state), current.service, instance_id, current.node_id, cause, role=after.role)
         )
@@ -648,6 +661,62 @@ class Registry:
         self._drop_instance(current, decision, unsettled, agreed=False, cause=cause)
         return decision
 
+    def relocate(self, unsettled: Collection[ResourceKey] = ()) -> Decision | None:
+        """Decide that standbys own what has no healthy owner; None if none can.
+
+        The decision is about one service; ask again until there is none.
+        """
+        service = ""
+        decision = Decision({})
+        successions: dict[str, Succession] = {}
+        for key in sorted(self.unattended):
+            if service and key[0] != service:
+                break
+            resource = self.resources.get(key)
+            owner = None if resource is None else self.instances.get(resource.instance_id)
+            if owner is None:
+                cause = "vacant"
+            elif resource is not None and owner.node_id != resource.node_id:
+                cause = "replaced"
+            elif owner.instance_id in self.standbys[key]:
+                # Left over from its promotion, when the leader fell half-way.
+                decision.writes.append(
+                    tombstone(standby_key(*key, owner.instance_id), cause="promoted")
+                )
+                service = key[0]
+                continue
+            else:
+                cause = owner.cause
+            succession = successions.get(cause)
+            if succession is None:
+                succession = successions[cause] = Succession(self, decision, unsettled, cause=cause)
+            if succession.hand_over(key):
+                service = key[0]
+        for succession in successions.values():
+            succession.finish()
+        return decision if decision.writes else None
+
+    def abandon(self, instance_id: str, unsettled: Collection[ResourceKey] = ()) -> Decision | None:
+        """Decide that a new process does not claim what the one before it owned.
+
+        None if there is no such thing (any more).
+        """
+        names = sorted(self.displaced.get(instance_id, ()))
+        if not names:
+            return None
+        service = names[0][0]
+        decision = Decision({})
+        instance = Instance(service, instance_id, self.resources[names[0]].node_id)
+        self._give_up_resources(
+            instance,
+            [name for other, name in names if other == service],
+            decision,
+            unsettled,
+            agreed=False,
+            cause="abandoned",
+        )
+        return decision
+
     def _drop_instance(
         self,
         current: Instance,
@@ -656,33 +725,118 @@ class Registry:
         *,
         agreed: bool,
         cause: str,
-        replaced: bool = False,
-    ) -> None:
+        by: Instance | None = None,
+    ) -> tuple[dict[str, str], list[str]]:
         """Add to ``decision`` that an instance leaves with all that it holds.
 
-        ``agreed`` says that the instance itself has given up its lease. The record of
-        the instance goes last: if the leader falls in between, the next one finds the
-        instance still there and finishes.
+        ``agreed`` says that the instance itself has given up its lease. A new process
+        ``by`` which it is replaced may claim again what no standby takes over. The record of the instance goes last: if the leader falls in
+        between, the next one finds the instance still there and finishes. Return what
+        was promoted, with whom, and what was released.
         """
-        released: list[str] = []
-        for key in sorted(self.owned.get(current.instance_id, ())):
-            # A healthy standby, if there is one, is promoted here: one write that
-            # names it takes the place of the tombstone.
-            decision.writes.append(
-                tombstone(resource_key(*key), cause=cause, contested=not agreed or key in unsettled)
-            )
-            released.append(key[1])
-        for key in sorted(self.stood_by.get(current.instance_id, ())):
-            decision.writes.append(tombstone(standby_key(*key, current.instance_id), cause=cause))
-        if not replaced:
+        owned = [name for _, name in sorted(self.owned.get(current.instance_id, ()))]
+        promoted, released = self._give_up_resources(
+            current,
+            owned,
+            decision,
+            unsettled,
+            agreed=agreed,
+            cause=cause,
+            kept=by is not None and by.service == current.service,
+        )
+        stood_by = [name for _, name in sorted(self.stood_by.get(current.instance_id, ()))]
+        self._leave(current, stood_by, decision, cause=cause)
+        if by is None:
             decision.writes.append(tombstone(instance_key(current.instance_id), cause=cause))
-        event = Event("released", current.service, current.instance_id, current.node_id, cause)
-        if released:
-            event.resources = released
-            decision.events.append(event)
         decision.events.append(
             Event("gone", current.service, current.instance_id, current.node_id, cause)
         )
+        return promoted, released
+
+    def _give_up_resources(
+        self,
+        owner: Instance,
+        resource_ids: list[str],
+        decision: Decision,
+        unsettled: Collection[ResourceKey],
+        *,
+        agreed: bool,
+        cause: str,
+        kept: bool = False,
+    ) -> tuple[dict[str, str], list[str]]:
+        """Add that ``owner`` owns these no more: the best standby does, or nobody.
+
+        Return what was promoted, with whom, and what was released. What is ``kept`` is
+        neither when it has no standby.
+        """
+        succession = Succession(self, decision, unsettled, cause=cause, agreed=agreed)
+        keys = [(owner.service, name) for name in resource_ids]
+        left = [key for key in keys if not succession.hand_over(key)]
+        released = [] if kept else [key[1] for key in left]
+        for name in released:
+            key = (owner.service, name)
+            decision.writes.append(
+                tombstone(resource_key(*key), cause=cause, contested=not agreed or key in unsettled)
+            )
+        succession.finish()
+        if released:
+            decision.events.append(
+                Event(
+                    "released",
+                    owner.service,
+                    owner.instance_id,
+                    owner.node_id,
+                    cause,
+                    resources=released,
+                    role=str(Role.ACTIVE),
+                )
+            )
+        return succession.promoted, released
+
+    def _leave(
+        self, instance: Instance, resource_ids: list[str], decision: Decision, *, cause: str
+    ) -> None:
+        """Add that ``instance`` stands by for these no more."""
+        if not resource_ids:
+            return
+        for name in resource_ids:
+            decision.writes.append(
+                tombstone(standby_key(instance.service, name, instance.instance_id), cause=cause)
+            )
+        decision.events.append(
+            Event(
+                "released",
+                instance.service,
+                instance.instance_id,
+                instance.node_id,
+                cause,
+                resources=resource_ids,
+                role=str(Role.STANDBY),
+            )
+        )
+
+    def shows(self, event: Event, resource_id: str | None = None) -> bool:
+        """Whether what an event tells, of one of its resources or at all, is so now."""
+        if resource_id is None:
+            instance = self.instances.get(event.instance_id)
+            here = instance is not None and instance.node_id == event.node_id
+            if event.name == "gone":
+                return not here
+            return here and (
+                event.name == "registered"
+                or (instance is not None and instance.state == event.name)
+            )
+        key = (event.service, resource_id)
+        resource, standby = (
+            self.resources.get(key),
+            self.standbys.get(key, {}).get(event.instance_id),
+        )
+        held = standby if event.role == Role.STANDBY else resource
+        holds = held is not None and (held.instance_id, held.node_id) == (
+            event.instance_id,
+            event.node_id,
+        )
+        return holds is (event.name != "released")
 
     # -- queries ----------------------------------------------------------------------
 
@@ -816,11 +970,23 @@ class Registry:
             "epoch": resource.epoch,
             "state": str(owner.state if owner else InstanceState.UNHEALTHY),
             "metadata": resource.metadata,
+            "applied": self.applied.get(
+                resource.instance_id, resource.node_id, resource.resource_id
+            ),
             "standbys": [
                 {
                     "instance_id": standby.instance_id,
                     "node_id": standby.node_id,
+                    "role": str(Role.STANDBY),
                     "state": str(self._state_of(standby.instance_id)),
+                    "applied": self.applied.get(
+                        standby.instance_id, standby.node_id, standby.resource_id
+                    ),
+                    "lag": self.applied.lag(
+                        (resource.instance_id, resource.node_id),
+                        (standby.instance_id, standby.node_id),
+                        resource.key,
+                    ),
                     "metadata": standby.metadata,
                 }
                 for standby in self.standbys.get(resource.key, {}).values()

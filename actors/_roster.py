@@ -7,6 +7,12 @@ proven. Until then the resource is *unsettled*. What the leader believes a lease
 is never shorter than what the node believes, since it counts from the beat's arrival.
 
 A leader that is new, or was paused itself, restarts all timers before it judges anyone.
+
+Death is proven by others (`prove_dead`). The proof is about the node's connection: the
+process has ended, or has dropped its lease before it can be back. So the leases that it
+had are over, and those that it may be given from then on are counted as ever. That a
+leader of before may still answer beats is no matter if its death is proven, too; else
+proofs end no lease for as long as that.
 """
 
 from __future__ import annotations
@@ -36,7 +42,11 @@ class Judgement(Enum):
 
     SILENT = "silence"
     STALLED = "stalled"
+    DIED = "died"
+    """Its node's death is proven."""
     GONE = "gone"
+    ABANDONED = "abandoned"
+    """Its new process has not claimed what the one before it owned."""
     RECOVERED = "recovered"
 
 
@@ -47,6 +57,8 @@ class Verdict:
     judgement: Judgement
     instance_id: str
     node_id: str
+    silence: float = field(default=0.0, eq=False)
+    """For how many seconds it had given no sign of life."""
 
 
 @define
@@ -91,21 +103,45 @@ class Roster:
         self.to_push: set[str] = set()
         self._nodes: dict[str, _Node] = {}
         self._earlier: dict[ResourceKey, list[_Earlier]] = {}
+        self._dead: dict[str, float] = {}
+        """When each of these was lost, until it is heard of again or long ago."""
+        self._ended: set[str] = set()
+        """Those among them whose leases are over."""
+        self._rivals: set[str] | None = set()
+        """The leaders of before that may still answer beats; None if nobody knows them."""
+        self._rivals_until = float("-inf")
+        self._displaced: dict[str, float] = {}
+        """Since when each instance has not claimed what a process before it owned."""
         self._reign = 0
         self._grace_until = float("-inf")
         self._ticked: float | None = None
 
     # -- reigns -------------------------------------------------------------------------
 
-    def begin(self, now: float, *, reign: int, settled: int, first: bool = False) -> None:
+    def begin(
+        self,
+        now: float,
+        *,
+        reign: int,
+        settled: int,
+        first: bool = False,
+        rivals: Collection[str] | None = None,
+    ) -> None:
         """This candidate took over as leader, with its record at sequence ``reign``.
 
         ``settled`` is what the predecessor's last renewal said: whatever was contested
-        up to that sequence is so no more. ``first`` says that nobody led before.
+        up to that sequence is so no more. ``first`` says that nobody led before, and
+        ``rivals`` are the nodes whose leader may answer beats for `leader_timeout`.
         """
         self._reign = reign
         self._nodes = {}
         self._earlier = {}
+        self._dead = {}
+        self._ended = set()
+        self._rivals = None if rivals is None else set(rivals)
+        self._rivals_until = now if first else now + self.leader_timeout
+        self._displaced = {}
+        self.registry.doubted = set()
         self.to_push = set()
         self._ticked = now
         self._grace_until = now
@@ -151,6 +187,8 @@ class Roster:
             version = self._touch(before.node_id, change.key)
             node = self._nodes.get(before.node_id)
             until = self._grace_until if node is None else max(node.lease_until, self._grace_until)
+            if before.node_id in self._ended:
+                until = now
             if change.contested and until > now:
                 self._earlier.setdefault(change.key, []).append(
                     _Earlier(before.node_id, until, version)
@@ -160,10 +198,26 @@ class Roster:
         if after is not None:
             self._touch(after.node_id, change.key)
 
-    def prove_dead(self, node_id: str, now: float) -> None:
-        """The node's process is known to have ended: its lease has, too."""
+    def prove_dead(self, node_id: str, now: float, *, since: float | None = None) -> bool:
+        """The node's process is known to have ended at ``since``: its lease has, too.
+
+        Or its connection has, which ends its lease as well; then it may beat again.
+        Return whether earlier proofs, if they are made anew, may end leases now that
+        did not before.
+        """
+        rival = self._rivals is not None and node_id in self._rivals - self._ended
+        self._dead[node_id] = now if since is None else since
+        if now >= self._rivals_until or (
+            self._rivals is not None and self._rivals <= self._ended | {node_id}
+        ):
+            self._ended.add(node_id)
+            node = self._nodes.get(node_id)
+            if node is not None:
+                node.lease_until = min(node.lease_until, now)
+        self.registry.doubted |= self.registry.by_node.get(node_id, set())
         for key in list(self._earlier):
-            self._settle(key, now, dead=node_id)
+            self._settle(key, now)
+        return rival and node_id in self._ended
 
     def _touch(self, node_id: str, key: ResourceKey) -> int:
         """Note that a node's coverage of ``key`` is to be told anew; return the version."""
@@ -177,12 +231,12 @@ class Roster:
         self.to_push.add(node_id)
         return node.version
 
-    def _settle(self, key: ResourceKey, now: float, *, dead: str | None = None) -> None:
+    def _settle(self, key: ResourceKey, now: float) -> None:
         waiting: list[_Earlier] = []
         for earlier in self._earlier[key]:
             node = self._nodes.get(earlier.node_id)
             confirmed = node is not None and node.confirmed >= earlier.version
-            if now < earlier.until and not confirmed and earlier.node_id != dead:
+            if now < earlier.until and not confirmed and earlier.node_id not in self._ended:
                 waiting.append(earlier)
         if waiting:
             self._earlier[key] = waiting
@@ -195,10 +249,20 @@ class Roster:
     # -- beats --------------------------------------------------------------------------
 
     def note(self, beat: Beat) -> None:
-        """Remember what a beat says of queues; every candidate does, leading or not."""
+        """Remember what a beat tells of its instances; every candidate does so."""
+        registry = self.registry
         for instance_id, load in beat.instances.items():
-            if instance_id in self.registry.instances:
-                self.loads[instance_id] = load
+            instance = registry.instances.get(instance_id)
+            if instance is None or instance.node_id != beat.node_id:
+                continue
+            self.loads[instance_id] = load
+            if load.applied:
+                held = registry.owned.get(instance_id, set()) | registry.stood_by.get(
+                    instance_id, set()
+                )
+                registry.applied.note(
+                    instance_id, beat.node_id, load.applied, {name for _, name in held}
+                )
 
     def heard(self, beat: Beat, now: float) -> BeatAnswer | None:
         """Return the answer to a beat; None for one that a later beat has overtaken.
@@ -210,6 +274,8 @@ class Roster:
             node = self._nodes[beat.node_id] = _Node(now)
         if beat.number <= node.number:
             return None
+        self._dead.pop(beat.node_id, None)
+        self._ended.discard(beat.node_id)
         answered, node.number, node.heard = node.number, beat.number, now
         for instance_id, load in beat.instances.items():
             node.seen[instance_id] = now
@@ -348,30 +414,74 @@ class Roster:
             node.heard = now
             node.seen = dict.fromkeys(node.seen, now)
             node.progress = {name: (count, now) for name, (count, _) in node.progress.items()}
+        displaced = self.registry.displaced
+        self._displaced = {
+            name: now if paused else self._displaced.get(name, now) for name in displaced
+        }
         for node_id, instances in self.registry.by_node.items():
             known = self._nodes.setdefault(node_id, _Node(now))
             for instance_id in instances:
                 known.seen.setdefault(instance_id, now)
         self._forget(now)
-        return list(self._judge(now))
+        self.registry.doubted = set()
+        return list(self._verdicts(now))
 
-    def _judge(self, now: float) -> Iterator[Verdict]:
-        options = self.options
+    def _verdicts(self, now: float) -> Iterator[Verdict]:
         for node_id, instances in self.registry.by_node.items():
-            node = self._nodes[node_id]
             for instance_id in sorted(instances):
-                silence = now - node.seen[instance_id]
+                judgement = self._judge(node_id, instance_id, now)
+                if judgement not in (None, Judgement.RECOVERED):
+                    self.registry.doubted.add(instance_id)
                 healthy = self.registry.instances[instance_id].state is InstanceState.HEALTHY
-                if silence >= options.gone_timeout:
-                    yield Verdict(Judgement.GONE, instance_id, node_id)
-                elif silence >= options.heartbeat_timeout:
-                    if healthy:
-                        yield Verdict(Judgement.SILENT, instance_id, node_id)
-                elif self._is_stalled(node, instance_id, now):
-                    if healthy:
-                        yield Verdict(Judgement.STALLED, instance_id, node_id)
-                elif not healthy and instance_id in node.progress:
-                    yield Verdict(Judgement.RECOVERED, instance_id, node_id)
+                match judgement:
+                    case Judgement.SILENT | Judgement.STALLED | Judgement.DIED if not healthy:
+                        continue
+                    case Judgement.RECOVERED if healthy:
+                        continue
+                    case None:
+                        continue
+                    case _:
+                        silence = self._silence(node_id, instance_id, now)
+                        if judgement is Judgement.DIED:
+                            silence = now - self._dead[node_id]
+                        yield Verdict(judgement, instance_id, node_id, silence)
+        for instance_id, since in self._displaced.items():
+            if now - since >= self.options.gone_timeout:
+                yield Verdict(Judgement.ABANDONED, instance_id, "", now - since)
+
+    def _judge(self, node_id: str, instance_id: str, now: float) -> Judgement | None:
+        """Return what an instance is at this moment; None for one that was never heard."""
+        options, node = self.options, self._nodes[node_id]
+        silence = self._silence(node_id, instance_id, now)
+        dead = node_id in self._dead
+        if silence >= (options.heartbeat_timeout if dead else options.gone_timeout):
+            return Judgement.GONE
+        if dead:
+            return Judgement.DIED
+        if silence >= options.heartbeat_timeout:
+            return Judgement.SILENT
+        if self._is_stalled(node, instance_id, now):
+            return Judgement.STALLED
+        return Judgement.RECOVERED if instance_id in node.progress else None
+
+    def _silence(self, node_id: str, instance_id: str, now: float) -> float:
+        return now - self._nodes[node_id].seen.get(instance_id, now)
+
+    def stands(self, verdict: Verdict, now: float) -> bool:
+        """Whether a verdict is still right when it comes to be carried out.
+
+        A beat may have come, or the leader may have been paused, since it was given.
+        """
+        if verdict.judgement is Judgement.ABANDONED:
+            since = self._displaced.get(verdict.instance_id, now)
+            return now - since >= self.options.gone_timeout
+        if verdict.node_id not in self._nodes:
+            return False
+        current = self._judge(verdict.node_id, verdict.instance_id, now)
+        if verdict.judgement in (Judgement.RECOVERED, Judgement.GONE):
+            return current is verdict.judgement
+        # What was silent may be gone by now: the milder verdict still stands.
+        return current not in (None, Judgement.RECOVERED)
 
     def _is_stalled(self, node: _Node, instance_id: str, now: float) -> bool:
         load = self.loads.get(instance_id)
@@ -396,6 +506,9 @@ class Roster:
                 node.progress.pop(instance_id, None)
         for instance_id in [name for name in self.loads if name not in self.registry.instances]:
             del self.loads[instance_id]
+        self.registry.applied.keep(self.registry.instances)
+        self._dead = {name: at for name, at in self._dead.items() if now - at <= keep}
+        self._ended &= self._dead.keys()
 
 
 def _later_than(version: int, changed: dict[ResourceKey, int]) -> list[tuple[ResourceKey, int]]:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from attrs import evolve
 
 from aegis._config import ConnectOptions
 from aegis.errors import AegisError, Unavailable
@@ -23,8 +24,15 @@ _log = structlog.get_logger("aegis.connection")
 class Connection:
     """A transport, and this process's use of the host's own server if it keeps one."""
 
-    def __init__(self, transport: NatsTransport, server: EmbeddedServer | None, url: str) -> None:
+    def __init__(
+        self,
+        transport: NatsTransport,
+        server: EmbeddedServer | None,
+        url: str,
+        system: NatsOptions | None = None,
+    ) -> None:
         self.transport = transport
+        self._system = system
         self.server = server
         self.url = url
         """Where the server is, without passwords."""
@@ -33,6 +41,26 @@ class Connection:
         self._watch: asyncio.Task[None] | None = None
         if server is not None:
             self._watch = asyncio.get_running_loop().create_task(self._keep(server))
+
+    async def open_system(self, name: str) -> NatsTransport | None:
+        """Connect to the system account, which tells of connections that end.
+
+        Returns None if there is none to use: everything works without, only later.
+
+        Raises:
+            ConfigurationError: the options name an account that the server refuses.
+        """
+        if self._system is None:
+            return None
+        try:
+            return await connect_nats(evolve(self._system, name=name))
+        except Unavailable as error:
+            _log.warning(
+                "system_account_unavailable",
+                error=str(error),
+                action="the death of a node is found out by its silence alone",
+            )
+            return None
 
     async def close(self) -> None:
         """Close the transport, then end the use of the server."""
@@ -86,11 +114,20 @@ async def open_connection(
             tls_key=options.tls_key,
             connect_timeout=options.timeout,
         )
-        return Connection(await connect_nats(nats), None, nats.shown_servers)
+        system: NatsOptions | None = None
+        if options.system_creds is not None or options.system_user:
+            system = evolve(
+                nats,
+                creds=options.system_creds,
+                user=options.system_user or "",
+                password=options.system_password or "",
+            )
+        return Connection(await connect_nats(nats), None, nats.shown_servers, system)
     server: EmbeddedServer | None = None
     if start is not None:
         server = await ensure_server(start)
         url, credentials = server.url, server.credentials
+        system_credentials = server.system_credentials
     else:
         found = await find_server(options.data_dir)
         if found is None:
@@ -99,6 +136,7 @@ async def open_connection(
                 "or name yours with --nats"
             )
         url, credentials = found.url, found.credentials
+        system_credentials = found.system_credentials
     nats = NatsOptions(
         servers=(url,), name=name, user=credentials.user, password=credentials.password
     )
@@ -108,4 +146,5 @@ async def open_connection(
         if server is not None:
             await server.stop()
         raise
-    return Connection(transport, server, url)
+    system = evolve(nats, user=system_credentials.user, password=system_credentials.password)
+    return Connection(transport, server, url, system)

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from aegis._clock import SystemClock
 from aegis._subjects import Subjects
+from aegis.actors._membership import control_request
 from aegis.actors._registration import MAX_PAGE
 from aegis.contracts import Role
 from aegis.errors import AegisError, NoResponders, NotFound, ProtocolError, Unavailable, from_wire
@@ -24,6 +25,9 @@ __all__ = ["Inspector", "NodeHealth", "SystemPicture"]
 
 CONTROL_TIMEOUT: Final = 2.0
 """Seconds to wait for a supervisor, which may just be reading the registry."""
+
+DISCONNECT_TIMEOUT: Final = 5.0
+"""Seconds to wait for a supervisor to lead, and to write what an eviction changes."""
 
 HEALTH_TIMEOUT: Final = 1.0
 """Seconds to wait for a node to say how it is; one that is busy answers late."""
@@ -138,6 +142,23 @@ class Inspector:
         )
         return list(answer["resources"])
 
+    async def disconnect(self, instance_id: str) -> dict[str, Any]:
+        """Evict an instance; return what became of what it held.
+
+        Raises:
+            NotFound: there is no such instance.
+            Unavailable: no supervisor leads.
+        """
+        answer = await control_request(
+            self._transport,
+            self._subjects,
+            self._clock,
+            "service.disconnect",
+            {"instance_id": instance_id},
+            timeout=DISCONNECT_TIMEOUT,
+        )
+        return _unrefused(answer)
+
     async def health(self, node_id: str) -> NodeHealth:
         """Return what a node says of itself."""
         asked_at_ms, begun = self._clock.wall_ms(), self._clock.boot_seconds()
@@ -177,14 +198,7 @@ class Inspector:
 
     async def _ask(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         asked = {key: value for key, value in payload.items() if value is not None}
-        answer = await self._once(operation, asked)
-        code = answer.get("code")
-        if code is None:
-            return answer
-        facts = {key: value for key, value in answer.items() if key not in ("code", "success")}
-        if code == NotFound.code:
-            raise NotFound(str(facts.pop("message", "")), **facts)
-        raise from_wire(int(code), facts)
+        return _unrefused(await self._once(operation, asked))
 
     async def _once(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Ask once: every supervisor answers queries, so silence means that there is none."""
@@ -207,3 +221,14 @@ class Inspector:
         if not isinstance(answer, dict):
             raise ProtocolError(f"the answer of {subject} is no map")
         return answer  # pyright: ignore[reportUnknownVariableType]
+
+
+def _unrefused(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer, or raise what it refuses with."""
+    code = answer.get("code")
+    if code is None:
+        return answer
+    facts = {key: value for key, value in answer.items() if key not in ("code", "success")}
+    if code == NotFound.code:
+        raise NotFound(str(facts.pop("message", "")), **facts)
+    raise from_wire(int(code), facts)

@@ -11,7 +11,9 @@ import structlog
 from aegis._collection import uncollected_start
 from aegis._config import RunOptions
 from aegis._connection import open_connection
-from aegis._node import Node
+from aegis._node import Node, new_node_id
+from aegis.actors._obituary import connection_name
+from aegis.transport._nats import NatsTransport
 from aegis.transport._server import ServerOptions
 
 __all__ = ["run_node"]
@@ -59,10 +61,15 @@ async def run_node(options: RunOptions) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.on_signal, signal.Signals(number).name)
     start = ServerOptions(data_dir=options.connect.data_dir, sync=options.sync, keep=options.keep)
-    async with await open_connection(options.connect, name="aegis-node", start=start) as connection:
+    node_id = new_node_id()
+    name = connection_name(node_id)
+    async with await open_connection(options.connect, name=name, start=start) as connection:
         connection.transport.listen(ending)
         connection.given_up.add_done_callback(lambda reason: ending.on_closed(reason.result()))
-        node = Node(options, connection.transport)
+        system: NatsTransport | None = None
+        if not options.no_supervisor:
+            system = await connection.open_system(f"aegis-system-{node_id}")
+        node = Node(options, connection.transport, node_id=node_id, system=system)
         starting = asyncio.ensure_future(node.start())
         stopping = asyncio.ensure_future(ending.event.wait())
         try:
@@ -79,5 +86,7 @@ async def run_node(options: RunOptions) -> int:
         finally:
             stopping.cancel()
             await node.stop()
+            if system is not None:
+                await system.close()
     _log.info("node_stopped", node_id=node.node_id)
     return ending.exit_code

@@ -8,15 +8,15 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
-from attrs import define
 
 from aegis._clock import Clock, SystemClock
 from aegis._cluster import Cluster
 from aegis._config import RunOptions, ServiceOptions, default_instance_id
+from aegis._holdings import Holding, Holdings
 from aegis._loading import load_actor_class
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
@@ -29,20 +29,32 @@ from aegis.actors._dispatch import Dispatcher, InstanceDesk
 from aegis.actors._election import ElectionOptions
 from aegis.actors._group import GroupBehaviour
 from aegis.actors._handlers import describe
-from aegis.actors._journaled import JournaledBehaviour
+from aegis.actors._journaled import JournaledBehaviour, Takeover
 from aegis.actors._lease import InstanceLoad, LeaseOptions
-from aegis.actors._membership import Membership
+from aegis.actors._membership import Membership, control_request
 from aegis.actors._messages import Failure
+from aegis.actors._obituary import Obituary
 from aegis.actors._observer import Observer
+from aegis.actors._registration import map_of
 from aegis.actors._restarts import RestartType
 from aegis.actors._runtime import Runtime
+from aegis.actors._standby import StandbyFeed
 from aegis.actors._supervisor import Supervisor, TreeNode
 from aegis.actors._workers import Workers
 from aegis.contracts import Role
-from aegis.errors import AegisError, ConfigurationError, Conflict, NotFound, Unavailable
-from aegis.transport._base import StreamConfig, Transport
+from aegis.errors import (
+    AegisError,
+    ConfigurationError,
+    Conflict,
+    ConnectionClosed,
+    NotFound,
+    ProtocolError,
+    Unavailable,
+)
+from aegis.transport._base import Message, StreamConfig, Subscription, Transport
+from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["Node"]
+__all__ = ["Node", "new_node_id"]
 
 _log = structlog.get_logger("aegis.node")
 
@@ -50,7 +62,10 @@ REGISTRATION_TIMEOUT: Final = 30.0
 """Seconds that a starting node waits for a leading supervisor."""
 
 COVERED_TIMEOUT: Final = 30.0
-"""Seconds that a new owner waits for the leases of earlier owners to end."""
+"""Seconds that a new owner waits for the leases of earlier owners before it says so."""
+
+MAX_ASKED: Final = 500
+"""Resources whose owner is asked for in one request."""
 
 MAX_SHOWN_CHILDREN: Final = 2_000
 """How many children of each parent a node's health tells, so that it fits a message."""
@@ -62,23 +77,123 @@ STOP_TIMEOUT: Final = 10.0
 """Seconds that an actor may take to stop before it is killed."""
 
 
-@define(eq=False)
 class _Instance:
     """One instance of this node, from its options to its actors."""
 
-    options: ServiceOptions
-    actor_class: type[AegisActor]
-    desk: InstanceDesk
-    supervisor: Supervisor
-    registered: bool = False
-    failed: bool = False
-    """Its supervisor gave up on it: beats say so, and the leader judges."""
+    def __init__(
+        self,
+        node: Node,
+        options: ServiceOptions,
+        actor_class: type[AegisActor],
+        desk: InstanceDesk,
+        supervisor: Supervisor,
+    ) -> None:
+        self.node = node
+        self.options = options
+        self.actor_class = actor_class
+        self.desk = desk
+        self.supervisor = supervisor
+        self.holdings = Holdings(self, desk)
+        self.registered = False
+        self.failed = False
+        """Its supervisor gave up on it: beats say so, and the leader judges."""
+
+    # -- for its holdings ---------------------------------------------------------------
+
+    def make_behaviour(self, holding: Holding) -> JournaledBehaviour:
+        """Return a behaviour for the next life of a resource's actor."""
+        node, service = self.node, self.desk.service
+        resource_id, is_active = holding.resource_id, holding.role is Role.ACTIVE
+
+        def on_first_answer(takeover: Takeover) -> None:
+            self._report("first_answer", resource_id, takeover)
+
+        return JournaledBehaviour(
+            node.transport,
+            node.subjects.journal(service, resource_id),
+            node,
+            actor_class=self.actor_class,
+            resource=resource_id,
+            epoch=holding.epoch,
+            feed=None if is_active else node.standbys,
+            on_first_answer=on_first_answer,
+        )
+
+    async def start_cell(
+        self, behaviour: Callable[[AegisActor], Behaviour], resource_id: str | None
+    ) -> ActorCell:
+        """Start the actor of a resource, or that of the instance itself."""
+        ref = await self.supervisor.start_actor(
+            INSTANCE_ACTOR if resource_id is None else resource_id,
+            Props(
+                self.actor_class,
+                behaviour=behaviour,
+                instance_id=self.desk.instance_id,
+                mailbox_capacity=self.node.options.mailbox_capacity,
+            ),
+            resource_id=resource_id,
+            stop_timeout=STOP_TIMEOUT,
+        )
+        return ref.cell
+
+    async def stop_cell(self, resource_id: str) -> None:
+        """Stop the actor of a resource if there is one."""
+        with contextlib.suppress(NotFound):
+            await self.supervisor.stop_child(resource_id)
+
+    async def register_standby(self, resource_id: str) -> None:
+        """Register the instance as a standby for a resource."""
+        await self.node.membership.register_resources(
+            self.desk.service,
+            self.desk.instance_id,
+            [resource_id],
+            role=Role.STANDBY,
+            timeout=REGISTRATION_TIMEOUT,
+        )
+
+    async def release(self, resource_id: str) -> None:
+        """Give a resource back."""
+        with contextlib.suppress(AegisError):
+            await self.node.membership.release_resources(
+                self.desk.service, self.desk.instance_id, [resource_id]
+            )
+
+    def on_owned(self, resource_id: str, epoch: int) -> None:
+        """Let the beats say so, and ask for the lease."""
+        self.node.membership.beat_soon()
+
+    def on_taken_over(self, resource_id: str, takeover: Takeover) -> None:
+        """Tell how long each step took."""
+        self._report("promoted", resource_id, takeover)
+
+    def _report(self, step: str, resource_id: str, takeover: Takeover) -> None:
+        seconds = {
+            "fenced": takeover.fenced,
+            "replayed": takeover.replayed,
+            "covered": takeover.covered,
+        }
+        if step == "first_answer":
+            seconds[step] = takeover.first_answer
+        facts: dict[str, Any] = {
+            "service_name": self.desk.service,
+            "instance_id": self.desk.instance_id,
+            "resource_id": resource_id,
+            "epoch": takeover.epoch,
+            "records": takeover.records,
+            **{f"{name}_ms": round(value * 1000, 3) for name, value in seconds.items()},
+        }
+        _log.info(step, **facts)
+        # No event of the registry: its own `promoted` came before, and this says how
+        # the new owner got on.
+        name = "serving" if step == "promoted" else step
+        self.node.publish_event(name, facts)
 
 
 class Node:
     """The instances that one process runs, with their connection to the system.
 
-    ``supervises`` tells whether the node carries a supervisor candidate.
+    ``system`` is a connection to the servers' system account, if there is one: by it the
+    node's supervisor candidate hears at once of nodes that died.
     """
 
     def __init__(
@@ -89,14 +204,16 @@ class Node:
         clock: Clock | None = None,
         observer: Observer | None = None,
         node_id: str | None = None,
+        system: Transport | None = None,
     ) -> None:
         self.options = options
-        self.node_id = node_id or _new_node_id()
+        self.node_id = node_id or new_node_id()
         self.transport = transport
         self.clock: Clock = clock or SystemClock()
         self.subjects = Subjects(options.connect.namespace)
         self.runtime = Runtime(workers=Workers(options.workers), observer=observer)
         self.dispatcher = Dispatcher(transport, self.subjects)
+        self.standbys = StandbyFeed(transport, self.subjects)
         lease = LeaseOptions(
             heartbeat_interval=options.heartbeat_interval,
             heartbeat_timeout=options.heartbeat_timeout,
@@ -116,6 +233,9 @@ class Node:
                     max_resources_per_instance=options.max_resources_per_instance,
                 ),
             )
+        self.obituary: Obituary | None = None
+        if self.supervisor is not None and system is not None:
+            self.obituary = Obituary(system, self.supervisor.suspect_node)
         self.membership = Membership(
             transport,
             self.subjects,
@@ -123,6 +243,7 @@ class Node:
             self.node_id,
             options=lease,
             load=self._load,
+            applied=self._applied,
             health=self._health,
             listener=self,
         )
@@ -139,6 +260,8 @@ class Node:
         self._instances: dict[str, _Instance] = {}
         self._connection = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._events: Subscription | None = None
+        self._uncovered: dict[str, set[str]] = {}
         self._draining = False
 
     # -- life -------------------------------------------------------------------------
@@ -166,8 +289,11 @@ class Node:
         )
         if self.supervisor is not None:
             await self.supervisor.start()
+        if self.obituary is not None:
+            await self.obituary.start()
         await self.directory.start()
         await self.client.start()
+        self._events = await self.transport.subscribe(self.subjects.event(">"), self._on_event)
         await self.membership.start()
         await self.root.start()
         await self.root.start_supervisor("services", self._services)
@@ -179,12 +305,17 @@ class Node:
         self._draining = True
         for task in list(self._tasks):
             task.cancel()
-        for instance in list(self._instances.values()):
-            await self._stop_instance(instance)
+        await asyncio.gather(*map(self._stop_instance, list(self._instances.values())))
         await self.root.stop()
+        self.standbys.stop()
+        if self._events is not None:
+            with contextlib.suppress(Unavailable, ConnectionClosed):
+                await self._events.unsubscribe()
         await self.membership.stop()
         await self.client.close()
         await self.directory.stop()
+        if self.obituary is not None:
+            await self.obituary.stop()
         if self.supervisor is not None:
             await self.supervisor.stop()
         self.runtime.workers.close()
@@ -224,14 +355,17 @@ class Node:
         """
         self._draining = True
         for instance in self._instances.values():
-            for cell in [*instance.desk.resources.values(), instance.desk.cell]:
-                if cell is not None:
-                    cell.kill()
+            instance.holdings.kill()
+            if instance.desk.cell is not None:
+                instance.desk.cell.kill()
+        self.standbys.stop()
         for task in list(self._tasks):
             task.cancel()
         await self.membership.stop()
         await self.client.close()
         await self.directory.stop()
+        if self.obituary is not None:
+            await self.obituary.stop()
         if self.supervisor is not None:
             await self.supervisor.stop()
         self.runtime.workers.close()
@@ -244,6 +378,7 @@ class Node:
                 f"instance-id: {instance_id!r} is given twice; each instance needs its own"
             )
         instance = _Instance(
+            self,
             service,
             actor_class,
             InstanceDesk(spec.service, instance_id),
@@ -262,12 +397,12 @@ class Node:
         await services.start_supervisor(
             instance_id, instance.supervisor, restart=RestartType.TEMPORARY
         )
-        desk.cell = await self._start_cell(instance, self._group_behaviour(instance), None)
+        desk.cell = await instance.start_cell(self._group_behaviour(instance), None)
         await self.membership.register(
             service,
             instance_id,
             role=instance.options.role,
-            metadata=_facts(),
+            metadata=_whereabouts(),
             timeout=REGISTRATION_TIMEOUT,
         )
         instance.registered = True
@@ -282,7 +417,8 @@ class Node:
             "instance_started",
             service_name=service,
             instance_id=instance_id,
-            resources=len(desk.resources),
+            resources=len(instance.holdings.all),
+            role=str(instance.options.role),
         )
 
     async def add_resources(
@@ -311,13 +447,25 @@ class Node:
             force=force,
             timeout=REGISTRATION_TIMEOUT,
         )
+        standbys = [] if role is Role.ACTIVE else registration.registered
+        if role is Role.STANDBY:
+            # An earlier attempt, whose answer was lost, was followed by a promotion.
+            for resource_id in [r for r, o in registration.conflicts.items() if o == instance_id]:
+                del registration.conflicts[resource_id]
+                standbys.append(resource_id)
+        holdings = instance.holdings
         await asyncio.gather(
             *(
-                self._start_resource(instance, resource_id, epoch)
+                holdings.start(resource_id, Role.ACTIVE, epoch)
                 for resource_id, epoch in registration.epochs.items()
-                if resource_id not in desk.resources
-            )
+            ),
+            *(holdings.start(resource_id, Role.STANDBY) for resource_id in standbys),
         )
+        # Where nobody else was to own one, this instance was named before it listened.
+        for resource_id in standbys:
+            epoch = self.membership.lease.covered.get((desk.service, resource_id))
+            if epoch is not None:
+                self.on_covered(desk.service, resource_id, epoch)
         if registration.conflicts:
             held = ", ".join(
                 f"{resource_id} by {owner}"
@@ -325,39 +473,9 @@ class Node:
             )
             raise Conflict(
                 f"{len(registration.conflicts)} resources are held by others: {held}; "
-                "stop their owner, or give other resources",
+                "stop their owner, or start this instance as a standby (--role standby)",
                 conflicts=registration.conflicts,
             )
-
-    async def _start_resource(self, instance: _Instance, resource_id: str, epoch: int) -> None:
-        desk = instance.desk
-
-        def behaviour(actor: AegisActor) -> Behaviour:
-            actor.epoch = epoch
-            return JournaledBehaviour(
-                self.transport,
-                self.subjects.journal(desk.service, resource_id),
-                self,
-                actor_class=instance.actor_class,
-                resource=resource_id,
-                epoch=epoch,
-            )
-
-        try:
-            desk.resources[resource_id] = await self._start_cell(instance, behaviour, resource_id)
-        except Exception as error:
-            # One resource that cannot be had must not keep the others from working.
-            _log.error(
-                "resource_failed",
-                service_name=desk.service,
-                instance_id=desk.instance_id,
-                resource_id=resource_id,
-                error=str(error) or type(error).__name__,
-            )
-            with contextlib.suppress(AegisError):
-                await self.membership.release_resources(
-                    desk.service, desk.instance_id, [resource_id]
-                )
 
     def _group_behaviour(self, instance: _Instance) -> Any:
         def behaviour(actor: AegisActor) -> Behaviour:
@@ -371,22 +489,6 @@ class Node:
             )
 
         return behaviour
-
-    async def _start_cell(
-        self, instance: _Instance, behaviour: Any, resource_id: str | None
-    ) -> ActorCell:
-        ref = await instance.supervisor.start_actor(
-            INSTANCE_ACTOR if resource_id is None else resource_id,
-            Props(
-                instance.actor_class,
-                behaviour=behaviour,
-                instance_id=instance.desk.instance_id,
-                mailbox_capacity=self.options.mailbox_capacity,
-            ),
-            resource_id=resource_id,
-            stop_timeout=STOP_TIMEOUT,
-        )
-        return ref.cell
 
     def _on_escalation(self, supervisor: Supervisor, failure: Failure) -> None:
         instance = next(i for i in self._instances.values() if i.supervisor is supervisor)
@@ -403,6 +505,7 @@ class Node:
     async def _stop_instance(self, instance: _Instance) -> None:
         desk = instance.desk
         await self.dispatcher.close(desk)
+        await instance.holdings.stop()
         if instance.supervisor.status is not Status.STOPPED:
             await instance.supervisor.stop()
         desk.resources.clear()
@@ -411,7 +514,7 @@ class Node:
                 await self.membership.unregister(desk.service, desk.instance_id, timeout=5.0)
             except AegisError as error:
                 _log.warning("unregister_failed", instance_id=desk.instance_id, error=str(error))
-        del self._instances[desk.instance_id]
+        self._instances.pop(desk.instance_id, None)
 
     # -- ownership, as its resources see it -------------------------------------------
 
@@ -421,19 +524,24 @@ class Node:
 
     async def wait_covered(self, service: str, resource: str, epoch: int) -> None:
         """Return once no earlier owner can answer any more."""
-        await self.membership.wait_covered(service, resource, epoch, timeout=COVERED_TIMEOUT)
+        while True:
+            try:
+                await self.membership.wait_covered(
+                    service, resource, epoch, timeout=COVERED_TIMEOUT
+                )
+                return
+            except TimeoutError:
+                _log.warning(
+                    "not_covered_yet", service_name=service, resource_id=resource, epoch=epoch
+                )
 
     def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
-        """A newer owner has taken the resource over: its actor here ends."""
-        for instance in self._instances.values():
-            if instance.desk.service == service and resource in instance.desk.resources:
-                del instance.desk.resources[resource]
-                self._spawn(self._stop_resource(instance, resource))
+        """A newer owner has taken the resource over: its actor here stands by."""
+        for instance in self._of_service(service):
+            instance.holdings.lose(resource, newer_epoch)
 
-    async def _stop_resource(self, instance: _Instance, resource_id: str) -> None:
-        instance.desk.resources.pop(resource_id, None)
-        with contextlib.suppress(NotFound):
-            await instance.supervisor.stop_child(resource_id)
+    def _of_service(self, service: str) -> list[_Instance]:
+        return [i for i in self._instances.values() if i.desk.service == service]
 
     def _lease_held(self) -> bool:
         return self.membership.lease.valid(self.clock.boot_seconds())
@@ -441,10 +549,75 @@ class Node:
     # -- the membership's listener ----------------------------------------------------
 
     def on_covered(self, service: str, resource_id: str, epoch: int) -> None:
-        """The lease covers the resource: its owner may answer."""
+        """The lease covers the resource: this node is to own it, if it does not yet."""
+        holders = [i for i in self._of_service(service) if resource_id in i.holdings]
+        if len(holders) == 1:
+            holders[0].holdings.own(resource_id, epoch)
+        elif holders:
+            self._spawn(self._look_at_owners(service, [resource_id]))
 
     def on_uncovered(self, service: str, resource_id: str, epoch: int) -> None:
-        """The lease covers the resource no more; its owner answers no queries."""
+        """The lease covers the resource no more: find out whether another has it."""
+        if self._draining or not self.transport.connected:
+            return
+        asked = self._uncovered.setdefault(service, set())
+        if not asked:
+            asyncio.get_running_loop().call_soon(self._look_at_uncovered, service)
+        asked.add(resource_id)
+
+    def _look_at_uncovered(self, service: str) -> None:
+        asked = self._uncovered.pop(service, set())
+        if asked and not self._draining:
+            self._spawn(self._look_at_owners(service, sorted(asked)))
+
+    async def _look_at_owners(self, service: str, resource_ids: Sequence[str]) -> None:
+        """Ask the supervisors who owns these, and take it over."""
+        for start in range(0, len(resource_ids), MAX_ASKED):
+            try:
+                answer = await control_request(
+                    self.transport,
+                    self.subjects,
+                    self.clock,
+                    "resource.query",
+                    {
+                        "service_name": service,
+                        "resource_ids": list(resource_ids[start : start + MAX_ASKED]),
+                    },
+                    timeout=REGISTRATION_TIMEOUT,
+                )
+            except AegisError as error:
+                _log.warning("owners_unknown", service_name=service, error=str(error))
+                return
+            # What nobody owns was released: then the next beat's answer says why.
+            for resource in answer.get("resources", ()):
+                self._note_owner(
+                    service, resource["resource_id"], resource["instance_id"], resource["epoch"]
+                )
+
+    def _note_owner(self, service: str, resource_id: str, owner: str, epoch: int) -> None:
+        for instance in self._of_service(service):
+            if instance.desk.instance_id == owner:
+                instance.holdings.own(resource_id, epoch)
+            else:
+                instance.holdings.lose(resource_id, epoch)
+
+    def _on_event(self, message: Message) -> None:
+        try:
+            facts = map_of(decode_value(message.payload)) or {}
+            epochs: Mapping[str, int] = facts.get("epochs") or {}
+            if not epochs or self._draining:
+                return
+            service, owner = str(facts["service_name"]), str(facts["instance_id"])
+            for resource_id, epoch in epochs.items():
+                self._note_owner(service, resource_id, owner, int(epoch))
+        except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("event_unreadable", subject=message.subject, error=str(error))
+
+    def publish_event(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Tell whoever listens to ``<namespace>.event.<name>``."""
+        payload = encode_value({"event": name, "node_id": self.node_id, **facts})
+        with contextlib.suppress(Unavailable, ConnectionClosed):
+            self.transport.publish(self.subjects.event(name), payload)
 
     def on_evicted(self, instance_id: str, error: AegisError) -> None:
         """The leader does not know the instance any more: register it anew."""
@@ -455,32 +628,53 @@ class Node:
             self._spawn(self._rejoin(instance))
 
     async def _rejoin(self, instance: _Instance) -> None:
-        """Give up what the instance held, and start it as if the node were new."""
-        desk = instance.desk
-        names = list(dict.fromkeys([*instance.options.resources, *desk.resources]))
-        await asyncio.gather(
-            *(self._stop_resource(instance, name) for name in list(desk.resources))
-        )
-        while True:
+        """Give up what the instance held, register it anew, and stand by for the rest.
+
+        What nobody else owns by now is its own again.
+        """
+        owned = instance.holdings.lose_all()
+        standbys = [name for name in instance.holdings.all if name not in set(owned)]
+        while not self._draining:
             try:
-                await self.membership.register(
-                    desk.service,
-                    desk.instance_id,
-                    role=instance.options.role,
-                    metadata=_facts(),
-                    timeout=REGISTRATION_TIMEOUT,
-                )
-                instance.registered = True
-                if names:
-                    await self.add_resources(desk.instance_id, names, role=instance.options.role)
+                await self._register_anew(instance, owned, standbys)
+                return
             except Unavailable as error:
-                _log.warning("not_registered_yet", instance_id=desk.instance_id, error=str(error))
+                _log.warning(
+                    "rejoin_waits", instance_id=instance.desk.instance_id, error=str(error)
+                )
             except AegisError as error:
-                _log.error("rejoin_failed", instance_id=desk.instance_id, error=str(error))
+                _log.error("rejoin_failed", instance_id=instance.desk.instance_id, error=str(error))
                 return
-            else:
-                _log.info("rejoined", instance_id=desk.instance_id, resources=len(desk.resources))
-                return
+
+    async def _register_anew(
+        self, instance: _Instance, owned: list[str], standbys: list[str]
+    ) -> None:
+        desk, holdings = instance.desk, instance.holdings
+        await self.membership.register(
+            desk.service,
+            desk.instance_id,
+            role=instance.options.role,
+            metadata=_whereabouts(),
+            timeout=REGISTRATION_TIMEOUT,
+        )
+        instance.registered = True
+        others: list[str] = []
+        if owned:
+            registration = await self.membership.register_resources(
+                desk.service, desk.instance_id, owned, timeout=REGISTRATION_TIMEOUT
+            )
+            for resource_id, epoch in registration.epochs.items():
+                holdings.own(resource_id, epoch)
+            others = list(registration.conflicts)
+        if standbys or others:
+            await self.membership.register_resources(
+                desk.service,
+                desk.instance_id,
+                [*standbys, *others],
+                role=Role.STANDBY,
+                timeout=REGISTRATION_TIMEOUT,
+            )
+        holdings.resume()
 
     # -- the connection's listener ----------------------------------------------------
 
@@ -493,6 +687,10 @@ class Node:
         """A server is there again."""
         self._connection += 1
         _log.info("server_found")
+        for instance in self._instances.values():
+            owned = instance.holdings.ids(Role.ACTIVE)
+            if owned and not self._draining:
+                self._spawn(self._look_at_owners(instance.desk.service, owned))
 
     def on_closed(self, reason: str) -> None:
         """The launcher ends the process."""
@@ -514,6 +712,16 @@ class Node:
             loads[instance_id] = InstanceLoad(depth, progress, stalled)
         return loads
 
+    def _applied(self) -> Mapping[str, Mapping[str, int]]:
+        return {
+            instance_id: {
+                holding.resource_id: holding.behaviour.applied
+                for holding in instance.holdings.all.values()
+                if holding.behaviour is not None
+            }
+            for instance_id, instance in self._instances.items()
+        }
+
     def _health(self) -> Mapping[str, Any]:
         return {
             "pid": os.getpid(),
@@ -530,8 +738,7 @@ class Node:
         task.add_done_callback(self._tasks.discard)
 
 
-def _facts() -> dict[str, Any]:
-    """Return what the registry keeps of an instance of this process."""
+def _whereabouts() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
@@ -549,6 +756,7 @@ def _tree(node: TreeNode, most: int) -> dict[str, Any]:
     }
 
 
-def _new_node_id() -> str:
+def new_node_id() -> str:
+    """Return a name for a process: a process that starts anew has another."""
     host = socket.gethostname().partition(".")[0] or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"

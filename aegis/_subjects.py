@@ -88,6 +88,10 @@ class Subjects:
         """The journal of one resource."""
         return f"{self.namespace}.journal.{escape(service)}.{escape(resource)}"
 
+    def journals(self, service: str) -> str:
+        """The journals of all resources of a service."""
+        return f"{self.namespace}.journal.{escape(service)}.*"
+
     def mailbox(self, service: str, resource: str) -> str:
         """Durable sends to one resource."""
         return f"{self.namespace}.mailbox.{escape(service)}.{escape(resource)}"

@@ -32,6 +32,7 @@ from aegis._config import ConnectOptions, RunOptions
 from aegis._node import Node
 from aegis._subjects import DEFAULT_NAMESPACE
 from aegis.actors._actor import AegisActor
+from aegis.contracts import Role
 from aegis.transport._memory import Hop, MemoryBroker, MemoryTransport
 from aegis.transport._virtual_loop import Deadlock, VirtualClock, VirtualTimeLoop, run
 
@@ -85,10 +86,12 @@ class MemoryCluster:
         self,
         *services: tuple[type[AegisActor], Iterable[str]] | type[AegisActor],
         instance_id: str | None = None,
+        role: Role | str = Role.ACTIVE,
         **options: Any,
     ) -> Node:
-        """Start a node with one instance of each class, holding the resources named.
+        """Start a node with one instance of each class, for the resources named.
 
+        ``role`` is what it is for them: ``active``, or ``standby`` to follow and take over.
         ``options`` are those of `RunOptions` (``heartbeat_timeout``, ``replicas``, ...).
         """
         transport = MemoryTransport(self.broker)
@@ -97,7 +100,9 @@ class MemoryCluster:
         self.nodes.append(node)
         for service in services:
             actor_class, resources = service if isinstance(service, tuple) else (service, ())
-            await node.add_service(actor_class, instance_id=instance_id, resources=list(resources))
+            await node.add_service(
+                actor_class, instance_id=instance_id, resources=list(resources), role=Role(role)
+            )
         return node
 
     async def stop_node(self, node: Node) -> None:

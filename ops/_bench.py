@@ -27,6 +27,7 @@ from rich.console import Console
 from aegis.errors import AegisError
 from aegis.ops._arguments import LineParser
 from aegis.ops._bench_cases import CASES, Case, Sync, chosen
+from aegis.ops._bench_failover import main as measure_failover
 from aegis.ops._bench_idle import measure_idle
 from aegis.ops._bench_load import Load
 from aegis.ops._bench_loop import run
@@ -37,6 +38,7 @@ from aegis.transport._server import ServerOptions, ensure_server
 
 __all__ = ["main"]
 
+FAILOVER: Final = "failover"
 IDLE: Final = "idle"
 IDLE_COUNTS: Final = (10_000, 100_000)
 QUICK_IDLE_COUNTS: Final = (500,)
@@ -65,8 +67,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``aegis bench`` with these arguments; return the exit code.
 
     It is 0 if everything ran, whatever the figures: speed is no verdict. Where a request
-    failed or was lost it is 1.
+    failed or was lost it is 1. ``failover`` as the first argument measures failovers.
     """
+    if arguments and arguments[0] == FAILOVER:
+        return measure_failover(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
@@ -108,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = LineParser(
         prog="aegis bench",
         description="Measure throughput and latency beside plain NATS, on the same server.",
+        epilog="`aegis bench failover --help`: how long callers wait when an owner is lost.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")

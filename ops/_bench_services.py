@@ -10,7 +10,7 @@ from aegis.actors._actor import AegisActor
 from aegis.actors._handlers import command, query
 from aegis.ops._bench_load import closed_loop
 
-__all__ = ["Counter", "CounterState", "Driver", "Quote"]
+__all__ = ["Counter", "CounterState", "Driver", "Quote", "Tally"]
 
 
 @define
@@ -31,6 +31,24 @@ class Counter(AegisActor):
         """Add to the number, and return it."""
         self.state.value += amount
         return self.state.value
+
+    @query
+    async def value(self) -> int:
+        """Return the number."""
+        return self.state.value
+
+
+class Tally(AegisActor):
+    """A counter that tells who ran each command: the old owner, or the new one."""
+
+    service = "bench-tally"
+    state: CounterState
+
+    @command
+    async def add(self) -> tuple[int, str]:
+        """Add 1; return the number and the instance that did it."""
+        self.state.value += 1
+        return self.state.value, self.instance_id
 
     @query
     async def value(self) -> int:

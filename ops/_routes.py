@@ -1,7 +1,8 @@
-"""``list-services`` and ``show-route``."""
+"""``list-services``, ``show-route`` and ``disconnect``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aegis._inspect import Inspector
@@ -9,7 +10,7 @@ from aegis.errors import NotFound
 from aegis.ops._options import CommandContext
 from aegis.ops._session import inspect, near
 
-__all__ = ["list_services", "show_route"]
+__all__ = ["disconnect", "list_services", "show_route"]
 
 MAX_NEAR: Final = 10_000
 """How many resources are looked through for a name like one that is not there."""
@@ -74,9 +75,43 @@ def show_route(context: CommandContext, resource: str) -> None:
     rows: list[list[str]] = []
     for route in routes:
         name = f"{route['service_name']}/{route['resource_id']}"
-        rows.append([name, "active", route["instance_id"], route["state"], str(route["epoch"])])
+        epoch = str(route["epoch"])
+        rows.append([name, "active", route["instance_id"], route["state"], epoch, ""])
         rows += [
-            [name, "standby", standby["instance_id"], standby["state"], ""]
+            [name, "standby", standby["instance_id"], standby["state"], "", shown_lag(standby)]
             for standby in route["standbys"]
         ]
-    context.output.table(("resource", "role", "instance", "state", "epoch"), rows)
+    context.output.table(("resource", "role", "instance", "state", "epoch", "lag"), rows)
+
+
+def shown_lag(standby: Mapping[str, Any]) -> str:
+    """Return by how many records a standby trails, as it is shown."""
+    lag = standby.get("lag")
+    return "?" if lag is None else str(lag)
+
+
+def disconnect(context: CommandContext, instance_id: str) -> None:
+    """Evict an instance, and print who owns what it owned."""
+
+    async def ask(inspector: Inspector) -> dict[str, Any]:
+        try:
+            return await inspector.disconnect(instance_id)
+        except NotFound as error:
+            services = await inspector.services()
+            known = [i["instance_id"] for entry in services for i in entry["instances"]]
+            raise near(error, instance_id, known) from error
+
+    answer = inspect(context.connect(), ask)
+    promoted: dict[str, str] = answer.get("promoted") or {}
+    released: list[str] = answer.get("released") or []
+    if context.output.json:
+        context.output.document(
+            {"instance_id": instance_id, "promoted": promoted, "released": released}
+        )
+        return
+    context.output.line(f"{instance_id} is disconnected")
+    service = answer.get("service_name", "")
+    rows = [[f"{service}/{name}", owner] for name, owner in sorted(promoted.items())]
+    rows += [[f"{service}/{name}", "nobody"] for name in sorted(released)]
+    if rows:
+        context.output.table(("resource", "owner now"), rows)

@@ -11,6 +11,7 @@ from rich.tree import Tree
 from aegis._inspect import Inspector, NodeHealth, SystemPicture
 from aegis.contracts import Role
 from aegis.ops._options import CommandContext
+from aegis.ops._routes import shown_lag
 from aegis.ops._session import inspect
 
 __all__ = ["tree"]
@@ -57,6 +58,7 @@ def _document(picture: SystemPicture) -> dict[str, Any]:
                         "resource_id": resource["resource_id"],
                         "role": str(role),
                         "epoch": resource["epoch"],
+                        "lag": _lag(instance, resource) if role is Role.STANDBY else None,
                         "state": actor.get("state"),
                         "queue_depth": actor.get("depth"),
                     }
@@ -68,6 +70,14 @@ def _document(picture: SystemPicture) -> dict[str, Any]:
         for n in picture.nodes
     ]
     return {"namespace": picture.namespace, "nodes": nodes, "services": services}
+
+
+def _lag(instance: Mapping[str, Any], resource: Mapping[str, Any]) -> int | None:
+    for standby in resource["standbys"]:
+        if standby["instance_id"] == instance["instance_id"]:
+            lag: int | None = standby.get("lag")
+            return lag
+    return None
 
 
 def _ms(node: NodeHealth) -> float:
@@ -143,7 +153,10 @@ def _resource_line(role: Role, resource: dict[str, Any], actor: dict[str, Any]) 
     if role is Role.ACTIVE:
         line.append(f"  epoch {resource['epoch']}", style="dim")
         if resource["standbys"]:
-            names = ", ".join(standby["instance_id"] for standby in resource["standbys"])
+            names = ", ".join(
+                f"{standby['instance_id']} (lag {shown_lag(standby)})"
+                for standby in resource["standbys"]
+            )
             line.append(f"  standby {names}", style="dim")
     return line
 

@@ -155,6 +155,19 @@ def show_route(
     show_holders(context, resource)
 
 
+def disconnect(
+    context: CommandContext,
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id.")],
+) -> None:
+    """Evict an instance: its standbys take over at once.
+
+    Its process is told, and comes back as a standby.
+    """
+    from aegis.ops._routes import disconnect as evict
+
+    evict(context, instance)
+
+
 def doctor(context: CommandContext) -> None:
     """Check server, stream, clocks and host; say what to do."""
     from aegis.ops._doctor import doctor as examine
@@ -193,6 +206,8 @@ add_command(app, call, ConnectOptions, LogOptions)
 add_command(app, tree, ConnectOptions, LogOptions)
 add_command(app, list_services, ConnectOptions, LogOptions, name="list-services")
 add_command(app, show_route, ConnectOptions, LogOptions, name="show-route")
+add_command(app, disconnect, ConnectOptions, LogOptions)
 add_command(app, doctor, ConnectOptions, LogOptions)
 _delegate("bench", "aegis.ops._bench", "Measure throughput and latency beside NATS alone.")
+_delegate("chaos", "aegis.ops._chaos", "Kill and freeze processes at random; check the books.")
 _delegate("demo", "aegis.ops._demo", "Run a trading system, kill a node, and check the books.")

@@ -6,13 +6,13 @@ import typer
 
 from aegis._config import ConnectOptions, LogOptions
 from aegis.ops._options import add_command
-from aegis.ops.cli import list_services, show_route
+from aegis.ops.cli import disconnect, list_services, show_route
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="ipc-cli",
-    help="Show services and routes.",
+    help="Show services and routes, and evict instances.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -27,3 +27,4 @@ def main() -> None:
 
 add_command(app, list_services, ConnectOptions, LogOptions, name="list-services")
 add_command(app, show_route, ConnectOptions, LogOptions, name="show-route")
+add_command(app, disconnect, ConnectOptions, LogOptions)

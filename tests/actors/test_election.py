@@ -136,6 +136,20 @@ def test_beats_are_answered_only_within_the_timeout_of_a_renewals_sending() -> N
     assert not election.may_answer_beats(1.1)
 
 
+def test_a_leader_that_lost_its_connection_renews_before_it_answers_beats_again() -> None:
+    election = leader()
+    assert election.due(0.0) == Renew()
+    election.renewed(0.0)
+    election.disconnected(0.1)
+    assert not election.may_answer_beats(0.1)
+    # The answer to a renewal of before proves nothing about now.
+    election.renewed(0.05)
+    assert not election.may_answer_beats(0.1)
+    assert election.due(0.12) == Renew()
+    election.renewed(0.12)
+    assert election.may_answer_beats(0.12)
+
+
 def test_a_refused_write_deposes_the_leader() -> None:
     election = leader()
     election.renewed(0.0)

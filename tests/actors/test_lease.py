@@ -9,8 +9,9 @@ import pytest
 from attrs import define
 
 from aegis.actors import _roster
+from aegis.actors._decision import Decision, Holder
 from aegis.actors._lease import Beat, BeatAnswer, InstanceLoad, Lease, LeaseOptions
-from aegis.actors._registry_entries import InstanceState
+from aegis.actors._registry_entries import InstanceState, ResourceKey
 from aegis.actors._roster import Judgement, Roster, Verdict
 from aegis.errors import ProtocolError
 from tests.actors.registry_bench import Bench, instance, resources
@@ -183,6 +184,13 @@ class Court:
             self.roster.changed(change, self.now)
         self.bench.changes.clear()
         return reply
+
+    def decide(self, decision: Decision | None) -> None:
+        assert decision is not None
+        self.bench.commit(decision)
+        for change in self.bench.changes:
+            self.roster.changed(change, self.now)
+        self.bench.changes.clear()
 
     def claim(self, node: str, *resource_ids: str, **fields: Any) -> int:
         reply = self.ask(
@@ -362,18 +370,23 @@ def test_proof_of_death_ends_the_wait() -> None:
     assert court.covers("b", second)
 
 
-def test_the_second_of_two_forced_owners_waits_for_the_first_of_all() -> None:
+def test_the_third_owner_waits_for_the_first_though_the_second_is_dead() -> None:
     court = Court("a", "b", "c")
     court.claim("a", "R-1")
     court.beat("a")
     court.claim("b", "R-1", force=True)
-    third = court.claim("c", "R-1", force=True)
+    court.ask(
+        "resource.register", resources("R-1", instance_id="on-c", node_id="c", role="standby")
+    )
     court.roster.prove_dead("b", court.now)
+    court.decide(court.bench.registry.give_up("on-b", "b", "died", set(court.roster.unsettled)))
+    third = court.bench.registry.resources[R1]
+    assert third.instance_id == "on-c"
     court.beat("c")
-    assert not court.covers("c", third)
+    assert not court.covers("c", third.epoch)
     court.beat("a")
     court.beat("c")
-    assert court.covers("c", third)
+    assert court.covers("c", third.epoch)
 
 
 def test_many_resources_are_covered_in_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,6 +526,83 @@ def test_a_new_leader_restarts_all_timers() -> None:
     assert new.tick(0.2)[0].judgement is Judgement.SILENT
 
 
+def begin_anew(court: Court, rivals: set[str] | None) -> Court:
+    """Return the court of a leader that may have rivals, with ``b`` standing by for ``a``."""
+    payload = resources("R-1", instance_id="on-b", node_id="b", role="standby")
+    court.ask("resource.register", payload)
+    new = successor(court, settled=court.roster.settled_sequence())
+    new.roster.begin(new.now, reign=new.bench.sequence, settled=0, rivals=rivals)
+    return new
+
+
+def promote_b(court: Court) -> int:
+    court.decide(court.bench.registry.mark("on-a", InstanceState.UNHEALTHY, "died"))
+    court.beat("b")
+    return court.bench.registry.resources[R1].epoch
+
+
+@pytest.mark.parametrize(
+    ("rivals", "dead", "covered"),
+    [
+        # It was the leader that died, and the owner with it, or before it.
+        ({"a"}, ["a"], True),
+        ({"x"}, ["x", "a"], True),
+        (set[str](), ["a"], True),
+        # Whoever led before may answer the owner, should it not be dead after all.
+        ({"x"}, ["a"], False),
+        ({"x"}, ["a", "x"], False),
+        ({"x", "y"}, ["x", "a"], False),
+        (None, ["a"], False),
+    ],
+)
+def test_under_a_new_leader_a_proof_counts_when_no_other_leader_can_answer(
+    rivals: set[str] | None, dead: list[str], covered: bool
+) -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.beat("a")
+    court = begin_anew(court, rivals)
+    for node in dead:
+        court.roster.prove_dead(node, court.now)
+    epoch = promote_b(court)
+    assert court.covers("b", epoch) is covered
+    court.tick(3.3, beating=("b",))
+    assert court.covers("b", epoch)
+
+
+def test_a_proof_counts_again_when_leaders_of_before_cannot_answer_any_more() -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.beat("a")
+    court = begin_anew(court, None)
+    court.tick(1.1, beating=("b",))
+    court.roster.prove_dead("a", court.now)
+    assert court.covers("b", promote_b(court))
+
+
+def test_the_proof_of_a_rivals_death_asks_for_the_others_anew() -> None:
+    court = begin_anew(Court("a", "b"), {"x"})
+    assert court.roster.prove_dead("a", court.now) is False
+    assert court.roster.prove_dead("x", court.now) is True
+    assert court.roster.prove_dead("x", court.now) is False
+
+
+def test_a_lease_given_after_the_proof_counts() -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.beat("a")
+    payload = resources("R-1", instance_id="on-b", node_id="b", role="standby")
+    court.ask("resource.register", payload)
+    # It was only about to reconnect.
+    court.leases["a"].drop()
+    court.roster.prove_dead("a", court.now)
+    court.beat("a")
+    epoch = promote_b(court)
+    assert not court.covers("b", epoch)
+    court.tick(2.2, beating=("b",))
+    assert court.covers("b", epoch)
+
+
 # -- judgement --------------------------------------------------------------------------
 
 
@@ -580,6 +670,77 @@ def test_one_stalled_actor_makes_its_instance_stalled() -> None:
     assert court.tick(0.1) == [Verdict(Judgement.STALLED, "on-a", "a")]
 
 
+def test_a_dead_node_is_judged_at_once_and_gone_after_the_heartbeat_timeout() -> None:
+    court = Court("a", "b")
+    court.beat("a")
+    court.now += 0.4
+    court.roster.prove_dead("a", court.now, since=court.now - 0.03)
+    assert court.bench.registry.doubted == {"on-a"}
+    [verdict] = court.roster.tick(court.now)
+    assert verdict == Verdict(Judgement.DIED, "on-a", "a")
+    assert verdict.silence == pytest.approx(0.03)
+    mark(court, InstanceState.UNHEALTHY)
+    assert court.tick(1.5, beating=("b",)) == []
+    assert court.tick(0.2, beating=("b",))[0] == Verdict(Judgement.GONE, "on-a", "a")
+
+
+def test_a_node_taken_for_dead_that_beats_has_recovered() -> None:
+    court = Court("a")
+    court.beat("a")
+    court.roster.prove_dead("a", court.now)
+    mark(court, InstanceState.UNHEALTHY)
+    court.beat("a")
+    assert court.tick(0.1) == [Verdict(Judgement.RECOVERED, "on-a", "a")]
+    assert court.bench.registry.doubted == set()
+
+
+def test_a_verdict_falls_when_a_beat_comes_before_it_is_carried_out() -> None:
+    court = Court("a", "b")
+    court.beat("a")
+    verdict = court.tick(2.1, beating=("b",))[-1]
+    assert court.roster.stands(verdict, court.now)
+    court.beat("a")
+    assert not court.roster.stands(verdict, court.now)
+
+
+def test_a_verdict_falls_when_the_leader_was_paused_meanwhile() -> None:
+    court = Court("a", "b")
+    court.beat("a")
+    verdict = court.tick(2.1, beating=("b",))[-1]
+    court.now += 60.0
+    court.roster.tick(court.now)
+    assert not court.roster.stands(verdict, court.now)
+
+
+def test_what_a_new_process_does_not_claim_is_abandoned_after_the_gone_timeout() -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.bench.alive = {Holder("on-a", "a"): False}
+    court.ask("service.register", instance("on-a", node_id="a2"))
+    court.leases["a2"] = Lease("a2", OPTIONS)
+    court.roster.tick(court.now)
+
+    def pass_time(seconds: float) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        for _ in range(round(seconds / 0.1)):
+            court.now += 0.1
+            for node, name in (("a2", "on-a"), ("b", "on-b")):
+                court.roster.heard(
+                    court.leases[node].beat(court.now, {name: InstanceLoad()}), court.now
+                )
+            verdicts += court.roster.tick(court.now)
+        return verdicts
+
+    assert pass_time(9.8) == []
+    # A leader that was paused gives it the whole time again.
+    court.now += 60.0
+    assert court.roster.tick(court.now) == []
+    assert pass_time(9.8) == []
+    assert pass_time(0.3)[0] == Verdict(Judgement.ABANDONED, "on-a", "")
+    court.ask("resource.register", resources("R-1", instance_id="on-a", node_id="a2"))
+    assert pass_time(0.2) == []
+
+
 def test_an_idle_instance_is_never_stalled() -> None:
     court = Court("a")
     assert court.tick(30.0, beating=("a",)) == []
@@ -630,6 +791,9 @@ IDS = ["R-1"]
 class Reign:
     roster: Roster
     until: float = float("inf")
+    name: str = "leader-0"
+    since: float = 0.0
+    """When it was last seen to lead, once another does."""
 
 
 @define(eq=False)
@@ -639,7 +803,11 @@ class Flight:
 
 
 class World:
-    """Beats and answers that are lost, late or reordered; owners and leaders that change."""
+    """Beats and answers that are lost, late or reordered; owners and leaders that change.
+
+    A process that dies drops what it had; a new one, with a new lease, is started in its
+    place under the next name. Deaths are proven or not, and also of those that live.
+    """
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -653,13 +821,19 @@ class World:
             self.bench.ask("service.register", instance(f"on-{node}", node_id=node))
         self.settled = 0
         self.covered = 0
+        self.started = 0
+        self.promoted = 0
 
     @property
     def leader(self) -> Roster:
         return self.reigns[-1].roster
 
     def node(self) -> str:
-        return self.random.choice(NODES)
+        return self.random.choice(list(self.leases))
+
+    def on(self, node: str) -> str:
+        """Return the instance of a node: the first letter of its name stays."""
+        return f"on-{node[0]}"
 
     def step(self) -> None:
         """Let one thing happen, the usual ones more often than the odd ones."""
@@ -675,6 +849,15 @@ class World:
             self.give_up_and_return: 2,
             self.renew: 3,
             self.change_leader: 2,
+            self.stand_by: 15,
+            self.fail: 5,
+            self.recover: 10,
+            self.relocate: 4,
+            self.replace: 2,
+            self.abandon: 1,
+            self.disconnect: 2,
+            self.die: 2,
+            self.prove_falsely: 3,
         }
         [chosen] = self.random.choices(list(steps), list(steps.values()))
         chosen()
@@ -700,7 +883,8 @@ class World:
             return
         match flight.content:
             case BeatAnswer() as given:
-                self.leases[flight.node].answered(given)
+                if flight.node in self.leases:
+                    self.leases[flight.node].answered(given)
             case Beat() as beat:
                 # Each leader that still believes in itself hears and answers it.
                 for reign in self.reigns:
@@ -730,50 +914,147 @@ class World:
         node = self.node()
         force = self.random.random() < 0.7
         payload = resources(
-            self.random.choice(IDS), instance_id=f"on-{node}", node_id=node, force=force
+            self.random.choice(IDS), instance_id=self.on(node), node_id=node, force=force
         )
         self.ask("resource.register", payload)
+
+    def stand_by(self) -> None:
+        node = self.node()
+        payload = resources(
+            self.random.choice(IDS), instance_id=self.on(node), node_id=node, role="standby"
+        )
+        self.ask("resource.register", payload)
+
+    def fail(self) -> None:
+        """Whether it is true or not: the owner beats, or does not."""
+        self.carry_out(
+            self.bench.registry.mark(
+                self.on(self.node()), InstanceState.UNHEALTHY, "test", self.unsettled()
+            )
+        )
+
+    def recover(self) -> None:
+        self.carry_out(
+            self.bench.registry.mark(self.on(self.node()), InstanceState.HEALTHY, "test")
+        )
+
+    def relocate(self) -> None:
+        self.carry_out(self.bench.registry.relocate(self.unsettled()))
+
+    def abandon(self) -> None:
+        self.carry_out(self.bench.registry.abandon(self.on(self.node()), self.unsettled()))
+
+    def disconnect(self) -> None:
+        self.ask("service.disconnect", {"instance_id": self.on(self.node())})
+
+    def replace(self) -> None:
+        """A probe finds nobody, though the process may live on beside the new one."""
+        old = self.node()
+        self.start(old[0])
+        if len(self.leases) > 2 * len(NODES):
+            del self.leases[old]
+
+    def start(self, letter: str) -> None:
+        self.started += 1
+        new = f"{letter}{self.started}"
+        self.leases[new] = Lease(new, OPTIONS)
+        current = self.bench.registry.instances.get(self.on(new))
+        if current is not None:
+            self.bench.alive = {Holder(current.instance_id, current.node_id): False}
+        self.ask("service.register", instance(self.on(new), node_id=new))
+
+    def die(self) -> None:
+        """The process ends, and what of it is on its way still arrives."""
+        node = self.node()
+        del self.leases[node]
+        if self.random.random() < 0.7:
+            self.leader.prove_dead(node, self.now)
+        if self.random.random() < 0.5:
+            self.carry_out(
+                self.bench.registry.mark(
+                    self.on(node), InstanceState.UNHEALTHY, "died", self.unsettled()
+                )
+            )
+        if node[0] not in {name[0] for name in self.leases}:
+            self.start(node[0])
+
+    def prove_falsely(self) -> None:
+        """Its connection was lost, which ends its lease, and it is about to be back."""
+        node = self.node()
+        self.leases[node].drop()
+        self.leader.prove_dead(node, self.now)
 
     def release(self) -> None:
         node, resource_id = self.node(), self.random.choice(IDS)
         owned = self.bench.registry.resources.get(("account", resource_id))
         if owned is not None and owned.node_id == node:
             self.leases[node].give_back(owned.key, owned.epoch)
-        payload = resources(resource_id, instance_id=f"on-{node}", node_id=node)
+        payload = resources(resource_id, instance_id=self.on(node), node_id=node)
         self.ask("resource.release", payload)
 
     def give_up_and_return(self) -> None:
         node = self.node()
-        decision = self.bench.registry.give_up(
-            f"on-{node}", node, "silence", set(self.leader.unsettled)
+        self.carry_out(
+            self.bench.registry.give_up(self.on(node), node, "silence", self.unsettled())
         )
-        if decision is not None:
-            self.bench.commit(decision)
-            self.follow_changes()
-        self.ask("service.register", instance(f"on-{node}", node_id=node))
+        self.ask("service.register", instance(self.on(node), node_id=node))
 
     def renew(self) -> None:
         self.settled = self.leader.settled_sequence()
 
     def change_leader(self) -> None:
-        # The one before answers beats for up to a second more, from what it knows.
+        # The one before answers beats for up to a second more, from what it knows, but
+        # if it died; then whoever takes over may have proof of that, or not.
         old = self.reigns[-1]
-        old.until = self.now + old.roster.leader_timeout
+        dead = self.random.random() < 0.4
+        old.until = self.now + (0.0 if dead else old.roster.leader_timeout)
         old.roster.registry = self.bench.follower()
         self.bench.sequence += 1
+        # Those that died are not known to have when they are counted.
+        rivals = {r.name for r in self.reigns if r.since + old.roster.leader_timeout > self.now}
+        rivals.add(old.name)
         new = Roster(self.bench.registry, OPTIONS)
-        new.begin(self.now, reign=self.bench.sequence, settled=self.settled)
-        self.reigns = [r for r in self.reigns if r.until > self.now] + [Reign(new)]
+        known = self.random.random() < 0.8
+        new.begin(
+            self.now,
+            reign=self.bench.sequence,
+            settled=self.settled,
+            rivals=rivals if known else None,
+        )
+        for reign in self.reigns:
+            reign.since = max(reign.since, min(self.now, reign.until))
+        self.reigns = [r for r in self.reigns if r.until > self.now] + [
+            Reign(new, name=f"leader-{self.bench.sequence}")
+        ]
+        if dead and self.random.random() < 0.7:
+            new.prove_dead(old.name, self.now)
 
     def ask(self, operation: str, payload: Any) -> None:
-        self.bench.unsettled = set(self.leader.unsettled)
+        self.bench.unsettled = self.unsettled()
+        self.bench.alive = {
+            Holder(one.instance_id, one.node_id): self.bench.alive.get(
+                Holder(one.instance_id, one.node_id), True
+            )
+            for one in self.bench.registry.instances.values()
+        }
         self.bench.ask(operation, payload)
+        self.bench.alive = {}
         self.follow_changes()
+
+    def unsettled(self) -> set[ResourceKey]:
+        return set(self.leader.unsettled)
+
+    def carry_out(self, decision: Decision | None) -> None:
+        if decision is not None:
+            self.bench.commit(decision)
+            self.follow_changes()
 
     def follow_changes(self) -> None:
         for change in self.bench.changes:
             self.leader.changed(change, self.now)
         self.bench.changes.clear()
+        self.promoted += sum(event["event"] == "promoted" for event in self.bench.events)
+        self.bench.events.clear()
 
     def check(self) -> None:
         """No resource is covered by the leases of two nodes at once."""
@@ -789,7 +1070,7 @@ class World:
 
 @pytest.mark.parametrize("first_seed", range(0, 400, 50))
 def test_no_resource_is_ever_covered_by_two_leases(first_seed: int) -> None:
-    covered = 0
+    covered = promoted = 0
     for seed in range(first_seed, first_seed + 50):
         world = World(seed)
         try:
@@ -799,5 +1080,7 @@ def test_no_resource_is_ever_covered_by_two_leases(first_seed: int) -> None:
             error.add_note(f"replay it with World({seed})")
             raise
         covered += world.covered
-    # A world in which nobody is ever covered would prove nothing.
+        promoted += world.promoted
+    # A world in which nobody is ever covered or promoted would prove nothing.
     assert covered > 2000
+    assert promoted > 100

@@ -235,17 +235,27 @@ def test_nothing_is_decided_about_a_taken_instance_id_before_its_holder_is_probe
     assert decision == Probe(frozenset({Holder("acct-1", "node-1")}))
 
 
-def test_a_dead_instance_is_replaced_and_what_it_held_is_released(bench: Bench) -> None:
+def test_a_dead_instance_is_replaced_and_what_it_owned_waits_for_the_new_process(
+    bench: Bench,
+) -> None:
     bench.ask(CLAIM, resources("R-1", "R-2"))
     bench.ask(CLAIM, resources("R-3", role="standby"))
     bench.alive = {Holder("acct-1", "node-1"): False}
     assert bench.ask(REGISTER, instance("acct-1", node_id="node-9"))["success"] is True
     assert bench.registry.instances["acct-1"].node_id == "node-9"
-    assert bench.registry.resources == {}
     assert bench.registry.standbys == {}
-    # Its lease may still be running: a probe is no proof.
-    assert set(bench.registry.contested_tombstones) == {("account", "R-1"), ("account", "R-2")}
     assert [event["event"] for event in bench.events[-3:]] == ["released", "gone", "registered"]
+    assert (bench.events[-3]["role"], bench.events[-3]["resource_ids"]) == ("standby", ["R-3"])
+    # No caller meets a 404 meanwhile, and nobody else gets what it owned.
+    answer = query_resources(bench.registry, service_name="account", resource_id="R-1")
+    assert answer["owner"] == "acct-1"
+    assert bench.ask(CLAIM, claim_2("R-1"))["conflicts"] == {"R-1": "acct-1"}
+    old = bench.registry.resources["account", "R-1"].epoch
+    reply = bench.ask(CLAIM, resources("R-1", node_id="node-9"))
+    assert reply["epochs"]["R-1"] > old
+    # Its lease may still be running: a probe is no proof.
+    assert bench.registry.resources["account", "R-1"].contested is True
+    assert bench.registry.displaced == {"acct-1": {("account", "R-2")}}
 
 
 def test_an_instance_id_belongs_to_one_service_only(bench: Bench) -> None:

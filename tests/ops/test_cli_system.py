@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from aegis.ops import cli, ipc_cli
 from tests.support.nats import NatsServer
+from tests.support.node_process import NodeProcess
 from tests.support.poll import wait_until
 
 SERVICES = """
@@ -66,55 +65,6 @@ class Echo(AegisActor):
 """
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("logging_restored")]
-
-
-class NodeProcess:
-    """``aegis run`` as a process; its log lines as they come."""
-
-    def __init__(self, arguments: str, *, folder: Path, environ: dict[str, str]) -> None:
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.log: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "aegis", "run", *arguments.split()],
-            cwd=folder,
-            env={**os.environ, **environ},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.put(line)
-        self.lines.put(None)
-
-    def wait_event(self, event: str, timeout: float = 30.0) -> dict[str, Any]:
-        """Return the next log line of ``event``."""
-        while True:
-            line = self.lines.get(timeout=timeout)
-            assert line is not None, f"ended without {event}:\n{''.join(self.log)}"
-            self.log.append(line)
-            facts: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
-            if facts.get("event") == event:
-                return facts
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Send a signal; return the exit code and all that was logged."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.wait_end()
-
-    def wait_end(self) -> tuple[int, str]:
-        """Return the exit code and all that was logged."""
-        code = self.process.wait(timeout=30)
-        self._reader.join(timeout=30)
-        while (line := self.lines.get(timeout=30)) is not None:
-            self.log.append(line)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code, "".join(self.log)
 
 
 @pytest.fixture(scope="module")
@@ -382,3 +332,59 @@ def nats_request(url: str, subject: str, body: dict[str, Any]) -> None:
             await transport.close()
 
     asyncio.run(request())
+
+
+@pytest.fixture
+def pair(folder: Path, environ: dict[str, str], node: NodeProcess) -> Generator[None]:
+    """An active instance and its standby, in a namespace of their own."""
+    nodes: list[NodeProcess] = []
+    try:
+        for instance_id, role in (("first", "active"), ("second", "standby")):
+            flags = f"--instance-id {instance_id} --resource ACC-1 --role {role} --namespace pair"
+            nodes.append(
+                NodeProcess(f"services.py:Account {flags}", folder=folder, environ=environ)
+            )
+            nodes[-1].wait_event("node_started")
+        yield
+    finally:
+        for one in nodes:
+            one.end()
+
+
+async def test_a_standby_is_shown_with_its_lag_and_takes_over_at_a_disconnect(
+    aegis: Aegis, pair: None
+) -> None:
+    async def run(*arguments: str, app: Any = cli.app) -> str:
+        result = await asyncio.to_thread(aegis, *arguments, "--namespace", "pair", app=app)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    async def route() -> dict[str, Any]:
+        (found,) = json.loads(await run("show-route", "ACC-1", "--json"))["routes"]
+        return dict(found)
+
+    async def has_no_lag() -> bool:
+        return [standby["lag"] for standby in (await route())["standbys"]] == [0]
+
+    async def has_changed_places() -> bool:
+        now = await route()
+        names = [standby["instance_id"] for standby in now["standbys"]]
+        return (now["instance_id"], names) == ("second", ["first"])
+
+    assert await run("call", "account/ACC-1", "deposit", "amount=5") == "5\n"
+    await wait_until(has_no_lag, what="the standby is as far as the owner")
+    epoch = (await route())["epoch"]
+    shown = await run("show-route", "ACC-1")
+    assert all(word in shown for word in ("active", "first", "standby", "second", "lag"))
+    assert "standby second (lag 0)" in await run("tree")
+    answer = json.loads(await run("disconnect", "first", "--json", app=ipc_cli.app))
+    assert answer["promoted"] == {"ACC-1": "second"}
+    assert await run("call", "account/ACC-1", "balance") == "5\n"
+    assert (await route())["epoch"] > epoch
+    await wait_until(has_changed_places, what="the instance that was disconnected stands by")
+
+
+def test_a_disconnect_of_nobody_names_who_is_there(aegis: Aegis) -> None:
+    result = aegis("disconnect", "acct-11")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "error 404: no instance 'acct-11'; near it: 'acct-1'" in result.stderr

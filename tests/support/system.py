@@ -27,7 +27,7 @@ from aegis._node import Node
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
 from aegis.actors._record import CommandEntry, Record
-from aegis.contracts import Kind, Request
+from aegis.contracts import Kind, Request, Role
 from aegis.testing import MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop, run
 from aegis.transport import Message, NatsOptions, NatsTransport, Transport, connect_nats
 from aegis.transport._codec import decode_reply_values, decode_value, encode_request
@@ -100,9 +100,10 @@ class System:
         *services: tuple[type[AegisActor], Iterable[str]] | type[AegisActor],
         instance_id: str | None = None,
         clock: Clock | None = None,
+        role: Role | str = Role.ACTIVE,
         **options: Any,
     ) -> Node:
-        """Start a node with an instance of each class, holding the resources named."""
+        """Start a node with an instance of each class, for the resources named."""
         node = Node(
             RunOptions(connect=self._connect, **options),
             await self._open(),
@@ -112,7 +113,9 @@ class System:
         await node.start()
         for service in services:
             actor_class, resources = service if isinstance(service, tuple) else (service, ())
-            await node.add_service(actor_class, instance_id=instance_id, resources=list(resources))
+            await node.add_service(
+                actor_class, instance_id=instance_id, resources=list(resources), role=Role(role)
+            )
         return node
 
     async def stop_node(self, node: Node) -> None:
