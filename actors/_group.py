@@ -26,7 +26,6 @@ from aegis.errors import (
     DeadlineExpired,
     HandlerFailed,
     InvalidRequest,
-    NotFound,
     ProtocolError,
     TooOld,
     Unavailable,
@@ -109,13 +108,7 @@ class GroupBehaviour:
                 self._under_way[message_id].append(sink)
                 return
         try:
-            handler = self._spec.handlers.get(request.method)
-            if handler is None:
-                known = ", ".join(sorted(self._spec.handlers)) or "none"
-                raise NotFound(
-                    f"{self._spec.service} has no method {request.method!r}; it has {known}",
-                    method=request.method,
-                )
+            handler = self._spec.handler(request.method)
             if request.remaining_ms <= 0:
                 raise DeadlineExpired(
                     "the deadline passed while the message waited; it did not run"

@@ -38,7 +38,6 @@ from aegis.errors import (
     InvalidRequest,
     JournalUnreadable,
     Moved,
-    NotFound,
     Overloaded,
     TooOld,
     Unavailable,
@@ -378,10 +377,8 @@ class JournaledBehaviour:
                 sink.answer(known.status, error_bytes(_refusal(known)))
                 return
             drops = known.drops
-        handler = self._spec.handlers.get(request.method)
         try:
-            if handler is None:
-                raise _no_method(self._spec, request.method)
+            handler = self._spec.handler(request.method)
             if request.remaining_ms <= 0:
                 raise DeadlineExpired(
                     "the deadline passed while the message waited; it did not run"
@@ -690,11 +687,6 @@ def _refusal(refusal: Refusal) -> AegisError:
     if refusal.status == TooOld.code:
         return TooOld(refusal.message, **refusal.facts)
     return Overloaded(refusal.message)
-
-
-def _no_method(spec: ActorSpec, method: str) -> NotFound:
-    known = ", ".join(sorted(spec.handlers)) or "none"
-    return NotFound(f"{spec.service} has no method {method!r}; it has {known}", method=method)
 
 
 def _no_lease(resource: str) -> Unavailable:
