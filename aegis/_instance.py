@@ -1,0 +1,385 @@
+"""One instance of a node: its registration, its actors, and what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+from attrs import frozen
+
+from aegis._clock import Clock
+from aegis._config import RunOptions, ServiceOptions
+from aegis._holdings import Holding, Holdings
+from aegis._subjects import Subjects
+from aegis._takeover_reports import TakeoverReports
+from aegis.actors._actor import AegisActor
+from aegis.actors._behaviour import Behaviour
+from aegis.actors._cell import ActorCell, Props, Status
+from aegis.actors._dispatch import Dispatcher, InstanceDesk
+from aegis.actors._group import GroupBehaviour
+from aegis.actors._journaled import JournaledBehaviour, Takeover
+from aegis.actors._lease import InstanceLoad
+from aegis.actors._membership import Membership
+from aegis.actors._messages import Failure
+from aegis.actors._restarts import RestartType
+from aegis.actors._standby import StandbyFeed
+from aegis.actors._supervisor import Supervisor
+from aegis.contracts import Role
+from aegis.errors import AegisError, Conflict, NotFound, Unavailable
+from aegis.transport._base import Transport
+
+__all__ = ["REGISTRATION_TIMEOUT", "Instance", "NodeParts"]
+
+_log = structlog.get_logger("aegis.node")
+
+REGISTRATION_TIMEOUT: Final = 30.0
+"""Seconds that a starting node waits for a leading supervisor."""
+
+UNREGISTRATION_TIMEOUT: Final = 5.0
+"""Seconds that a node which ends waits for one; afterwards its silence tells."""
+
+COVERED_TIMEOUT: Final = 30.0
+"""Seconds that a new owner waits for the leases of earlier owners before it says so."""
+
+INSTANCE_ACTOR: Final = "@instance"
+"""Name of the actor that takes the messages to an instance itself."""
+
+STOP_TIMEOUT: Final = 10.0
+"""Seconds that an actor may take to stop before it is killed."""
+
+
+@frozen(eq=False)
+class NodeParts:
+    """What the instances of a node share."""
+
+    transport: Transport
+    subjects: Subjects
+    clock: Clock
+    options: RunOptions
+    membership: Membership
+    dispatcher: Dispatcher
+    standbys: StandbyFeed
+    reports: TakeoverReports
+    connection: Callable[[], int]
+    """Another number after each loss of the server."""
+
+
+class Instance:
+    """One instance of this node, from its options to its actors."""
+
+    def __init__(
+        self,
+        parts: NodeParts,
+        options: ServiceOptions,
+        actor_class: type[AegisActor],
+        desk: InstanceDesk,
+    ) -> None:
+        self.desk = desk
+        self.supervisor = Supervisor(on_escalate=self._on_escalation)
+        self.holdings = Holdings(self, desk)
+        self.registered = False
+        self.failed = False
+        """Its supervisor gave up on it: beats say so, and the leader judges."""
+        self._parts = parts
+        self._options = options
+        self._actor_class = actor_class
+        self._rejoining: asyncio.Task[None] | None = None
+        self._ending = False
+
+    # -- life ---------------------------------------------------------------------------
+
+    async def start(self, services: Supervisor) -> None:
+        """Start its own actor below ``services``, register it, and take its resources.
+
+        Raises:
+            Conflict: the id, or a resource, is held by another process.
+            Unavailable: no supervisor led in time.
+        """
+        desk, parts, options = self.desk, self._parts, self._options
+        await services.start_supervisor(
+            desk.instance_id, self.supervisor, restart=RestartType.TEMPORARY
+        )
+        desk.cell = await self.start_cell(self._group_behaviour, None)
+        await self._register()
+        # Not before: the leader probes this address to learn whether another process
+        # that has the id is alive, and must not meet the newcomer there.
+        await parts.dispatcher.open(desk)
+        if options.resources:
+            await self.add_resources(list(options.resources), role=options.role)
+        _log.info(
+            "instance_started",
+            service_name=desk.service,
+            instance_id=desk.instance_id,
+            resources=len(self.holdings.all),
+            role=str(options.role),
+        )
+
+    async def stop(self) -> None:
+        """Drain: finish what has begun, commit it, and give everything back."""
+        desk, parts = self.desk, self._parts
+        self._end()
+        await parts.dispatcher.close(desk)
+        await self.holdings.stop()
+        if self.supervisor.status is not Status.STOPPED:
+            await self.supervisor.stop()
+        desk.resources.clear()
+        if self.registered:
+            try:
+                await parts.membership.unregister(
+                    desk.service, desk.instance_id, timeout=UNREGISTRATION_TIMEOUT
+                )
+            except AegisError as error:
+                _log.warning("unregister_failed", instance_id=desk.instance_id, error=str(error))
+
+    def kill(self) -> None:
+        """End everything at once, as a crash would."""
+        self._end()
+        self.holdings.kill()
+        if self.desk.cell is not None:
+            self.desk.cell.kill()
+
+    def _end(self) -> None:
+        """Begin nothing any more."""
+        self._ending = True
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+
+    async def _register(self) -> None:
+        await self._parts.membership.register(
+            self.desk.service,
+            self.desk.instance_id,
+            role=self._options.role,
+            metadata={"pid": os.getpid(), "host": socket.gethostname()},
+            timeout=REGISTRATION_TIMEOUT,
+        )
+        self.registered = True
+
+    def _group_behaviour(self, actor: AegisActor) -> Behaviour:
+        parts = self._parts
+        return GroupBehaviour(
+            parts.transport,
+            parts.subjects,
+            parts.clock,
+            actor_class=self._actor_class,
+            lease_held=lambda: parts.membership.lease.valid(parts.clock.boot_seconds()),
+            connection=parts.connection,
+        )
+
+    def _on_escalation(self, supervisor: Supervisor, failure: Failure) -> None:
+        self.failed = True
+        _log.error(
+            "instance_failed",
+            service_name=self.desk.service,
+            instance_id=self.desk.instance_id,
+            reason=str(failure),
+            action="its actors failed too often; see the lines before, then start it anew",
+        )
+        self._parts.membership.beat_soon()
+
+    # -- resources ----------------------------------------------------------------------
+
+    async def add_resources(
+        self, resource_ids: list[str], *, role: Role = Role.ACTIVE, force: bool = False
+    ) -> None:
+        """Register resources and start their actors; see `Node.add_resources`."""
+        desk, holdings, membership = self.desk, self.holdings, self._parts.membership
+        registration = await membership.register_resources(
+            desk.service,
+            desk.instance_id,
+            resource_ids,
+            role=role,
+            force=force,
+            timeout=REGISTRATION_TIMEOUT,
+        )
+        conflicts = registration.conflicts
+        standbys = [] if role is Role.ACTIVE else registration.registered
+        if role is Role.STANDBY:
+            # An earlier attempt, whose answer was lost, was followed by a promotion.
+            for resource_id in [r for r, o in conflicts.items() if o == desk.instance_id]:
+                del conflicts[resource_id]
+                standbys.append(resource_id)
+        await asyncio.gather(
+            *(
+                holdings.start(resource_id, Role.ACTIVE, epoch)
+                for resource_id, epoch in registration.epochs.items()
+            ),
+            *(holdings.start(resource_id, Role.STANDBY) for resource_id in standbys),
+        )
+        # Where nobody else was to own one, this instance was named before it listened.
+        for resource_id in standbys:
+            epoch = membership.lease.covered.get((desk.service, resource_id))
+            if epoch is not None:
+                holdings.own(resource_id, epoch)
+        if conflicts:
+            held = ", ".join(f"{name} by {owner}" for name, owner in list(conflicts.items())[:5])
+            raise Conflict(
+                f"{len(conflicts)} resources are held by others: {held}; "
+                "stop their owner, or start this instance as a standby (--role standby)",
+                conflicts=conflicts,
+            )
+
+    # -- eviction -----------------------------------------------------------------------
+
+    def rejoin(self) -> None:
+        """The leader does not know the instance any more: register it anew."""
+        if self._ending:
+            return
+        self.registered = False
+        if self._rejoining is not None:
+            self._rejoining.cancel()  # It was evicted again meanwhile.
+        self._rejoining = asyncio.get_running_loop().create_task(self._rejoin())
+
+    async def _rejoin(self) -> None:
+        """Give up what the instance held, register it anew, and stand by for the rest.
+
+        What nobody else owns by now is its own again.
+        """
+        owned = self.holdings.lose_all()
+        standbys = [name for name in self.holdings.all if name not in set(owned)]
+        while True:
+            try:
+                await self._register_anew(owned, standbys)
+                return
+            except Unavailable as error:
+                _log.warning("rejoin_waits", instance_id=self.desk.instance_id, error=str(error))
+            except AegisError as error:
+                _log.error("rejoin_failed", instance_id=self.desk.instance_id, error=str(error))
+                return
+
+    async def _register_anew(self, owned: list[str], standbys: list[str]) -> None:
+        desk, holdings, membership = self.desk, self.holdings, self._parts.membership
+        await self._register()
+        others: list[str] = []
+        if owned:
+            registration = await membership.register_resources(
+                desk.service, desk.instance_id, owned, timeout=REGISTRATION_TIMEOUT
+            )
+            for resource_id, epoch in registration.epochs.items():
+                holdings.own(resource_id, epoch)
+            others = list(registration.conflicts)
+        if standbys or others:
+            await membership.register_resources(
+                desk.service,
+                desk.instance_id,
+                [*standbys, *others],
+                role=Role.STANDBY,
+                timeout=REGISTRATION_TIMEOUT,
+            )
+        holdings.resume()
+
+    # -- for its holdings ---------------------------------------------------------------
+
+    def make_behaviour(self, holding: Holding) -> JournaledBehaviour:
+        """Return a behaviour for the next life of a resource's actor."""
+        parts, resource_id = self._parts, holding.resource_id
+
+        def on_first_answer(takeover: Takeover) -> None:
+            parts.reports.first_answer(self.desk, resource_id, takeover)
+
+        return JournaledBehaviour(
+            parts.transport,
+            parts.subjects.journal(self.desk.service, resource_id),
+            self,
+            actor_class=self._actor_class,
+            resource=resource_id,
+            epoch=holding.epoch,
+            feed=None if holding.role is Role.ACTIVE else parts.standbys,
+            on_first_answer=on_first_answer,
+        )
+
+    async def start_cell(
+        self, behaviour: Callable[[AegisActor], Behaviour], resource_id: str | None
+    ) -> ActorCell:
+        """Start the actor of a resource, or that of the instance itself."""
+        ref = await self.supervisor.start_actor(
+            INSTANCE_ACTOR if resource_id is None else resource_id,
+            Props(
+                self._actor_class,
+                behaviour=behaviour,
+                instance_id=self.desk.instance_id,
+                mailbox_capacity=self._parts.options.mailbox_capacity,
+            ),
+            resource_id=resource_id,
+            stop_timeout=STOP_TIMEOUT,
+        )
+        return ref.cell
+
+    async def stop_cell(self, resource_id: str) -> None:
+        """Stop the actor of a resource if there is one."""
+        with contextlib.suppress(NotFound):
+            await self.supervisor.stop_child(resource_id)
+
+    async def register_standby(self, resource_id: str) -> None:
+        """Register the instance as a standby for a resource."""
+        await self._parts.membership.register_resources(
+            self.desk.service,
+            self.desk.instance_id,
+            [resource_id],
+            role=Role.STANDBY,
+            timeout=REGISTRATION_TIMEOUT,
+        )
+
+    async def release(self, resource_id: str) -> None:
+        """Give a resource back."""
+        with contextlib.suppress(AegisError):
+            await self._parts.membership.release_resources(
+                self.desk.service, self.desk.instance_id, [resource_id]
+            )
+
+    def on_owned(self, resource_id: str, epoch: int) -> None:
+        """Let the beats say so, and ask for the lease."""
+        self._parts.membership.beat_soon()
+
+    def on_taken_over(self, resource_id: str, takeover: Takeover) -> None:
+        """Tell how long each step took."""
+        self._parts.reports.taken_over(self.desk, resource_id, takeover)
+
+    # -- ownership, as its resources see it ---------------------------------------------
+
+    def lease_covers(self, service: str, resource: str, epoch: int) -> bool:
+        """Whether queries may be answered at this moment."""
+        return self._parts.membership.covers(service, resource, epoch)
+
+    async def wait_covered(self, service: str, resource: str, epoch: int) -> None:
+        """Return once no earlier owner can answer any more."""
+        while True:
+            try:
+                await self._parts.membership.wait_covered(
+                    service, resource, epoch, timeout=COVERED_TIMEOUT
+                )
+                return
+            except TimeoutError:
+                _log.warning(
+                    "not_covered_yet", service_name=service, resource_id=resource, epoch=epoch
+                )
+
+    def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
+        """A newer owner has taken the resource over: its actor here stands by."""
+        self.holdings.lose(resource, newer_epoch)
+
+    # -- what beats tell ----------------------------------------------------------------
+
+    def load(self) -> InstanceLoad:
+        """Return how much waits, and what has been done."""
+        cells = list(self.desk.resources.values())
+        if self.desk.cell is not None:
+            cells.append(self.desk.cell)
+        return InstanceLoad(
+            depth=sum(len(cell.mailbox) for cell in cells),
+            progress=sum(cell.processed for cell in cells),
+            stalled=math.inf if self.failed else 0.0,
+        )
+
+    def applied(self) -> Mapping[str, int]:
+        """Return how far each journal is applied."""
+        return {
+            holding.resource_id: holding.behaviour.applied
+            for holding in self.holdings.all.values()
+            if holding.behaviour is not None
+        }
