@@ -32,6 +32,7 @@ from aegis.transport._nats_options import NatsOptions
 from aegis.transport._server import EmbeddedServer, ServerOptions, ensure_server, stop_server
 from aegis.transport._server_binary import find_binary
 from aegis.transport._server_config import Credentials
+from aegis.transport._virtual_hosts import Host, HostClock, HostLoop, current_host
 from aegis.transport._virtual_loop import Deadlock, VirtualClock, VirtualTimeLoop
 
 __all__ = [
@@ -44,6 +45,9 @@ __all__ = [
     "Deadlock",
     "EmbeddedServer",
     "Hop",
+    "Host",
+    "HostClock",
+    "HostLoop",
     "LocalServer",
     "MemoryBroker",
     "MemoryTransport",
@@ -61,6 +65,7 @@ __all__ = [
     "VirtualClock",
     "VirtualTimeLoop",
     "connect_nats",
+    "current_host",
     "decode_reply_values",
     "decode_requests",
     "decode_value",

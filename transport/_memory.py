@@ -9,9 +9,11 @@ function that says for each `Hop` when its copies arrive (none: lost; two: repea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Final, Literal
 
 import structlog
@@ -48,6 +50,12 @@ MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
 MAX_BATCH: Final = 1000
 """The most messages that the server takes in one atomic batch."""
 
+READ_AGAIN_SECONDS: Final = 0.5
+"""After a lost delivery a reader notices its silence, and reads again behind the last."""
+
+CONTROL_SECONDS: Final = 5.0
+"""How long a transport waits for the server itself."""
+
 _log = structlog.get_logger("aegis.transport")
 
 
@@ -55,12 +63,15 @@ _log = structlog.get_logger("aegis.transport")
 class Hop:
     """One step of something on its way, for `MemoryBroker.fate` to decide on.
 
-    ``message``: a message to one subscriber. ``append``: an append to the stream.
-    ``acknowledgement``: its outcome on the way back. ``source`` and ``destination``
-    are names of transports, or ``broker``.
+    ``message``: a message to one subscriber, or the notice that there is none.
+    ``append``: an append to the stream. ``acknowledgement``: its outcome on the way
+    back. ``read``: what stands in the stream on its way to a reader; lost, it comes
+    again, but later. ``control``: a question to the server itself, like the one that
+    ends a subscription's set-up. ``source`` and ``destination`` are names of
+    transports, or ``broker``.
     """
 
-    kind: Literal["message", "append", "acknowledgement"]
+    kind: Literal["message", "append", "acknowledgement", "read", "control"]
     source: str
     destination: str
     subject: str
@@ -68,6 +79,13 @@ class Hop:
 
 
 type Fate = Callable[[Hop], Sequence[float]]
+
+type StoreFate = Callable[[Append], AppendOutcome | None]
+"""Says what becomes of an append that has reached the server, instead of being stored:
+an outcome, of which `Unknown` is never told; None stores it."""
+
+type StoredListener = Callable[[str, Stored], None]
+"""Is told of each message that was stored, with the name of the transport it came from."""
 
 
 @define(eq=False)
@@ -109,11 +127,15 @@ class MemoryBroker:
         self.fate = fate
         self.max_payload_bytes = max_payload_bytes
         self.streams: dict[str, _Stream] = {}
+        self.context = copy_context()
+        """What arrives here happens in this context, not in that of the sender."""
         self._exact: dict[str, list[_Subscription]] = {}
         self._wild: list[_Subscription] = []
         self._turns: dict[tuple[str, str], int] = {}
         self._connections = 0
         self._arrivals: list[asyncio.Event] = []
+        self.store_fate: StoreFate | None = None
+        self.on_stored: StoredListener | None = None
 
     # -- the side of the transports -------------------------------------------------
 
@@ -139,15 +161,21 @@ class MemoryBroker:
             if not same:
                 del self._exact[subscription.subject]
 
-    def hop(self, hop: Hop, arrive: Callable[[], None]) -> None:
-        """Call ``arrive`` once for every copy of ``hop`` that arrives, when it does."""
+    def delays(self, hop: Hop) -> Sequence[float]:
+        """Return after how many seconds each copy of ``hop`` arrives."""
+        return (self.latency,) if self.fate is None else self.fate(hop)
+
+    def hop(self, hop: Hop, arrive: Callable[[], None], context: Context) -> None:
+        """Call ``arrive`` once for every copy of ``hop`` that arrives, when it does.
+
+        It is called in a copy of ``context``: that of whoever it arrives at.
+        """
         loop = asyncio.get_running_loop()
-        delays = (self.latency,) if self.fate is None else self.fate(hop)
-        for delay in delays:
+        for delay in self.delays(hop):
             if delay > 0:
-                loop.call_later(delay, arrive)
+                loop.call_later(delay, arrive, context=context.copy())
             else:
-                loop.call_soon(arrive)
+                loop.call_soon(arrive, context=context.copy())
 
     def route(self, source: MemoryTransport, message: Message) -> bool:
         """Send ``message`` to its subscribers; return whether there is any.
@@ -156,7 +184,7 @@ class MemoryBroker:
         """
         stream = self._stream_of(message.subject)
         if stream is not None:
-            self._store(stream, message.subject, message.payload, message.headers)
+            self._store(source.name, stream, message.subject, message.payload, message.headers)
         return self._deliver(source.name, message) or stream is not None
 
     def _deliver(self, source: str, message: Message) -> bool:
@@ -165,7 +193,7 @@ class MemoryBroker:
         groups: dict[tuple[str, str], list[_Subscription]] = {}
         chosen: list[_Subscription] = []
         for subscription in found:
-            if not subscription.transport.connected:
+            if not subscription.transport.attached:
                 continue
             if subscription.queue:
                 key = (subscription.subject, subscription.queue)
@@ -189,7 +217,11 @@ class MemoryBroker:
             if subscription.active and transport.connected and transport.connection == connection:
                 transport.call(subscription.handler, message)
 
-        self.hop(hop, arrive)
+        self.hop(hop, arrive, transport.context)
+
+    def send_notice(self, subscription: _Subscription, notice: Message) -> None:
+        """Tell one who asked that nobody listens."""
+        self._send("broker", subscription, notice)
 
     # -- the streams ----------------------------------------------------------------
 
@@ -287,21 +319,30 @@ class MemoryBroker:
         if append.rollup:
             for old in list(stream.by_subject.get(append.subject, ())):
                 self._delete(stream, old)
-        sequence = self._store(stream, append.subject, append.payload, headers)
+        sequence = self._store(source, stream, append.subject, append.payload, headers)
         if append.ttl is not None:
             asyncio.get_running_loop().call_later(append.ttl, self._delete, stream, sequence)
         self._deliver(source, Message(append.subject, append.payload, "", headers))
         return sequence
 
     def _store(
-        self, stream: _Stream, subject: str, payload: bytes, headers: Mapping[str, str] | None
+        self,
+        source: str,
+        stream: _Stream,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
     ) -> int:
         stream.last_sequence += 1
         sequence = stream.last_sequence
         timestamp_ms = round(asyncio.get_running_loop().time() * 1000)
-        stream.messages[sequence] = Stored(subject, sequence, payload, headers, timestamp_ms)
+        stored = stream.messages[sequence] = Stored(
+            subject, sequence, payload, headers, timestamp_ms
+        )
         stream.by_subject.setdefault(subject, deque()).append(sequence)
         stream.size_bytes += _stored_size(subject, payload)
+        if self.on_stored is not None:
+            self.on_stored(source, stored)
         for arrival in self._arrivals:
             arrival.set()
         return sequence
@@ -350,8 +391,9 @@ def _stored_size(subject: str, payload: bytes) -> int:
 class MemoryTransport:
     """One connection to a `MemoryBroker`; keeps to `aegis.transport.Transport`.
 
-    `disconnect`, `reconnect` and `close_for_good` do what a network and a server
-    would do to a real one.
+    `detach`, `disconnect`, `reconnect` and `close_for_good` do what a network and a
+    server would do to a real one. What arrives is handled in the context in which the
+    transport was made.
     """
 
     def __init__(self, broker: MemoryBroker, *, name: str = "") -> None:
@@ -359,6 +401,9 @@ class MemoryTransport:
         self.broker = broker
         self.name = name or f"connection-{number}"
         self.connection = 1
+        self.attached = True
+        """Whether the server has the connection; the client may learn later that it has not."""
+        self.context = copy_context()
         self._prefix = f"_INBOX.memory{number}"
         self._connected = True
         self._closed = ""
@@ -391,6 +436,13 @@ class MemoryTransport:
         """Tell ``listener`` of every change from now on."""
         self._listeners.append(listener)
 
+    def detach(self) -> None:
+        """The server gives the connection up, and the client does not know it yet.
+
+        Nothing comes and nothing arrives any more, until the client notices (`disconnect`).
+        """
+        self.attached = False
+
     def disconnect(self) -> None:
         """Lose the connection, as when the server dies."""
         if not self._connected:
@@ -403,7 +455,7 @@ class MemoryTransport:
         """Find the server again; subscriptions are back."""
         if self._connected or self._closed:
             return
-        self._connected = True
+        self._connected = self.attached = True
         self.connection += 1
         self._wake()
         for listener in list(self._listeners):
@@ -431,10 +483,10 @@ class MemoryTransport:
     async def flush(self, *, timeout: float = 5.0) -> None:
         """Return when the broker has taken all that was published so far."""
         self._check_open()
-        await asyncio.sleep(0)
+        await self._round_trip("")
 
     def _drop(self, reason: str) -> None:
-        self._connected = False
+        self._connected = self.attached = False
         appends, self._appends = self._appends, {}
         requests, self._requests = self._requests, {}
         for outcome in appends.values():
@@ -475,12 +527,14 @@ class MemoryTransport:
                 size_bytes=size,
                 limit_bytes=self.max_payload_bytes,
             )
+        if not self.attached:
+            return
         message = Message(subject, bytes(payload), reply_to, dict(headers) if headers else None)
         if not self.broker.route(self, message) and reply_to:
             notice = Message(reply_to, b"", "", None, no_responders=True)
             for subscription in self._subscriptions:
                 if matches(subscription.subject, reply_to):
-                    asyncio.get_running_loop().call_soon(self.call, subscription.handler, notice)
+                    self.broker.send_notice(subscription, notice)
 
     def call(self, handler: MessageHandler, message: Message) -> None:
         """Call ``handler``; what it raises is logged."""
@@ -496,8 +550,29 @@ class MemoryTransport:
         check_filter(subject)
         self._check_open()
         subscription = self._add_subscription(subject, handler, queue)
-        await asyncio.sleep(0)
+        try:
+            await self._round_trip(subject)
+        except BaseException:
+            await subscription.unsubscribe()
+            raise
         return subscription
+
+    async def _round_trip(self, subject: str) -> None:
+        """Return when the server has answered, and with it taken all that was sent before.
+
+        Raises:
+            Disconnected: it did not, or the connection was lost meanwhile.
+        """
+        connection = self.connection
+        delays = self.broker.delays(Hop("control", self.name, "broker", subject, b""))
+        if not delays or not self.attached:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONTROL_SECONDS):
+                    while self._connected and self.connection == connection:
+                        await self._changed.wait()
+            raise Disconnected("the server does not answer")
+        await asyncio.sleep(delays[0])
+        self._check_open()
 
     def _add_subscription(self, subject: str, handler: MessageHandler, queue: str) -> _Subscription:
         subscription = _Subscription(self, subject, handler, queue)
@@ -601,9 +676,12 @@ class MemoryTransport:
 
         def arrive() -> None:
             # The connection may be gone by now; what is on its way lands all the same.
-            outcome = store()
+            fate = self.broker.store_fate
+            outcome = (None if fate is None else fate(appends[0])) or store()
+            if isinstance(outcome, Unknown):
+                return
             hop = Hop("acknowledgement", "broker", self.name, subject, payload)
-            self.broker.hop(hop, lambda: acknowledge(outcome))
+            self.broker.hop(hop, lambda: acknowledge(outcome), self.context)
 
         def acknowledge(outcome: AppendOutcome) -> None:
             if self._connected and self.connection == connection:
@@ -611,7 +689,9 @@ class MemoryTransport:
 
         timer = loop.call_later(timeout, finish, Unknown("no answer in time"))
         future.add_done_callback(lambda _: timer.cancel())
-        self.broker.hop(Hop("append", self.name, "broker", subject, payload), arrive)
+        if self.attached:
+            hop = Hop("append", self.name, "broker", subject, payload)
+            self.broker.hop(hop, arrive, self.broker.context)
         return future
 
     # -- reads ----------------------------------------------------------------------
@@ -641,8 +721,7 @@ class MemoryTransport:
                 stream = self.broker.stream_for(pattern)
                 if end is None and not endless:
                     end = stream.last_sequence
-                if self.broker.latency > 0:
-                    await asyncio.sleep(self.broker.latency)
+                await self._wait_delivery(pattern)
                 arrival.clear()
                 for stored in self.broker.stored_from(stream, pattern, position):
                     if end is not None and stored.sequence > end and until is None:
@@ -659,6 +738,14 @@ class MemoryTransport:
                     await self._wait_arrival(arrival)
         finally:
             self.broker.watch_arrivals(arrival, on=False)
+
+    async def _wait_delivery(self, pattern: str) -> None:
+        hop = Hop("read", "broker", self.name, pattern, b"")
+        while not (delays := self.broker.delays(hop)) or not self.attached:
+            await asyncio.sleep(READ_AGAIN_SECONDS)
+            await self._wait_connected()
+        if delays[0] > 0:
+            await asyncio.sleep(delays[0])
 
     async def _wait_connected(self) -> None:
         while not self._connected:
@@ -679,14 +766,13 @@ class MemoryTransport:
         """See `Transport.purge`."""
         check_subject(subject)
         self._check_open()
-        await asyncio.sleep(self.broker.latency)
-        self._check_open()
+        await self._round_trip(subject)
         return self.broker.purge(subject, below)
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         """See `Transport.ensure_stream`."""
         self._check_open()
-        await asyncio.sleep(self.broker.latency)
+        await self._round_trip("")
         self.broker.ensure_stream(config)
 
 

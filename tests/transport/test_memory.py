@@ -242,6 +242,7 @@ async def test_fate_sees_who_sends_what_to_whom(
     one.publish("t.plain", b"p")
     await one.append(Append("t.journal.a", b"a"), timeout=5)
     assert hops == [
+        Hop("control", "two", "broker", "t.plain", b""),
         Hop("message", "one", "two", "t.plain", b"p"),
         Hop("append", "one", "broker", "t.journal.a", b"a"),
         Hop("acknowledgement", "broker", "one", "t.journal.a", b"a"),

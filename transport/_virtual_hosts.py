@@ -1,0 +1,226 @@
+"""Hosts on virtual time: processes that freeze, die and have clocks of their own.
+
+A `HostLoop` is one event loop that plays many machines. Each `Host` on it is one life of
+one process; whatever that starts, and whatever comes of it, belongs to it, because the
+host travels in the context of every callback. So code that knows nothing of this can be
+done what no cancellation does:
+
+- *frozen* (SIGSTOP, a long pause of the collector): nothing of it runs; its timers,
+  its answers and its messages wait, in their order, and go on at `Host.resume`;
+- *killed* (SIGKILL): nothing of it ever runs again, no ``finally``, no goodbye. What it
+  leaves behind is kept until `HostLoop.release_all`, so that no garbage collection
+  runs its cleanup in the middle of what the others do.
+
+Each host reads a clock of its own: `Host.clock`, and ``loop.time()`` wherever its own code
+calls it, run ``rate`` times as fast as the loop's. A frozen host's clock goes on.
+
+Nothing here is random: the same calls happen in the same order each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from aegis.transport._virtual_loop import START_SECONDS, Deadlock, VirtualTimeLoop
+
+__all__ = ["Host", "HostClock", "HostLoop", "current_host"]
+
+MAX_CALLBACKS: Final = 20_000_000
+"""A run that needs more goes in a circle."""
+
+WALL_START_MS: Final = 1_700_000_000_000
+
+_HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("aegis_host", default=None)
+
+
+def current_host() -> Host | None:
+    """Return the host whose code is running; None outside of all hosts."""
+    return _HOST.get()
+
+
+class HostClock:
+    """One host's clocks, as an `aegis._clock.Clock`: maybe too fast, maybe wrong.
+
+    Boot time runs ``rate`` times as fast as the loop's time and never jumps. Wall time
+    runs with it and is wrong by ``wall_error_ms``, which may change: a jump.
+    """
+
+    def __init__(
+        self,
+        loop: HostLoop,
+        *,
+        rate: float = 1.0,
+        boot_seconds: float = START_SECONDS,
+        wall_error_ms: int = 0,
+    ) -> None:
+        self.rate = rate
+        self.wall_error_ms = wall_error_ms
+        self._loop = loop
+        self._boot_seconds = boot_seconds
+
+    def boot_seconds(self) -> float:
+        """Return what the clock has counted since the machine was started."""
+        return self._boot_seconds + (self._loop.now - START_SECONDS) * self.rate
+
+    def wall_ms(self) -> int:
+        """Return Unix milliseconds, as far as this host knows."""
+        passed = (self._loop.now - START_SECONDS) * self.rate
+        return WALL_START_MS + round(passed * 1000) + self.wall_error_ms
+
+    def when(self, boot_seconds: float) -> float:
+        """Return the loop's time at which this clock reads ``boot_seconds``."""
+        return START_SECONDS + (boot_seconds - self._boot_seconds) / self.rate
+
+
+class Host:
+    """One life of one process on a machine of its own; made by `HostLoop.host`."""
+
+    def __init__(self, loop: HostLoop, name: str, clock: HostClock) -> None:
+        self.name = name
+        self.clock = clock
+        self.frozen = False
+        self.killed = False
+        self.runs = True
+        """Whether its callbacks are called; neither frozen nor killed."""
+        self.context = contextvars.copy_context()
+        self.context.run(_HOST.set, self)
+        self._loop = loop
+        self._held: deque[asyncio.Handle] = deque()
+
+    def start(
+        self, work: Coroutine[Any, Any, Any], *, name: str | None = None
+    ) -> asyncio.Task[Any]:
+        """Run ``work`` on this host, as a task."""
+        return self._loop.create_task(work, name=name, context=self.context.copy())
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback`` on this host, after all that waits there already."""
+        self._loop.call_soon(callback, *args, context=self.context.copy())
+
+    def freeze(self) -> None:
+        """Stop running, without knowing it, until `resume`."""
+        if not self.killed:
+            self.frozen, self.runs = True, False
+
+    def resume(self) -> None:
+        """Go on where it stopped, with all that came meanwhile, in its order."""
+        if self.frozen and not self.killed:
+            self.frozen, self.runs = False, True
+            self._loop.take_back(self._held)
+
+    def kill(self) -> None:
+        """Never run again. Connections are to be cut by whoever made them."""
+        self.killed, self.runs = True, False
+
+    def hold(self, handle: asyncio.Handle) -> None:
+        """Keep what it may not run now, and maybe never."""
+        self._held.append(handle)
+
+    def release(self) -> None:
+        """Run after all, for the end of everything: see `HostLoop.release_all`."""
+        self.runs = True
+        self._loop.take_back(self._held)
+
+
+class HostLoop(VirtualTimeLoop):
+    """A loop on virtual time that plays many hosts; see the module's docstring.
+
+    ``callbacks`` counts what it has called, of whichever host.
+    """
+
+    _ready: deque[asyncio.Handle]
+    """Asyncio's own queue, which ``call_soon`` fills."""
+
+    _process_events: Callable[[list[Any]], None]
+    """Asyncio's own: turns what a selector reports into callbacks that are ready."""
+
+    def __init__(self) -> None:
+        self.callbacks = 0
+        self.max_callbacks = MAX_CALLBACKS
+        self._hosts: list[Host] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timer_number = 0
+        super().__init__()
+
+    def host(self, name: str, clock: HostClock | None = None) -> Host:
+        """Return a new life of a process; the machine's clock outlives it."""
+        host = Host(self, name, clock or HostClock(self))
+        self._hosts.append(host)
+        return host
+
+    @property
+    def now(self) -> float:
+        """The loop's own time, whosever code asks."""
+        return self._virtual_now
+
+    def time(self) -> float:
+        """Return the time by the clock of the host whose code asks."""
+        host = _HOST.get()
+        return self._virtual_now if host is None else host.clock.boot_seconds()
+
+    def call_at[*Ts](
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call ``callback`` when the clock of the host that asks reads ``when``."""
+        host = _HOST.get()
+        at = when if host is None else host.clock.when(when)
+        timer = asyncio.TimerHandle(at, callback, args, self, context)
+        self._timer_number += 1
+        # Of two timers for the same moment, the one that was set first is first.
+        heapq.heappush(self._timers, (at, self._timer_number, timer))
+        return timer
+
+    def take_back(self, held: deque[asyncio.Handle]) -> None:
+        """Queue what a host has kept."""
+        self._ready.extend(held)
+        held.clear()
+
+    def release_all(self) -> None:
+        """Let every host run again, the killed as well, so that all tasks can be ended.
+
+        Only for the end: by then nothing that they do may matter any more.
+        """
+        for host in self._hosts:
+            host.release()
+
+    def _run_once(self) -> None:
+        """One turn: what is ready, or else what is due next. Asyncio calls this."""
+        ready, timers = self._ready, self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not ready:
+            if self._jumping.outside_work or not timers:
+                self._wait_for_others()
+            elif timers[0][0] > self._virtual_now:
+                self._virtual_now = timers[0][0]
+        now = self._virtual_now
+        while timers and timers[0][0] <= now:
+            timer = heapq.heappop(timers)[2]
+            if not timer.cancelled():
+                ready.append(timer)
+        count = len(ready)
+        self.callbacks += count
+        if self.callbacks > self.max_callbacks:
+            raise Deadlock(f"{self.callbacks} callbacks, and no end: something goes in a circle")
+        for _ in range(count):
+            handle = ready.popleft()
+            if handle.cancelled():
+                continue
+            host: Host | None = handle.get_context().get(_HOST)
+            if host is None or host.runs:
+                handle._run()
+            else:
+                host.hold(handle)
+
+    def _wait_for_others(self) -> None:
+        """Wait, in real time, for work outside of the loop."""
+        self._process_events(self._jumping.select(None))
