@@ -263,6 +263,13 @@ def run_options(sources: Sources, services: Sequence[Mapping[str, object]] = ())
     """
     connect = connect_options(sources)
     found = _find_all(sources, RunOptions)
+    if found["supervisor_only"].value and (services or sources.table.get(_SERVICE_TABLE)):
+        raise _refuse(
+            "supervisor_only",
+            found,
+            "such a node runs no service; leave out the services with their --instance-id, "
+            "--resource and --role, or leave out this option",
+        )
     options = RunOptions(connect=connect, services=_services(sources, services), **_values(found))
     _check_run(options, found)
     return options
@@ -400,13 +407,10 @@ def _check_run(options: RunOptions, found: Mapping[str, Found]) -> None:
     _check_intervals(options, found)
     if options.supervisor_only and options.no_supervisor:
         raise _refuse(
-            "supervisor_only", found, "cannot be used with no_supervisor; such a node does nothing"
-        )
-    if options.supervisor_only and options.services:
-        raise _refuse(
             "supervisor_only",
             found,
-            "such a node runs no service; leave the services out, or this option",
+            f"such a node does nothing with no_supervisor ({found['no_supervisor'].source}); "
+            "leave one of them out",
         )
     if options.admin_port:
         raise _refuse(

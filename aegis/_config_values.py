@@ -169,8 +169,14 @@ def name(value: object) -> str:
     """A service, instance or resource name."""
     found = text(value)
     if (problem := check_id(found)) is not None:
-        raise ValueError(f"{show(found)} {problem}")
+        raise ValueError(f"{show(found)} {problem}{_without_spaces(found)}")
     return found
+
+
+def _without_spaces(name: str) -> str:
+    """Return what to write instead of a name that has spaces, if that is all it lacks."""
+    better = "-".join(name.split())
+    return "" if check_id(better) is not None else f"; write {show(better)}"
 
 
 def namespace(value: object) -> str:
@@ -259,7 +265,7 @@ def ids(value: object) -> tuple[str, ...]:
     for item in _items(value):
         for where, entry in _expanded(item):
             if (problem := check_id(entry)) is not None:
-                raise ValueError(f"{where}{show(entry)} {problem}")
+                raise ValueError(f"{where}{show(entry)} {problem}{_without_spaces(entry)}")
             if entry in found:
                 raise ValueError(f"{where}{show(entry)} is given twice; leave one out")
             found[entry] = None

@@ -16,4 +16,4 @@ class LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what the command line prints as one line, with exit code 2."""
         text = message.removeprefix("argument ")
-        raise ConfigurationError(f"{text}; `{self.prog} --help` shows all", usage=True)
+        raise ConfigurationError(f"{text}; `{self.prog} --help` shows all")

@@ -13,7 +13,7 @@ from aegis._config import ConnectOptions
 from aegis._proxy import Address
 from aegis._trace import new_traceparent, use_trace
 from aegis.errors import ConfigurationError, InvalidRequest
-from aegis.ops._options import CommandContext, usage
+from aegis.ops._options import CommandContext
 from aegis.ops._session import CONNECT_TIMEOUT
 from aegis.ops._values import parse_arguments
 
@@ -23,11 +23,10 @@ __all__ = ["call"]
 def call(context: CommandContext, address: str, method: str, arguments: Sequence[str]) -> None:
     """Call a handler and print its result."""
     options = context.connect()
-    with usage():
-        target = _address(address)
-        params = parse_arguments(arguments)
-        if not method:
-            raise ConfigurationError("the method has no name; write one, as in deposit")
+    target = _address(address)
+    params = parse_arguments(arguments)
+    if not method:
+        raise ConfigurationError("the method has no name; write one, as in deposit")
     result = asyncio.run(_call(options, target, method, params))
     context.output.value(result)
 

@@ -10,7 +10,6 @@ with what the callers wrote down. Whatever happens, nothing is left.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -33,6 +32,7 @@ from rich.table import Table
 from aegis._cluster import Cluster, connect
 from aegis._config import ConnectOptions
 from aegis.errors import AegisError
+from aegis.ops._arguments import LineParser
 from aegis.ops._bench_loop import run
 from aegis.ops._bench_processes import BenchFailed
 from aegis.ops._chaos_caller import RESOURCES, SERVICES
@@ -399,7 +399,7 @@ async def _run(seconds: float, seed: int, tell: Callable[[str], None]) -> Report
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``aegis chaos``; return the exit code: 1 if anything is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="aegis chaos",
         description="Kill, freeze and end processes at random; then check that nothing was "
         "lost or done twice.",

@@ -17,7 +17,6 @@ from attrs import frozen
 
 from aegis._config import ConnectOptions, connect_options, log_options
 from aegis._config_sources import Option, Sources, options_of
-from aegis.errors import ConfigurationError
 from aegis.ops._output import Output, guard
 
 __all__ = ["CommandContext", "add_command"]
@@ -41,27 +40,15 @@ class CommandContext:
         Raises:
             ConfigurationError: an option is wrong.
         """
-        with usage():
-            sources = self.sources()
-            logs = log_options(sources)
-            options = connect_options(sources)
+        sources = self.sources()
+        logs = log_options(sources)
+        options = connect_options(sources)
         from aegis.ops._logging import configure_logging
 
         # A command's own output says what matters; a node's life is not its business.
         level = "warning" if self.given.get("log_level") is None else logs.log_level
         configure_logging(level, logs.log_format)
         return options
-
-
-class usage:
-    """Marks what is wrong inside as the user's: exit code 2."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, ConfigurationError):
-            error.facts.setdefault("usage", True)
 
 
 def add_command(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 from attrs import frozen
 
-from aegis.errors import AegisError
+from aegis.errors import AegisError, ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,8 +82,7 @@ class Output:
         message = " ".join(str(error).split()) or type(error).__name__
         if self.json:
             facts = error.facts if isinstance(error, AegisError) else {}
-            shown = {name: value for name, value in facts.items() if name != "usage"}
-            line = to_json({"error": {**shown, "code": code, "message": message}})
+            line = to_json({"error": {**facts, "code": code, "message": message}})
         else:
             line = f"error {code}: {message}" if code else f"error: {message}"
         sys.stderr.write(f"{line}\n")
@@ -135,7 +134,9 @@ class guard:
             formatter.print_exception(error)
         if isinstance(error, AegisError):
             self._output.error(error)
-            raise typer.Exit(EXIT_USAGE if error.facts.get("usage") else EXIT_FAILED) from None
+            # Whoever starts the command can mend an option, wherever it was found wanting.
+            wrong_use = isinstance(error, ConfigurationError)
+            raise typer.Exit(EXIT_USAGE if wrong_use else EXIT_FAILED) from None
         if isinstance(error, Exception):
             text = " ".join(str(error).split())
             self._output.error(

@@ -13,6 +13,7 @@ import typer
 
 from aegis._config import ConnectOptions, LogOptions, RunOptions
 from aegis.errors import AegisError
+from aegis.ops._command_line import CommandGroup
 from aegis.ops._options import CommandContext, add_command
 from aegis.ops._service_flags import ServiceFlags, services_of
 
@@ -20,6 +21,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="aegis",
+    cls=CommandGroup,
     help="Run and reach actors whose commands take effect exactly once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

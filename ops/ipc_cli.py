@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from aegis._config import ConnectOptions, LogOptions
+from aegis.ops._command_line import CommandGroup
 from aegis.ops._options import add_command
 from aegis.ops.cli import disconnect, list_services, show_route
 
@@ -12,6 +13,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="ipc-cli",
+    cls=CommandGroup,
     help="Show services and routes, and evict instances.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

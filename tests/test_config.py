@@ -210,7 +210,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         ({**NATS, "system_user": "me"}, "--system-user: is of no use without system_password"),
         (
             {"supervisor_only": True, "no_supervisor": True},
-            "--supervisor-only: cannot be used with no_supervisor",
+            "--supervisor-only: such a node does nothing with no_supervisor",
         ),
     ],
 )

@@ -73,6 +73,9 @@ TAKEOVER_WINDOW: Final = 60.0
 TAKEOVER_DELAY_LIMIT: Final = 2.0
 
 _POLL_INTERVAL = 0.02
+
+WAIT_TOLD: Final = 2.0
+"""Seconds without an answer after which it is told what the start waits for."""
 _PORT_ATTEMPTS = 5
 _PORT_TAKEN = "address already in use"
 
@@ -272,6 +275,8 @@ async def ensure_server(options: ServerOptions | None = None) -> EmbeddedServer:
         raise ConfigurationError(f"port: {options.port} is not between 1 and 65535")
     data_dir = prepare_data_dir(options.data_dir or default_data_dir())
     users = FileLock(data_dir / _guardian.USERS_LOCK)
+    wait_told = min(WAIT_TOLD, options.start_timeout / 2)
+    told = asyncio.get_running_loop().call_later(wait_told, _tell_waiting, data_dir, options)
     try:
         async with asyncio.timeout(options.start_timeout):
             await _wait_use(users)
@@ -286,6 +291,8 @@ async def ensure_server(options: ServerOptions | None = None) -> EmbeddedServer:
         if isinstance(error, OSError):
             raise describe_folder_error(data_dir, error) from error
         raise
+    finally:
+        told.cancel()
     log.info(
         "nats_server_started" if owned else "nats_server_found",
         url=server.url,
@@ -545,12 +552,25 @@ def _port_taken(port: int) -> ConfigurationError:
     )
 
 
-def _locked(data_dir: Path, timeout: float) -> ConfigurationError:
-    state = read_state(data_dir) or {}
-    return ConfigurationError(
-        f"data_dir: {data_dir} is locked by another server (process {state.get('pid')}) that "
-        f"did not answer within {timeout:g} s; end it, or name another data folder"
+def _tell_waiting(data_dir: Path, options: ServerOptions) -> None:
+    log.warning(
+        "nats_server_awaited",
+        data_dir=str(data_dir),
+        action=f"the data folder's server{_holder(data_dir)} does not answer; it is waited for "
+        f"{options.start_timeout:g} s. End it, or name another data folder",
     )
+
+
+def _locked(data_dir: Path, timeout: float) -> ConfigurationError:
+    return ConfigurationError(
+        f"data_dir: {data_dir} is locked by another server{_holder(data_dir)} that did not answer "
+        f"within {timeout:g} s; end it, or name another data folder"
+    )
+
+
+def _holder(data_dir: Path) -> str:
+    state = read_state(data_dir) or {}
+    return f" (process {state['pid']})" if state.get("state") == "ready" else ""
 
 
 def _unavailable(data_dir: Path, reason: str) -> Unavailable:

@@ -55,6 +55,23 @@ def invoke(*arguments: str, app: Any = cli.app) -> Result:
         ("run feed.py:Fed", "error: feed.py has no class 'Fed'; did you mean feed.py:Feed?"),
         ("run feed.py --heartbeat-interval soon", "error: --heartbeat-interval: 'soon' is no"),
         ("run feed.py --lease 5", "error: --lease: lease (5 s, --lease) must not be longer than"),
+        (
+            "run feed.py --heartbeat-timeout 0.4",
+            "error: --heartbeat-timeout: heartbeat_interval (0.5 s, the default) must be shorter",
+        ),
+        (
+            "run feed.py --heartbeat-interval 2s",
+            "error: --heartbeat-interval: heartbeat_interval (2 s, --heartbeat-interval) must be",
+        ),
+        (
+            "run --supervisor-only --no-supervisor",
+            "error: --supervisor-only: such a node does nothing with no_supervisor "
+            "(--no-supervisor); leave one of them out",
+        ),
+        (
+            "run --supervisor-only --resource ACC-1 --role standby",
+            "error: --supervisor-only: such a node runs no service; leave out the services",
+        ),
         ("run feed.py --resource @ids", "error: --resource: ids does not exist; name a file that"),
         ("run feed.py --role boss", "error: --role: 'boss' is unknown; give one of: active, stan"),
         ("run feed.py --replicas 3", "error: --replicas: 3 replicas need a cluster"),
@@ -72,6 +89,8 @@ def invoke(*arguments: str, app: Any = cli.app) -> Result:
         ("doctor --creds none", "error: --creds: none does not exist; name a file that does"),
         ("bench --seconds x", "error: --seconds: invalid float value: 'x'; `aegis bench --help`"),
         ("bench --fast", "error: unrecognized arguments: --fast; `aegis bench --help` shows all"),
+        ("chaos --minutes 0", "error: --minutes: 0 is not above 0 and at most 1440; `aegis chaos"),
+        ("bench failover --only hug", "error: --only: 'hug' is none of: kill, kill-leader, kill-"),
         ("demo --seed x", "error: --seed: invalid int value: 'x'; `aegis demo --help` shows all"),
         ("list-services --namespace a.b", "error: --namespace: 'a.b' cannot name a namespace"),
     ],
@@ -85,20 +104,52 @@ def test_a_wrong_option_or_argument_is_one_line_and_exit_code_2(line: str, messa
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("arguments", "message"),
     [
-        ("fly", "No such command 'fly'"),
-        ("run --hartbeat-interval 1", "No such option: --hartbeat-interval"),
-        ("call feed", "Missing argument 'METHOD'"),
-        ("show-route", "Missing argument 'RESOURCE'"),
-        ("tree --resources -1", "'--resources': Input should be greater than or equal to 0"),
-        ("run --instance-id a feed.py feed.py", "--instance-id stands before several services"),
+        (["--instance-id", "acct 1"], "--instance-id: 'acct 1' must not contain spaces or control"),
+        (["--resource", "ACC 1"], "--resource: 'ACC 1' must not contain spaces or control"),
     ],
 )
-def test_wrong_use_says_how_to_get_help_and_exits_with_2(line: str, message: str) -> None:
-    result = invoke(*line.split())
+def test_a_name_with_a_space_is_refused_and_one_without_is_proposed(
+    arguments: list[str], message: str
+) -> None:
+    result = invoke("run", "feed.py", *arguments)
     assert result.exit_code == 2
-    assert message in result.stderr
+    assert result.stderr.startswith(f"error: {message}")
+    proposed = arguments[1].replace(" ", "-")
+    assert result.stderr.endswith(f"; write {proposed!r}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "command"),
+    [
+        ("fly", "No such command 'fly'", ""),
+        ("show-rout X", "No such command 'show-rout'. Did you mean 'show-route'?", ""),
+        ("--nope", "No such option: --nope", ""),
+        ("run --hartbeat-interval 1", "No such option: --hartbeat-interval", " run"),
+        ("run feed.py --role", "Option '--role' requires an argument", " run"),
+        ("call feed", "Missing argument 'METHOD'", " call"),
+        ("show-route", "Missing argument 'RESOURCE'", " show-route"),
+        ("tree all", "Got unexpected extra argument(s) (all)", " tree"),
+        ("tree --resources -1", "Invalid value for '--resources': Input should be", " tree"),
+        (
+            "run --instance-id a feed.py feed.py",
+            "Invalid value: --instance-id stands before several services",
+            " run",
+        ),
+    ],
+)
+def test_wrong_use_is_one_line_that_says_how_to_get_help_and_exit_code_2(
+    line: str, message: str, command: str
+) -> None:
+    first, *rest = line.split()
+    result = invoke(first, *rest)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stderr.endswith(f"`aegis{command} --help` shows all\n")
+    assert result.stderr.count("\n") == 1
+    told = json.loads(invoke(first, "--json", *rest).stderr)["error"]
+    assert (told["code"], f"error: {told['message']}\n") == (0, result.stderr)
 
 
 @pytest.mark.parametrize("command", ["call feed last", "tree", "list-services", "show-route X"])

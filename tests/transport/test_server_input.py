@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
 from aegis.errors import ConfigurationError
 from aegis.transport import (
@@ -132,12 +133,15 @@ async def test_a_file_of_the_folder_that_cannot_be_written_is_told(folder: Path,
 
 
 async def test_a_folder_locked_by_something_that_does_not_answer_is_refused(folder: Path) -> None:
-    with locked_folder(folder):
+    with locked_folder(folder), structlog.testing.capture_logs() as logs:
         await assert_refused(
             ServerOptions(data_dir=folder, start_timeout=0.3),
             r"data_dir: .* is locked by another server .* did not answer within 0\.3 s",
         )
         assert await find_server(folder, wait_restart=0.1) is None
+    (told,) = [line for line in logs if line["event"] == "nats_server_awaited"]
+    assert told["data_dir"] == str(folder)
+    assert "does not answer; it is waited for 0.3 s" in told["action"]
     async with await ensure_server(ServerOptions(data_dir=folder)):
         pass
 
