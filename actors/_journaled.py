@@ -219,6 +219,8 @@ class JournaledBehaviour:
     async def _wait_covered(self) -> None:
         """Wait for the leases of earlier owners, unless a newer owner comes."""
         owner = self.owner
+        if self._covered() and not owner.stopped:
+            return  # As most are when many change hands at once.
         voided = self._loop.create_task(self._voided.wait())
         covered = asyncio.ensure_future(
             self._ownership.wait_covered(self.service, self.resource, owner.epoch)

@@ -172,6 +172,7 @@ class Node:
         self._owners.end()
         await asyncio.gather(*map(self._stop_instance, list(self._instances.values())))
         await self.root.stop()
+        self._parts.reports.tell()
         await self._leave()
 
     async def abandon(self) -> None:

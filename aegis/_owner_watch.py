@@ -156,7 +156,8 @@ class OwnerWatch:
         try:
             facts = map_of(decode_value(message.payload)) or {}
             epochs: Mapping[str, int] = facts.get("epochs") or {}
-            if not epochs or self._ended:
+            # Only the registry's own events say who owns something, and they have one.
+            if "sequence" not in facts or self._ended:
                 return
             service, owner = str(facts["service_name"]), str(facts["instance_id"])
             for resource_id, epoch in epochs.items():

@@ -370,6 +370,29 @@ async def test_a_promotion_is_told_with_the_time_of_each_step(system: System) ->
     assert 0 <= serving["fenced_ms"] <= serving["replayed_ms"] <= serving["covered_ms"]
     assert answer["first_answer_ms"] >= answer["covered_ms"]
     assert answer["epoch"] == serving["epoch"]
+    assert serving["epochs"] == {"V-1": serving["epoch"]}
+
+
+@on_both
+async def test_promotions_of_one_moment_are_told_together(system: System) -> None:
+    heard = await system.overhear("event.serving")
+    names = [f"V-{number}" for number in range(40)]
+    first = await system.start_node((Vault, names), instance_id="a")
+    await system.start_node((Vault, names), instance_id="b", role="standby")
+    await system.kill_node(first)
+    told: dict[str, int] = {}
+
+    def all_are_told() -> bool:
+        for message in heard:
+            told.update(decode_value(message.payload)["epochs"])
+        return set(names) <= set(told)
+
+    await wait_until(all_are_told, what="every promotion is told")
+    assert len(heard) < len(names) / 4
+    for facts in (decode_value(message.payload) for message in heard):
+        assert sorted(facts["epochs"]) == sorted(facts["resource_ids"])
+        assert facts["resources"] == len(facts["epochs"])
+        assert 0 <= facts["fenced_ms"] <= facts["replayed_ms"] <= facts["covered_ms"]
 
 
 # -- leaving in good order ------------------------------------------------------------------
