@@ -7,8 +7,9 @@ from typing import Any
 from attrs import define, field, frozen
 
 from aegis.actors._registry_entries import Write
+from aegis.errors import AegisError, to_wire
 
-__all__ = ["Decision", "Event", "Holder", "Probe"]
+__all__ = ["Decision", "Event", "Holder", "Probe", "refusal"]
 
 
 @frozen
@@ -125,3 +126,8 @@ class Decision:
         event.epochs = {
             name: sequences[self.written[name]] for name in event.resources if name in self.written
         }
+
+
+def refusal(error: AegisError, trace_id: str = "") -> dict[str, Any]:
+    """Return the answer that refuses a request."""
+    return {"success": False, "code": error.code, **to_wire(error), "trace_id": trace_id}

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from aegis.actors._decision import Decision, Event
+from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import (
     Instance,
     InstanceState,
@@ -26,9 +27,6 @@ from aegis.actors._registry_entries import (
     tombstone,
 )
 from aegis.contracts import Role
-
-if TYPE_CHECKING:
-    from aegis.actors._registry import Registry
 
 __all__ = ["Succession"]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from aegis.actors._registry import Change, Decision, Holder, Probe, Registry
+from aegis.actors._decision import Decision, Holder, Probe
+from aegis.actors._registry import Change, Registry
 from aegis.actors._registry_entries import Key, ResourceKey, Write
+from aegis.actors._requests import handle
 
 __all__ = ["Bench", "instance", "resources"]
 
@@ -29,14 +31,14 @@ class Bench:
         if isinstance(decision, Probe):
             self.probes.append(decision)
             known = {holder: self.alive[holder] for holder in decision.holders}
-            again = self.registry.handle(operation, payload, alive=known, unsettled=self.unsettled)
+            again = handle(self.registry, operation, payload, alive=known, unsettled=self.unsettled)
             assert isinstance(again, Decision)
             decision = again
         return self.commit(decision)
 
     def decide(self, operation: str, payload: Any) -> Decision | Probe:
         """Return what the registry would do."""
-        return self.registry.handle(operation, payload, unsettled=self.unsettled)
+        return handle(self.registry, operation, payload, unsettled=self.unsettled)
 
     def commit(self, decision: Decision) -> dict[str, Any]:
         """Acknowledge every write of a decision and return its answer."""

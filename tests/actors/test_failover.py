@@ -362,9 +362,7 @@ def test_a_query_to_a_supervisor_that_stops_is_answered_without_a_wait(play: Pla
         await asyncio.sleep(0)
         transport = await world.transport("test")
         await transport.flush()
-        await wait_until(
-            lambda: bool(first._waiting), what="it waits"
-        )  # pyright: ignore[reportPrivateUsage]
+        await wait_until(lambda: bool(first.waiting_queries), what="it waits")
         stopped = world.clock.boot_seconds()
         await first.stop()
         assert (await waiting)["code"] == 503

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from attrs import define
 
+from aegis.actors import _placement as placement
 from aegis.actors import _roster
 from aegis.actors._decision import Decision, Holder
 from aegis.actors._lease import Beat, BeatAnswer, InstanceLoad, Lease, LeaseOptions
@@ -346,7 +347,7 @@ def test_a_resource_of_a_gone_instance_is_covered_for_the_next_after_its_lease_r
     court = Court("a", "b")
     first = court.claim("a", "R-1")
     court.beat("a")
-    decision = court.bench.registry.give_up("on-a", "a", "silence")
+    decision = placement.give_up(court.bench.registry, "on-a", "a", "silence")
     assert decision is not None
     court.bench.commit(decision)
     for change in court.bench.changes:
@@ -379,7 +380,9 @@ def test_the_third_owner_waits_for_the_first_though_the_second_is_dead() -> None
         "resource.register", resources("R-1", instance_id="on-c", node_id="c", role="standby")
     )
     court.roster.prove_dead("b", court.now)
-    court.decide(court.bench.registry.give_up("on-b", "b", "died", set(court.roster.unsettled)))
+    court.decide(
+        placement.give_up(court.bench.registry, "on-b", "b", "died", set(court.roster.unsettled))
+    )
     third = court.bench.registry.resources[R1]
     assert third.instance_id == "on-c"
     court.beat("c")
@@ -536,7 +539,7 @@ def begin_anew(court: Court, rivals: set[str] | None) -> Court:
 
 
 def promote_b(court: Court) -> int:
-    court.decide(court.bench.registry.mark("on-a", InstanceState.UNHEALTHY, "died"))
+    court.decide(placement.mark(court.bench.registry, "on-a", InstanceState.UNHEALTHY, "died"))
     court.beat("b")
     return court.bench.registry.resources[R1].epoch
 
@@ -607,7 +610,7 @@ def test_a_lease_given_after_the_proof_counts() -> None:
 
 
 def mark(court: Court, state: InstanceState) -> None:
-    decision = court.bench.registry.mark("on-a", state, "test")
+    decision = placement.mark(court.bench.registry, "on-a", state, "test")
     assert decision is not None
     court.bench.commit(decision)
 
@@ -928,21 +931,27 @@ class World:
     def fail(self) -> None:
         """Whether it is true or not: the owner beats, or does not."""
         self.carry_out(
-            self.bench.registry.mark(
-                self.on(self.node()), InstanceState.UNHEALTHY, "test", self.unsettled()
+            placement.mark(
+                self.bench.registry,
+                self.on(self.node()),
+                InstanceState.UNHEALTHY,
+                "test",
+                self.unsettled(),
             )
         )
 
     def recover(self) -> None:
         self.carry_out(
-            self.bench.registry.mark(self.on(self.node()), InstanceState.HEALTHY, "test")
+            placement.mark(self.bench.registry, self.on(self.node()), InstanceState.HEALTHY, "test")
         )
 
     def relocate(self) -> None:
-        self.carry_out(self.bench.registry.relocate(self.unsettled()))
+        self.carry_out(placement.relocate(self.bench.registry, self.unsettled()))
 
     def abandon(self) -> None:
-        self.carry_out(self.bench.registry.abandon(self.on(self.node()), self.unsettled()))
+        self.carry_out(
+            placement.abandon(self.bench.registry, self.on(self.node()), self.unsettled())
+        )
 
     def disconnect(self) -> None:
         self.ask("service.disconnect", {"instance_id": self.on(self.node())})
@@ -971,8 +980,12 @@ class World:
             self.leader.prove_dead(node, self.now)
         if self.random.random() < 0.5:
             self.carry_out(
-                self.bench.registry.mark(
-                    self.on(node), InstanceState.UNHEALTHY, "died", self.unsettled()
+                placement.mark(
+                    self.bench.registry,
+                    self.on(node),
+                    InstanceState.UNHEALTHY,
+                    "died",
+                    self.unsettled(),
                 )
             )
         if node[0] not in {name[0] for name in self.leases}:
@@ -995,7 +1008,7 @@ class World:
     def give_up_and_return(self) -> None:
         node = self.node()
         self.carry_out(
-            self.bench.registry.give_up(self.on(node), node, "silence", self.unsettled())
+            placement.give_up(self.bench.registry, self.on(node), node, "silence", self.unsettled())
         )
         self.ask("service.register", instance(self.on(node), node_id=node))
 

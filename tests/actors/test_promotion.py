@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from aegis.actors import _placement as placement
+from aegis.actors import _queries as queries
 from aegis.actors import _registration as registration
 from aegis.actors._decision import Decision, Holder
 from aegis.actors._registry_entries import InstanceState, resource_key, standby_key
@@ -48,16 +50,16 @@ def apply(bench: Bench, number: int, sequence: int, resource_id: str = "R-1") ->
 
 
 def mark(bench: Bench, number: int, state: InstanceState, cause: str = "silence") -> None:
-    decision = bench.registry.mark(f"acct-{number}", state, cause, bench.unsettled)
+    decision = placement.mark(bench.registry, f"acct-{number}", state, cause, bench.unsettled)
     assert decision is not None
     bench.commit(decision)
 
 
 def relocate(bench: Bench) -> None:
-    decision = bench.registry.relocate(bench.unsettled)
+    decision = placement.relocate(bench.registry, bench.unsettled)
     assert decision is not None
     bench.commit(decision)
-    assert bench.registry.relocate(bench.unsettled) is None
+    assert placement.relocate(bench.registry, bench.unsettled) is None
 
 
 def owner(bench: Bench, resource_id: str = "R-1") -> str | None:
@@ -136,7 +138,7 @@ def test_an_unhealthy_standby_is_not_promoted(bench: Bench, doubted: bool) -> No
 
 def test_one_write_names_the_new_owner_and_its_sequence_is_the_epoch(bench: Bench) -> None:
     old = bench.registry.resources[R1].epoch
-    decision = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "silence")
+    decision = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "silence")
     assert decision is not None
     assert [write.key for write in decision.writes if write.key[0] == "resource"] == [
         resource_key(*R1)
@@ -154,7 +156,7 @@ def test_one_write_names_the_new_owner_and_its_sequence_is_the_epoch(bench: Benc
 def test_an_unhealthy_owner_keeps_what_has_no_standby_until_it_is_gone(bench: Bench) -> None:
     mark(bench, 1, InstanceState.UNHEALTHY)
     assert owner(bench, "R-2") == "acct-1"
-    decision = bench.registry.give_up("acct-1", "node-1", "silence")
+    decision = placement.give_up(bench.registry, "acct-1", "node-1", "silence")
     assert decision is not None
     bench.commit(decision)
     assert owner(bench, "R-2") is None
@@ -162,7 +164,7 @@ def test_an_unhealthy_owner_keeps_what_has_no_standby_until_it_is_gone(bench: Be
 
 
 def test_a_gone_owner_is_succeeded_and_the_rest_released(bench: Bench) -> None:
-    decision = bench.registry.give_up("acct-1", "node-1", "silence")
+    decision = placement.give_up(bench.registry, "acct-1", "node-1", "silence")
     assert decision is not None
     bench.commit(decision)
     assert (owner(bench), owner(bench, "R-2")) == ("acct-2", None)
@@ -205,7 +207,7 @@ def test_a_standby_for_what_nobody_holds_is_promoted(bench: Bench) -> None:
 
 def test_a_standby_that_comes_after_its_owner_became_unhealthy_is_promoted(bench: Bench) -> None:
     mark(bench, 1, InstanceState.UNHEALTHY, "stalled")
-    assert bench.registry.relocate() is None
+    assert placement.relocate(bench.registry) is None
     bench.ask(CLAIM, of(3, "R-2", role="standby"))
     relocate(bench)
     assert owner(bench, "R-2") == "acct-3"
@@ -216,14 +218,14 @@ def test_a_standby_that_is_healthy_again_is_promoted(bench: Bench) -> None:
     for number in (2, 3, 1):
         mark(bench, number, InstanceState.UNHEALTHY)
     assert owner(bench) == "acct-1"
-    assert bench.registry.relocate() is None
+    assert placement.relocate(bench.registry) is None
     mark(bench, 3, InstanceState.HEALTHY)
     relocate(bench)
     assert owner(bench) == "acct-3"
 
 
 def test_nothing_moves_from_a_healthy_owner(bench: Bench) -> None:
-    assert bench.registry.relocate() is None
+    assert placement.relocate(bench.registry) is None
 
 
 def test_an_old_owner_that_lives_on_stands_by_when_it_asks_to(bench: Bench) -> None:
@@ -237,7 +239,7 @@ def test_an_old_owner_that_lives_on_stands_by_when_it_asks_to(bench: Bench) -> N
 
 
 def test_a_leader_that_fell_half_way_is_finished_by_the_next(bench: Bench) -> None:
-    decision = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "silence")
+    decision = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "silence")
     assert decision is not None
     bench.write(decision.writes[0])
     assert owner(bench) == "acct-2"
@@ -257,12 +259,12 @@ def test_what_a_new_process_does_not_claim_in_time_is_released(bench: Bench) -> 
     bench.ask(RELEASE, of(3, "R-1"))
     replace(bench, 1, "node-9")
     assert bench.ask(CLAIM, resources("R-1", node_id="node-9"))["success"]
-    decision = bench.registry.abandon("acct-1")
+    decision = placement.abandon(bench.registry, "acct-1")
     assert decision is not None
     bench.commit(decision)
     assert (owner(bench), owner(bench, "R-2")) == ("acct-1", None)
     assert bench.events[-1]["cause"] == "abandoned"
-    assert bench.registry.abandon("acct-1") is None
+    assert placement.abandon(bench.registry, "acct-1") is None
 
 
 def test_a_standby_is_promoted_when_its_owner_is_replaced(bench: Bench) -> None:
@@ -274,8 +276,8 @@ def test_a_standby_is_promoted_when_its_owner_is_replaced(bench: Bench) -> None:
 def test_a_standby_that_comes_while_a_new_process_starts_waits_for_it(bench: Bench) -> None:
     replace(bench, 1, "node-9")
     bench.ask(CLAIM, of(3, "R-2", role="standby"))
-    assert bench.registry.relocate() is None
-    decision = bench.registry.abandon("acct-1")
+    assert placement.relocate(bench.registry) is None
+    decision = placement.abandon(bench.registry, "acct-1")
     assert decision is not None
     bench.commit(decision)
     assert owner(bench, "R-2") == "acct-3"
@@ -417,7 +419,7 @@ def test_many_promotions_are_told_in_events_of_bounded_size_before_all_is_tidied
         bench.ask(REGISTER, instance(f"acct-{number}", node_id=f"node-{number}"))
     bench.ask(CLAIM, of(1, *names))
     bench.ask(CLAIM, of(2, *names, role="standby"))
-    decision = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "silence")
+    decision = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "silence")
     assert isinstance(decision, Decision)
     assert [write.key[0] for write in decision.writes[:1000]] == ["resource"] * 1000
     assert [write.key[0] for write in decision.writes[1000:2000]] == ["standby"] * 1000
@@ -437,8 +439,9 @@ def test_many_promotions_are_told_in_events_of_bounded_size_before_all_is_tidied
 def test_a_query_shows_standbys_with_what_they_have_applied_and_their_lag(bench: Bench) -> None:
     apply(bench, 1, 120)
     apply(bench, 2, 100)
-    answer = bench.registry.query_resources(
-        registration.query_resources({"service_name": "account", "resource_id": "R-1"})
+    answer = queries.query_resources(
+        bench.registry,
+        registration.query_resources({"service_name": "account", "resource_id": "R-1"}),
     )
     assert (answer["role"], answer["applied"]) == ("active", 120)
     second, third = answer["standbys"]
@@ -449,14 +452,15 @@ def test_a_query_shows_standbys_with_what_they_have_applied_and_their_lag(bench:
 def test_a_standby_ahead_of_what_its_owner_last_told_has_no_lag(bench: Bench) -> None:
     apply(bench, 1, 120)
     apply(bench, 2, 125)
-    answer = bench.registry.query_resources(
-        registration.query_resources({"service_name": "account", "resource_id": "R-1"})
+    answer = queries.query_resources(
+        bench.registry,
+        registration.query_resources({"service_name": "account", "resource_id": "R-1"}),
     )
     assert answer["standbys"][0]["lag"] == 0
 
 
 def test_a_tombstone_of_a_standby_that_is_the_owner_by_then_changes_nothing(bench: Bench) -> None:
-    decision = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "silence")
+    decision = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "silence")
     assert decision is not None
     assert standby_key(*R1, "acct-2") in [write.key for write in decision.writes]
     bench.commit(decision)

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from aegis.actors import _placement as placement
+from aegis.actors import _queries as queries
 from aegis.actors import _registration as registration
-from aegis.actors._registry import Decision, Holder, Probe, Registry
+from aegis.actors._decision import Decision, Holder, Probe
+from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import InstanceState, resource_key
 from aegis.errors import InvalidRequest, NotFound
 from tests.actors.registry_bench import Bench, instance, resources
@@ -445,7 +448,7 @@ def test_a_standby_that_becomes_the_owner_stands_by_no_more(bench: Bench) -> Non
 
 def test_a_claim_on_what_an_unhealthy_holder_owns_asks_for_a_probe(bench: Bench) -> None:
     bench.ask(CLAIM, resources("R-1"))
-    marked = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "silence")
+    marked = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "silence")
     assert marked is not None
     bench.commit(marked)
     holder = Holder("acct-1", "node-1")
@@ -524,7 +527,7 @@ def test_giving_up_an_instance_releases_what_it_held_and_leaves_it_contested(
     bench: Bench,
 ) -> None:
     bench.ask(CLAIM, resources("R-1"))
-    decision = bench.registry.give_up("acct-1", "node-1", "silence")
+    decision = placement.give_up(bench.registry, "acct-1", "node-1", "silence")
     assert decision is not None
     bench.commit(decision)
     assert bench.registry.resources == {}
@@ -535,16 +538,16 @@ def test_giving_up_an_instance_releases_what_it_held_and_leaves_it_contested(
 
 
 def test_an_instance_that_moved_to_another_node_is_not_given_up(bench: Bench) -> None:
-    assert bench.registry.give_up("acct-1", "node-0", "silence") is None
+    assert placement.give_up(bench.registry, "acct-1", "node-0", "silence") is None
 
 
 def test_marking_an_instance_as_it_is_writes_nothing(bench: Bench) -> None:
-    assert bench.registry.mark("acct-1", InstanceState.HEALTHY, "") is None
-    assert bench.registry.mark("nobody", InstanceState.UNHEALTHY, "") is None
+    assert placement.mark(bench.registry, "acct-1", InstanceState.HEALTHY, "") is None
+    assert placement.mark(bench.registry, "nobody", InstanceState.UNHEALTHY, "") is None
 
 
 def test_registering_an_unhealthy_instance_again_makes_it_healthy(bench: Bench) -> None:
-    marked = bench.registry.mark("acct-1", InstanceState.UNHEALTHY, "stalled")
+    marked = placement.mark(bench.registry, "acct-1", InstanceState.UNHEALTHY, "stalled")
     assert marked is not None
     bench.commit(marked)
     assert bench.events[-1]["event"] == "unhealthy"
@@ -557,11 +560,11 @@ def test_registering_an_unhealthy_instance_again_makes_it_healthy(bench: Bench) 
 
 
 def query_resources(registry: Registry, **fields: Any) -> dict[str, Any]:
-    return registry.query_resources(registration.query_resources(fields))
+    return queries.query_resources(registry, registration.query_resources(fields))
 
 
 def query_services(registry: Registry, **fields: Any) -> dict[str, Any]:
-    return registry.query_services(registration.query_services(fields), {"acct-1": 3}.get)
+    return queries.query_services(registry, registration.query_services(fields), {"acct-1": 3}.get)
 
 
 def test_a_resource_is_found_with_owner_epoch_state_and_standbys(bench: Bench) -> None:

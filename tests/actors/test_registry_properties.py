@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from aegis.actors._registry import Decision, Holder, Probe, Registry
+from aegis.actors import _placement as placement
+from aegis.actors._decision import Decision, Holder, Probe
+from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import InstanceState, ResourceKey
+from aegis.actors._requests import handle
 from tests.actors.registry_bench import Bench, instance, resources
 
 OPERATIONS = [
@@ -49,7 +52,7 @@ good_names = st.text(string.ascii_letters + string.digits + "-_.*>/é", min_size
 def test_any_payload_gets_an_answer_and_only_a_good_one_writes(
     operation: str, payload: Any
 ) -> None:
-    decision = Registry().handle(operation, payload)
+    decision = handle(Registry(), operation, payload)
     assert isinstance(decision, Decision)
     if decision.reply["success"]:
         assert decision.writes
@@ -149,7 +152,7 @@ class RegistryMachine(RuleBasedStateMachine):
         registry = self.bench.registry
         owned = set(registry.owned.get(name, ()))
         heirs = {key: self.best(key, name) for key in owned}
-        decision = registry.mark(name, state, "silence")
+        decision = placement.mark(registry, name, state, "silence")
         if decision is None:
             return
         self.bench.commit(decision)
@@ -162,7 +165,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule()
     def relocate(self) -> None:
         registry = self.bench.registry
-        while (decision := registry.relocate()) is not None:
+        while (decision := placement.relocate(registry)) is not None:
             self.bench.commit(decision)
         for key in registry.standbys:
             owner = registry.resources.get(key)
@@ -174,7 +177,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(INSTANCES))
     def abandon(self, name: str) -> None:
-        decision = self.bench.registry.abandon(name)
+        decision = placement.abandon(self.bench.registry, name)
         if decision is not None:
             self.bench.commit(decision)
         assert name not in self.bench.registry.displaced
@@ -234,7 +237,7 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(INSTANCES), node=st.sampled_from(NODES))
     def give_up(self, name: str, node: str) -> None:
-        decision = self.bench.registry.give_up(name, node, "silence")
+        decision = placement.give_up(self.bench.registry, name, node, "silence")
         if decision is not None:
             self.bench.commit(decision)
 

@@ -1,0 +1,83 @@
+"""The control plane's side of the network: its subjects, its answers, its events."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final
+
+import structlog
+
+from aegis._subjects import Subjects, escape
+from aegis.actors._decision import Event, refusal
+from aegis.actors._registry_entries import Key
+from aegis.errors import AegisError, ConnectionClosed, Unavailable
+from aegis.transport._base import Transport
+from aegis.transport._codec import encode_value
+
+__all__ = ["STOPS", "ControlChannel"]
+
+_log = structlog.get_logger("aegis.control")
+
+STOPS: Final = "this supervisor stops: try again"
+
+
+class ControlChannel:
+    """How one candidate answers and tells; what is lost with the connection is repeated."""
+
+    def __init__(self, transport: Transport, subjects: Subjects) -> None:
+        self.transport = transport
+        self.subjects = subjects
+
+    def operation(self, operation: str) -> str:
+        """Return where everybody sends control requests."""
+        return f"{self.subjects.control_prefix}.{operation}"
+
+    def leader(self, operation: str) -> str:
+        """Return where candidates ask the one that leads."""
+        return f"{self.subjects.control_prefix}.leader.{operation}"
+
+    def candidate(self, node_id: str) -> str:
+        """Return where the candidate of a node tells that it is there."""
+        return f"{self.subjects.control_prefix}.candidate.{escape(node_id)}"
+
+    def record(self, key: Key) -> str:
+        """Return where a record of the registry stands."""
+        return self.subjects.registry(*key)
+
+    def answer(self, reply_to: str, reply: dict[str, Any]) -> None:
+        """Answer a request, if anybody waits for that."""
+        if reply_to:
+            self._publish(reply_to, encode_value(reply))
+
+    def refuse(self, reply_to: str, error: AegisError) -> None:
+        """Answer a request with what stands against it."""
+        self.answer(reply_to, refusal(error))
+
+    def forward(self, reply_to: str, payload: bytes) -> None:
+        """Answer a request with what another candidate has answered."""
+        self._publish(reply_to, payload)
+
+    def tell(self, event: Event) -> None:
+        """Log an event, and publish it to whoever listens."""
+        facts: dict[str, Any] = {}
+        if event.name == "promoted":
+            facts["old_instance_id"] = event.old_instance_id
+            facts["old_node_id"] = event.old_node_id
+            facts["detected_ms"] = round(1000 * event.detected, 3)
+            facts["decided_ms"] = round(1000 * event.decided, 3)
+        _log.info(
+            event.name,
+            service_name=event.service,
+            instance_id=event.instance_id,
+            node_id=event.node_id,
+            cause=event.cause,
+            role=event.role,
+            resources=len(event.resources),
+            trace_id=event.trace_id,
+            **facts,
+        )
+        self._publish(self.subjects.event(event.name), encode_value(event.to_wire()))
+
+    def _publish(self, subject: str, payload: bytes) -> None:
+        with contextlib.suppress(Unavailable, ConnectionClosed):
+            self.transport.publish(subject, payload)

@@ -1,0 +1,93 @@
+"""The follower: reads the registry's records as they come, for as long as it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from aegis._clock import Clock
+from aegis.actors._control_channel import ControlChannel
+from aegis.actors._election import Election
+from aegis.actors._registry import Change, Registry
+from aegis.actors._registry_entries import LEADER, RENEWAL, key_of
+from aegis.errors import ProtocolError
+from aegis.transport._base import Stored
+from aegis.transport._codec import decode_value
+
+__all__ = ["RegistryFollower"]
+
+_log = structlog.get_logger("aegis.control")
+
+
+class RegistryFollower:
+    """Feeds the copy of the registry and the election of one candidate.
+
+    ``on_change`` hears of each change of ownership, ``on_delivery`` of each record.
+    """
+
+    def __init__(
+        self,
+        channel: ControlChannel,
+        clock: Clock,
+        registry: Registry,
+        election: Election,
+        on_change: Callable[[Change], None],
+        on_delivery: Callable[[], None],
+    ) -> None:
+        self.settled = 0
+        """Up to which sequence no lease of the past runs on, as the last leader says."""
+        self.led: dict[str, float] = {}
+        """When each leader of late was last seen to lead."""
+        self.since = float("inf")
+        """From when on all that is written has been seen here."""
+        self._channel = channel
+        self._clock = clock
+        self._registry = registry
+        self._election = election
+        self._on_change = on_change
+        self._on_delivery = on_delivery
+        self._replayed = asyncio.Event()
+
+    async def wait_replayed(self) -> None:
+        """Return when all that stood in the registry at the start was read."""
+        await self._replayed.wait()
+
+    async def run(self) -> None:
+        """Read all there is, then all that comes."""
+        everything = self._channel.subjects.registry() + ".>"
+        transport, last = self._channel.transport, 0
+        async for stored in transport.read(everything):
+            last = stored.sequence
+            self._deliver(stored)
+        self.since = self._clock.boot_seconds()
+        self._election.replayed(self.since, sequence=last)
+        self._replayed.set()
+        async for stored in transport.follow(everything, start=last + 1):
+            self._deliver(stored)
+
+    def _deliver(self, stored: Stored) -> None:
+        now = self._clock.boot_seconds()
+        try:
+            key = key_of(self._channel.subjects, stored.subject)
+            record: Any = decode_value(stored.payload)
+            if key == LEADER:
+                self._election.saw_leader(stored.sequence, record, now)
+                self.led[str(record.get("node", ""))] = now
+            elif key == RENEWAL:
+                self.led[str(record.get("node", ""))] = now
+                self.settled = int(record.get("settled", 0))
+                self._election.saw_renewal(record, now)
+            # An own write may be delivered before its acknowledgement, or without one.
+            change = self._registry.replayed(key, record, stored.sequence)
+            if change is not None:
+                self._on_change(change)
+        except (ProtocolError, AttributeError, KeyError, TypeError, ValueError):
+            # One bad record must not blind the whole system to all the others.
+            _log.exception(
+                "registry record cannot be read", subject=stored.subject, sequence=stored.sequence
+            )
+        self._election.saw(stored.sequence, now)
+        self._on_delivery()
