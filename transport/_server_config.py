@@ -22,6 +22,8 @@ __all__ = [
     "render_config",
 ]
 
+LOOPBACK: Final = "127.0.0.1"
+
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
 """The largest message; it bounds the state of one resource."""
 
@@ -52,16 +54,20 @@ class Credentials:
 
 @frozen
 class ClusterMember:
-    """What makes a server one of a cluster. ``routes`` are the cluster ports of all."""
+    """What makes a server one of a cluster. ``routes`` are the cluster ports of all.
+
+    ``hosts`` are the addresses of all in the same order; without, all are on loopback.
+    """
 
     name: str
     port: int
     routes: Sequence[int]
+    hosts: Sequence[str] = ()
 
 
 @frozen
 class ServerSettings:
-    """All that differs between the servers that Aegis runs; the host is always loopback."""
+    """All that differs between the servers that Aegis runs."""
 
     server_name: str
     port: int
@@ -72,6 +78,8 @@ class ServerSettings:
     sync: str = SYNC_ALWAYS
     monitor_port: int | None = None
     cluster: ClusterMember | None = None
+    host: str = LOOPBACK
+    """Where it listens: loopback, but in a test with hosts of its own."""
 
 
 def check_sync(sync: str) -> str:
@@ -95,7 +103,7 @@ def render_config(settings: ServerSettings) -> str:
     """
     lines = [
         f"server_name: {_quote(settings.server_name)}",
-        'host: "127.0.0.1"',
+        f"host: {_quote(settings.host)}",
         f"port: {settings.port}",
         f"max_payload: {MAX_PAYLOAD_BYTES}",
         f"max_pending: {MAX_PENDING_BYTES}",
@@ -118,13 +126,17 @@ def render_config(settings: ServerSettings) -> str:
         "system_account: SYS",
     ]
     if settings.monitor_port is not None:
-        lines.append(f'http: "127.0.0.1:{settings.monitor_port}"')
+        lines.append(f'http: "{LOOPBACK}:{settings.monitor_port}"')
     if settings.cluster is not None:
-        routes = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in settings.cluster.routes)
+        ports = settings.cluster.routes
+        hosts = settings.cluster.hosts or [LOOPBACK] * len(ports)
+        routes = ", ".join(
+            f'"nats-route://{host}:{port}"' for host, port in zip(hosts, ports, strict=True)
+        )
         lines += [
             "cluster {",
             f"  name: {_quote(settings.cluster.name)}",
-            f'  listen: "127.0.0.1:{settings.cluster.port}"',
+            f'  listen: "{settings.host}:{settings.cluster.port}"',
             f"  routes: [ {routes} ]",
             "}",
         ]
