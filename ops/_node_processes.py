@@ -47,6 +47,8 @@ class NodeProcess:
     folder: Path
     environment: Mapping[str, str] = field(factory=dict[str, str])
     command: Sequence[str] = ("-c", _AEGIS)
+    prefix: Sequence[str] = ()
+    """What runs it, as ``ip netns exec NAME``; it must become the process, not its parent."""
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     @property
@@ -60,6 +62,7 @@ class NodeProcess:
         if sys.platform == "linux":
             parent = str(os.getpid())
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, parent, *command]
+        command = [*self.prefix, *command]
         # The settings of whoever runs this must not lead its nodes elsewhere.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
         with self.log_file.open("ab") as log:
@@ -77,6 +80,11 @@ class NodeProcess:
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int:
+        """The process, or 0 before the first start."""
+        return 0 if self._process is None else self._process.pid
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
