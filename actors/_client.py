@@ -97,7 +97,7 @@ class Client:
         self._exchange: Exchange[_Pending] = Exchange(transport, self)
         self._destinations: dict[tuple[str, str | None, str | None], Destination] = {}
         self._room: dict[Destination, asyncio.Event] = {}
-        self._backing_off: set[_Pending] = set()
+        self._backing_off: dict[_Pending, None] = {}  # In order, like all that is walked through.
         self._timed: dict[_Pending, None] = {}  # All open calls, oldest first.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -225,17 +225,18 @@ class Client:
         """Ownership has changed: whoever waits for the old owner need not wait longer."""
         while True:
             await self._directory.wait_change()
-            waiting, self._backing_off = self._backing_off, set()
+            waiting, self._backing_off = self._backing_off, {}
             for pending in waiting:
                 pending.waiting = False
                 self._try(pending)
-            unknown = {self._retry_if_moved(pending) for pending in self._in_flight()}
+            unknown = dict.fromkeys(self._retry_if_moved(pending) for pending in self._in_flight())
             for address in unknown:
                 if address is not None:
                     self._start_task(self._look_again(*address))
 
-    def _in_flight(self) -> set[_Pending]:
-        return {p for p in self._exchange.open() if p.instance is None and not p.future.done()}
+    def _in_flight(self) -> list[_Pending]:
+        sent = self._exchange.open()
+        return [p for p in self._timed if p in sent and p.instance is None and not p.future.done()]
 
     def _retry_if_moved(self, pending: _Pending) -> tuple[str, str | None] | None:
         """Try again if the attempt under way went to whom the address belongs no more.
@@ -420,7 +421,7 @@ class Client:
         if decision.moved and pending.resource is not None:
             self._directory.invalidate_route(pending.service, pending.resource)
         pending.waiting = True
-        self._backing_off.add(pending)
+        self._backing_off[pending] = None
         self._set_timer(pending, now + decision.delay)
 
     def _finish(self, pending: _Pending, done: Done) -> None:
@@ -439,7 +440,7 @@ class Client:
 
     def _stop_waiting(self, pending: _Pending) -> None:
         pending.waiting = False
-        self._backing_off.discard(pending)
+        self._backing_off.pop(pending, None)
 
     # -- time -------------------------------------------------------------------------
 

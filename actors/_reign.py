@@ -151,7 +151,7 @@ class Reign:
         now = self._clock.boot_seconds()
         if not self._roster.to_push or not self._election.may_answer_beats(now):
             return
-        for node_id in list(self._roster.to_push):
+        for node_id in sorted(self._roster.to_push):
             answer = self._roster.push(node_id, now)
             if answer is not None:
                 self._answer_beat(node_id, answer)
