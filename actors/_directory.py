@@ -32,6 +32,7 @@ from aegis.errors import (
 )
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_value
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["Directory", "Provider", "Route"]
 
@@ -50,6 +51,9 @@ MAX_MOVING: Final = 10_000
 
 LOOKUP_TIMEOUT: Final = 5.0
 """Seconds that a lookup goes on, whoever waits for it and for how long."""
+
+MAX_ASKED: Final = 3
+"""How often one lookup asks while events overtake its answers."""
 
 FIRST_WAIT: Final = 0.05
 """Seconds after which a lookup is repeated for the first time: a supervisor that was
@@ -104,8 +108,8 @@ class Directory:
     async def start(self) -> None:
         """Listen to events; before that, nothing may be cached."""
         self._transport.listen(self)
-        self._subscription = await self._transport.subscribe(
-            self._subjects.event(">"), self._on_event
+        self._subscription = await subscribe_patiently(
+            self._transport, self._subjects.event(">"), self._on_event
         )
 
     async def stop(self) -> None:
@@ -239,16 +243,26 @@ class Directory:
         return found
 
     async def _ask(self, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
-        self.lookups += 1
-        answer = await control_request(
-            self._transport,
-            self._subjects,
-            self._clock,
-            operation,
-            {**payload, "min_sequence": self._sequence},
-            timeout=LOOKUP_TIMEOUT,
-            first_wait=FIRST_WAIT,
-        )
+        """Ask, and ask again if an event came meanwhile that the answer does not know of.
+
+        Who waits for the lookup would otherwise be told of an owner that is gone already,
+        and have no further event to wait for.
+        """
+        answer: dict[str, Any] = {}
+        for _ in range(MAX_ASKED):
+            self.lookups += 1
+            asked = self._sequence
+            answer = await control_request(
+                self._transport,
+                self._subjects,
+                self._clock,
+                operation,
+                {**payload, "min_sequence": asked},
+                timeout=LOOKUP_TIMEOUT,
+                first_wait=FIRST_WAIT,
+            )
+            if self._sequence <= max(asked, answer.get("sequence", 0)):
+                break
         if answer.get("code") is not None:
             raise _error(answer)
         return answer
