@@ -1,9 +1,10 @@
 """``aegis demo``: an exchange of real processes, a kill, and the books checked afterwards.
 
-It starts a server of its own in a temporary folder and five nodes, lets some dozens of
-traders send orders, kills a node (and later another) with SIGKILL in the middle, starts
-it again, and then asks an independent ledger whether every command took effect exactly
-once. Whatever happens, nothing is left: no process, no file.
+It starts a server of its own in a temporary folder and six nodes: accounts and order
+books with a standby each, and two for prices. Some dozens of traders send orders, and in
+the middle an active node (and later another) is killed with SIGKILL. Its standby takes
+over; it is started again and stands by. Then an independent ledger is asked whether every
+command took effect exactly once. Whatever happens, nothing is left: no process, no file.
 """
 
 from __future__ import annotations
@@ -29,18 +30,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from aegis._cluster import connect
+from aegis._inspect import Inspector
+from aegis.contracts import Role
 from aegis.errors import AegisError
 from aegis.ops._arguments import LineParser
-from aegis.ops._demo_nodes import Node, account_names, make_nodes, stop_all
+from aegis.ops._demo_failover import Outage, addresses_of, wait_serving
+from aegis.ops._demo_nodes import Node, account_names, make_nodes
 from aegis.ops._demo_orders import Intent, generate_orders
-from aegis.ops._demo_report import Kill, Report, latency_of, print_report
-from aegis.ops._demo_traders import Exchange, Fault, Sample, Trader, read_accounts, read_books
-from aegis.ops._ledger import ACCOUNTS, PRICING, Ledger
+from aegis.ops._demo_report import Report, latency_of, print_report
+from aegis.ops._demo_traders import Exchange, Fault, Trader, read_accounts, read_books
+from aegis.ops._ledger import Ledger
+from aegis.ops._node_processes import stop_all, wait_standing_by
 from aegis.transport._server import ServerOptions, ensure_server
 
 __all__ = ["DEFAULT_ORDERS", "DEFAULT_SEED", "KillPlan", "main", "run_demo"]
 
-DEFAULT_ORDERS: Final = 2_500
+DEFAULT_ORDERS: Final = 2_000
 DEFAULT_SEED: Final = 1
 
 MAX_ORDERS: Final = 1_000_000
@@ -66,7 +71,7 @@ class KillPlan:
     share: float
 
 
-DEFAULT_KILLS: Final = (KillPlan("order-books", 0.35), KillPlan("accounts-1", 0.7))
+DEFAULT_KILLS: Final = (KillPlan("order-books-1", 0.35), KillPlan("accounts-1", 0.7))
 
 
 class _Failed(Exception):
@@ -76,7 +81,8 @@ class _Failed(Exception):
 def main(arguments: Sequence[str]) -> int:
     """Run ``aegis demo`` with these command-line arguments; return the exit code."""
     parser = LineParser(
-        prog="aegis demo", description="Run a trading system, kill a node, and check the books."
+        prog="aegis demo",
+        description="Run a trading system, kill active nodes under load, and check the books.",
     )
     parser.add_argument(
         "--orders",
@@ -168,12 +174,16 @@ class _Demo:
             async with self._nodes() as nodes:
                 async with connect(data_dir=nodes[0].folder / "server") as cluster:
                     exchange = Exchange(cluster, self.ledger)
-                    await self._wait_ready(nodes, exchange)
+                    inspector = Inspector(cluster.transport, cluster.subjects)
+                    await self._start(nodes, exchange, inspector)
                     exchange.fault = self.fault
                     progress.update(bar, description="trading")
                     started = time.monotonic()
                     outages = await self._trade(
-                        exchange, nodes, lambda: progress.update(bar, completed=self.finished)
+                        exchange,
+                        inspector,
+                        nodes,
+                        lambda: progress.update(bar, completed=self.finished),
                     )
                     ended = time.monotonic()
                     progress.update(bar, description="checking the books")
@@ -227,7 +237,7 @@ class _Demo:
 
     @asynccontextmanager
     async def _nodes(self) -> AsyncGenerator[list[Node]]:
-        """Start server and nodes; end them and remove their folder, whatever happens."""
+        """Start the server and make nodes; end all of it, whatever happens."""
         folder = Path(tempfile.mkdtemp(prefix="aegis-demo-"))
         nodes: list[Node] = []
         try:
@@ -235,8 +245,6 @@ class _Demo:
             async with await ensure_server(ServerOptions(data_dir=folder / "server")) as server:
                 watch = asyncio.create_task(server.watch())
                 try:
-                    for node in nodes:
-                        await node.start()
                     yield nodes
                 finally:
                     await stop_all(nodes)
@@ -245,15 +253,26 @@ class _Demo:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _wait_ready(self, nodes: list[Node], exchange: Exchange) -> None:
-        """Return when every node answers; one that ended fails the run."""
+    async def _start(self, nodes: list[Node], exchange: Exchange, inspector: Inspector) -> None:
+        """Start all nodes, and return when each serves or stands by.
+
+        The active ones come first: a standby of what nobody owns is promoted at once.
+        """
+        active = [node for node in nodes if node.role is Role.ACTIVE]
+        standby = [node for node in nodes if node.role is Role.STANDBY]
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                for node in nodes:
-                    await self._while_running(node, _wait_serving(node, exchange))
+                for node in active:
+                    await node.start()
+                for node in active:
+                    await self._while_running(node, wait_serving(node, exchange))
+                for node in standby:
+                    await node.start()
+                for node in standby:
+                    await self._while_running(node, _wait_standing_by(node, inspector))
         except TimeoutError:
             raise _Failed(
-                f"the nodes did not serve within {START_TIMEOUT:.0f} s\n"
+                f"the nodes were not ready within {START_TIMEOUT:.0f} s\n"
                 + "\n".join(filter(None, (node.last_words() for node in nodes)))
             ) from None
 
@@ -274,8 +293,12 @@ class _Demo:
     # -- trading ----------------------------------------------------------------------
 
     async def _trade(
-        self, exchange: Exchange, nodes: list[Node], show: Callable[[], None]
-    ) -> list[_Outage]:
+        self,
+        exchange: Exchange,
+        inspector: Inspector,
+        nodes: list[Node],
+        show: Callable[[], None],
+    ) -> list[Outage]:
         def on_done() -> None:
             self.finished += 1
             self._changed.set()
@@ -291,39 +314,58 @@ class _Demo:
         try:
             async with asyncio.TaskGroup() as group:
                 watchdog = group.create_task(self._watch(nodes))
-                killer = group.create_task(self._kill(exchange, nodes))
+                killer = group.create_task(self._kill(exchange, inspector, nodes))
                 work = [group.create_task(t.trade(wanted[t.account])) for t in traders]
                 await asyncio.wait([killer, *work])
                 watchdog.cancel()
         except ExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None
+            error: Exception = group_error
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
         return killer.result()
 
-    async def _kill(self, exchange: Exchange, nodes: list[Node]) -> list[_Outage]:
-        """Kill nodes when their time has come, start them again, see how long it took."""
+    async def _kill(
+        self, exchange: Exchange, inspector: Inspector, nodes: list[Node]
+    ) -> list[Outage]:
+        """Kill nodes when their time has come, see how long it takes, start them again."""
         exchange.on_open = self._changed.set
-        outages: list[_Outage] = []
+        outages: list[Outage] = []
         by_name = {node.name: node for node in nodes}
-        for plan in sorted(self.kills, key=lambda plan: plan.share):
-            node = by_name[plan.node]
-            addresses = _addresses(node)
-            # At a moment when the node has work under way: that is what is at risk.
-            while self.finished < plan.share * self.orders or (
-                not exchange.open_at(addresses) and self.finished < self.orders
-            ):
-                self._changed.clear()
-                await self._changed.wait()
-            outage = _Outage(node.name, addresses, node.pid, self.finished)
-            outage.at_risk = exchange.open_at(addresses)
-            self._down.add(node)
-            node.kill()
-            await node.wait_ended()
-            await node.start()
-            self._down.discard(node)
-            await self._while_running(node, _wait_serving(node, exchange))
-            outage.end = time.monotonic()
-            outages.append(outage)
+        async with asyncio.TaskGroup() as returning:
+            for plan in sorted(self.kills, key=lambda plan: plan.share):
+                node = by_name[plan.node]
+                outages.append(await self._fail_over(plan, node, exchange, nodes))
+                returning.create_task(self._return(node, inspector))
         return outages
+
+    async def _fail_over(
+        self, plan: KillPlan, node: Node, exchange: Exchange, nodes: list[Node]
+    ) -> Outage:
+        successor = next(other for other in nodes if node.is_partner(other))
+        addresses = addresses_of(node)
+        # At a moment when the node has work under way: that is what is at risk.
+        while self.finished < plan.share * self.orders or (
+            not exchange.open_at(addresses) and self.finished < self.orders
+        ):
+            self._changed.clear()
+            await self._changed.wait()
+        at_risk = exchange.open_at(addresses)
+        outage = Outage(node, successor, self.finished, at_risk, node.pid)
+        self._down.add(node)
+        node.send_signal(signal.SIGKILL)
+        await node.wait_ended()
+        outage.died = time.monotonic()
+        await self._while_running(successor, wait_serving(node, exchange))
+        outage.end = time.monotonic()
+        return outage
+
+    async def _return(self, node: Node, inspector: Inspector) -> None:
+        """Start a node again that was killed: it stands by for its successor."""
+        node.role = Role.STANDBY
+        await node.start()
+        self._down.discard(node)
+        await self._while_running(node, _wait_standing_by(node, inspector))
 
     async def _watch(self, nodes: list[Node]) -> None:
         """Fail the run if a node ends that nobody killed, or if nothing goes on any more."""
@@ -341,52 +383,9 @@ class _Demo:
                 raise _Failed(f"no order was finished for {STALL_TIMEOUT:.0f} s\n{words}")
 
 
-@define
-class _Outage:
-    """From a kill to the moment at which all that the node serves answered again."""
-
-    node: str
-    addresses: list[tuple[str, str | None]]
-    pid: int
-    after_orders: int
-    at_risk: int = 0
-    start: float = field(factory=time.monotonic)
-    end: float = 0.0
-
-    def overlaps(self, sample: Sample) -> bool:
-        return sample.start <= self.end and sample.end >= self.start
-
-    def report(self, samples: list[Sample]) -> Kill:
-        addresses = set(self.addresses)
-        during = [
-            sample.seconds
-            for sample in samples
-            if (sample.service, sample.resource) in addresses and self.overlaps(sample)
-        ]
-        return Kill(
-            node=self.node,
-            pid=self.pid,
-            after_orders=self.after_orders,
-            open_commands=self.at_risk,
-            outage_seconds=round(self.end - self.start, 3),
-            latency=latency_of(during),
-        )
-
-
-def _addresses(node: Node) -> list[tuple[str, str | None]]:
-    if not node.resources:
-        return [(node.service, None)]
-    return [(node.service, resource) for resource in node.resources]
-
-
-async def _wait_serving(node: Node, exchange: Exchange) -> None:
-    """Return when all that the node serves answers."""
-    if node.service == PRICING:
-        await exchange.query(PRICING, None, "fees", instance=node.name, value="1")
-        return
-    method = "balance" if node.service == ACCOUNTS else "statistics"
-    await asyncio.gather(
-        *(exchange.query(node.service, resource, method) for resource in node.resources)
+async def _wait_standing_by(node: Node, inspector: Inspector) -> None:
+    await wait_standing_by(
+        inspector, node.service, len(node.resources), node.name, check=node.check_running
     )
 
 

@@ -2,118 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from attrs import define, field
 
+from aegis.contracts import Role
 from aegis.errors import ConfigurationError
 from aegis.ops._demo_orders import SYMBOLS
+from aegis.ops._ledger import ACCOUNTS, BOOKS, PRICING
+from aegis.ops._node_processes import NodeProcess
 
-__all__ = ["Node", "account_names", "make_nodes", "stop_all"]
-
-STOP_TIMEOUT: Final = 8.0
-"""Seconds that a node gets to hand over and end, before it is killed."""
-
-_LOG_LINES: Final = 12
-
-# What ``aegis`` does, after one thing more: should the demo itself be killed, the kernel
-# ends this process too. (Linux; elsewhere a demo that is killed leaves its nodes behind.)
-_START: Final = """
-import os, sys
-demo = int(sys.argv.pop(1))
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
-if os.getppid() == demo:
-    from aegis.ops.cli import main
-    main()
-"""
+__all__ = ["Node", "account_names", "make_nodes"]
 
 
 @define(eq=False)
-class Node:
+class Node(NodeProcess):
     """One process that runs one service; may be killed and started again."""
 
-    name: str
-    service: str
-    target: str
-    resources: list[str]
-    folder: Path
-    starts: int = 0
-    _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
-
-    @property
-    def log_file(self) -> Path:
-        """What the node has written, over all its starts."""
-        return self.folder / f"{self.name}.log"
+    service: str = field(kw_only=True)
+    target: str = field(kw_only=True)
+    resources: list[str] = field(kw_only=True)
+    role: Role = field(kw_only=True, default=Role.ACTIVE)
 
     async def start(self) -> None:
         """Start the process; does not wait until it serves."""
-        arguments = [sys.executable, "-c", _START, str(os.getpid()), "run", self.target]
-        arguments += ["--instance-id", self.name, "--data-dir", str(self.folder / "server")]
+        arguments = ["run", self.target, "--instance-id", self.name, "--role", self.role]
+        arguments += ["--data-dir", str(self.folder / "server")]
         arguments += ["--log-level", "warning", "--log-format", "json"]
         for resource in self.resources:
             arguments += ["--resource", resource]
-        # The settings of whoever runs the demo must not lead its nodes elsewhere.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
-        with self.log_file.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is for the demo, which then ends its nodes
-            )
-        self.starts += 1
+        self.arguments = arguments
+        await super().start()
 
-    def kill(self) -> None:
-        """End the process at once: SIGKILL."""
-        if self.is_running:
-            assert self._process is not None
-            self._process.send_signal(signal.SIGKILL)
-
-    async def wait_ended(self) -> None:
-        """Return when the process is gone."""
-        if self._process is not None:
-            await self._process.wait()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.returncode is None
-
-    @property
-    def pid(self) -> int:
-        """The process, or 0 before the first start."""
-        return 0 if self._process is None else self._process.pid
-
-    async def stop(self) -> None:
-        """End the process: first asked to, then killed."""
-        if self._process is None or not self.is_running:
-            return
-        self._process.terminate()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await self._process.wait()
-        except TimeoutError:
-            self.kill()
-            await self._process.wait()
-
-    def last_words(self) -> str:
-        """Return the end of the log."""
-        try:
-            lines = self.log_file.read_text(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-_LOG_LINES:])
+    def is_partner(self, other: Node) -> bool:
+        """Whether the other one holds the same resources: one active, one standing by."""
+        return other is not self and other.resources == self.resources != []
 
 
 def account_names(count: int) -> list[str]:
@@ -122,25 +46,25 @@ def account_names(count: int) -> list[str]:
 
 
 def make_nodes(folder: Path, accounts: list[str]) -> list[Node]:
-    """Return the nodes of the demo's exchange; none is started yet."""
-    half = len(accounts) // 2
+    """Return the nodes of the demo's exchange; none is started yet.
+
+    Accounts and order books have an active node and one that stands by; pricing keeps no
+    state, so its two nodes are both at work.
+    """
     trading = examples_folder() / "trading"
-    account, book, pricing = (
-        str(trading / file)
-        for file in ("accounts.py:Account", "order_book.py:OrderBook", "pricing.py:Pricing")
-    )
-    return [
-        Node("accounts-1", "trading-account", account, accounts[:half], folder),
-        Node("accounts-2", "trading-account", account, accounts[half:], folder),
-        Node("order-books", "order-book", book, list(SYMBOLS), folder),
-        Node("pricing-1", "pricing", pricing, [], folder),
-        Node("pricing-2", "pricing", pricing, [], folder),
-    ]
 
+    def node(name: str, service: str, target: str, resources: list[str], role: Role) -> Node:
+        file = str(trading / target)
+        return Node(name, [], folder, service=service, target=file, resources=resources, role=role)
 
-async def stop_all(nodes: list[Node]) -> None:
-    """Stop the nodes, all at the same time."""
-    await asyncio.gather(*(node.stop() for node in nodes))
+    nodes: list[Node] = []
+    for number, role in enumerate((Role.ACTIVE, Role.STANDBY), 1):
+        nodes += [
+            node(f"accounts-{number}", ACCOUNTS, "accounts.py:Account", accounts, role),
+            node(f"order-books-{number}", BOOKS, "order_book.py:OrderBook", list(SYMBOLS), role),
+            node(f"pricing-{number}", PRICING, "pricing.py:Pricing", [], Role.ACTIVE),
+        ]
+    return nodes
 
 
 def examples_folder() -> Path:

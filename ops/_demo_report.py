@@ -42,13 +42,18 @@ def latency_of(seconds: Sequence[float]) -> Latency:
 
 @define
 class Kill:
-    """A node that was killed: what was under way, and how long nobody answered for it."""
+    """An active node that was killed: what was under way, and how long callers waited."""
 
     node: str
+    successor: str
+    """Its standby, which took over."""
     pid: int
     after_orders: int
     open_commands: int
+    failover_seconds: float
+    """From the kill to the first answer to a command that was sent after it."""
     outage_seconds: float
+    """From the kill until all that the node owned had answered."""
     latency: Latency
     """Of the commands to this node that were open at some time of the outage."""
 
@@ -104,11 +109,8 @@ def print_report(report: Report, console: Console) -> None:
     """Print the report for a person."""
     console.print(_commands(report))
     console.print(_latencies(report))
-    for kill in report.kills:
-        console.print(
-            f"Killed [bold]{kill.node}[/] (SIGKILL) after {kill.after_orders} orders with "
-            f"{kill.open_commands} commands open at it; back in {kill.outage_seconds:.2f} s."
-        )
+    if report.kills:
+        console.print(_failovers(report))
     if report.ok:
         console.print(
             f"[bold green]The books agree:[/] {report.accounts} accounts hold {report.cash} in "
@@ -134,7 +136,7 @@ def _commands(report: Report) -> Table:
         ("sent", report.sent, ""),
         ("acknowledged", report.acknowledged, ""),
         ("rejected by a service: a business answer", report.rejected, ""),
-        ("refused while a node was away, sent anew", report.refused, ""),
+        ("refused while nobody owned it, sent anew", report.refused, ""),
         ("without an answer", report.unanswered, _colour(report.unanswered)),
         ("lost", report.count(Problem.LOST), _colour(report.count(Problem.LOST))),
         ("repeated", report.count(Problem.REPEATED), _colour(report.count(Problem.REPEATED))),
@@ -159,11 +161,29 @@ def _latencies(report: Report) -> Table:
         table.add_column(name, justify="right" if name else "left")
     rows = [("all", report.latency)]
     if report.kills:
-        rows.append(("while all nodes were up", report.latency_undisturbed))
-    rows += [(f"while {kill.node} was down", kill.latency) for kill in report.kills]
+        rows.append(("but for the failovers", report.latency_undisturbed))
+    rows += [(f"at {kill.node}, when killed", kill.latency) for kill in report.kills]
     for name, latency in rows:
         figures = (latency.p50_ms, latency.p99_ms, latency.max_ms)
         table.add_row(name, str(latency.count), *(f"{figure:.1f}" for figure in figures))
+    return table
+
+
+def _failovers(report: Report) -> Table:
+    table = Table(title="Killed with SIGKILL under load", title_justify="left")
+    table.add_column("active")
+    table.add_column("open commands", justify="right")
+    table.add_column("standby")
+    for name in ("first answer", "all answer"):
+        table.add_column(name, justify="right")
+    for kill in report.kills:
+        times = (kill.failover_seconds, kill.outage_seconds)
+        table.add_row(
+            kill.node,
+            str(kill.open_commands),
+            kill.successor,
+            *(f"{seconds * 1000:,.0f} ms" for seconds in times),
+        )
     return table
 
 

@@ -17,7 +17,7 @@ from aegis._inspect import Inspector
 from aegis.errors import AegisError
 from aegis.ops._bench_processes import BenchFailed
 
-__all__ = ["NodeProcess", "stop_all", "wait_standing_by"]
+__all__ = ["NodeProcess", "die_with_parent", "stop_all", "wait_standing_by"]
 
 STOP_TIMEOUT: Final = 15.0
 """Seconds that a process gets to hand over and end, before it is killed."""
@@ -59,10 +59,7 @@ class NodeProcess:
     async def start(self) -> None:
         """Start the process; does not wait until it serves."""
         command = [sys.executable, *self.command, *self.arguments]
-        if sys.platform == "linux":
-            parent = str(os.getpid())
-            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, parent, *command]
-        command = [*self.prefix, *command]
+        command = [*self.prefix, *die_with_parent(command)]
         # The settings of whoever runs this must not lead its nodes elsewhere.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
         with self.log_file.open("ab") as log:
@@ -123,6 +120,13 @@ class NodeProcess:
         """Raise `BenchFailed` with the last words of a process that has ended."""
         if not self.is_running:
             raise BenchFailed(f"{self.name} ended: {self.last_words() or 'it said nothing'}")
+
+
+def die_with_parent(command: Sequence[str]) -> list[str]:
+    """Return a command that ends when this process does, where the platform has it."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
 
 
 async def stop_all(nodes: Sequence[NodeProcess]) -> None:
