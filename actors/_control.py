@@ -221,6 +221,8 @@ class SupervisorCandidate:
         """Do one thing that is due; return whether there may be another."""
         now = self._clock.boot_seconds()
         await self._match_reign(now)
+        if self._reign is not None and self.roster.has_settled():
+            self.election.renew_soon(now)
         match self.election.due(now):
             case Claim() as claim if self._transport.connected:
                 if not self.election.reigning:
@@ -235,6 +237,8 @@ class SupervisorCandidate:
         if self._reign is None or not self.election.leading:
             self._watch_leader(now)
             return False
+        if self.roster.outlived_rivals(now):
+            self._examine_deaths()
         busy = await self._reign.step(now)
         self._queries.advanced()
         return busy
@@ -265,7 +269,8 @@ class SupervisorCandidate:
                 reign=election.sequence,
                 settled=self._follower.settled,
                 first=self._first,
-                rivals=self._rivals(now),
+                rivals=election.rivals(now),
+                rivals_until=election.rivals_until,
             )
             self._reign = reign = self._new_reign()
             self._examine_deaths()
@@ -302,15 +307,6 @@ class SupervisorCandidate:
             tick_interval=self.options.tick_interval,
         )
 
-    def _rivals(self, now: float) -> set[str] | None:
-        """Return the nodes whose leader may still answer beats; None if that is unknown."""
-        timeout, follower = self.options.election.leader_timeout, self._follower
-        if now - follower.since < timeout:
-            # Whoever led before the one that is on record may be among them.
-            return None
-        follower.led = {name: at for name, at in follower.led.items() if now - at < timeout}
-        return set(follower.led) - {self.node_id}
-
     async def _end_reign(self) -> None:
         reign, self._reign = self._reign, None
         self._first = False
@@ -336,13 +332,19 @@ class SupervisorCandidate:
     async def _examine(self, node_id: str, since: float, *, probes: int) -> None:
         if node_id == self.election.leader:
             self._spawn(self._probe_leader(node_id))
+        reign = self._reign
         if not await self._examiner.is_dead(node_id, since, probes=probes) or not self._reign:
             return
+        if self._reign is not reign:
+            # What it could do as a leader counts from the takeover on.
+            self._spawn(self._examine(node_id, since, probes=1))
+            return
         now = self._clock.boot_seconds()
+        if not self.roster.is_dead(node_id):
+            _log.info("node_died", node_id=node_id)
         if self.roster.prove_dead(node_id, now, since=since):
-            # A leader of before: other proofs may count for more now.
+            # Other proofs may count for more now.
             self._examine_deaths()
-        _log.info("node_died", node_id=node_id)
         self._reign.judge(now)
         self._wake.set()
 
@@ -386,5 +388,5 @@ class SupervisorCandidate:
             return
         self.roster.note(beat)
         self._examiner.heard(beat.node_id)
-        if self._reign is not None and self.leading:
+        if self._reign is not None and self.leading and not self._stopping:
             self._reign.answer(beat, message.reply_to)

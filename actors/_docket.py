@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import structlog
 from attrs import define, field
 
 from aegis._clock import Clock
@@ -22,10 +23,12 @@ from aegis.actors._examiner import Examiner
 from aegis.actors._registry import Change, Registry
 from aegis.actors._registry_writer import RegistryWriter
 from aegis.actors._unknown_write import effects
-from aegis.errors import NotFound, Overloaded, Unavailable
+from aegis.errors import AegisError, HandlerFailed, NotFound, Overloaded, Unavailable
 from aegis.transport._base import Appended, AppendOutcome, Refused, Unknown
 
 __all__ = ["Docket", "Job"]
+
+_log = structlog.get_logger("aegis.control")
 
 _CHANGED: Final = "the leader has changed: try again"
 
@@ -115,6 +118,14 @@ class Docket:
         except asyncio.CancelledError:
             self._channel.refuse(job.reply_to, Unavailable(STOPS))
             raise
+        except AegisError:
+            self._channel.refuse(job.reply_to, Unavailable("the server cannot be reached"))
+            raise
+        except Exception:
+            # What one job meets must not end the leader.
+            _log.exception("a job of the leader failed")
+            self._channel.refuse(job.reply_to, HandlerFailed("the leader failed at this request"))
+            return True
 
     async def do(self, job: Job) -> bool:
         """Decide one job, write, and answer once everything is acknowledged.

@@ -9,6 +9,14 @@ renewal for `leader_timeout` tries to take over.
 A leader whose write had no answer rewrites its own record before it does anything else:
 the write that may still be on its way then fails. And a leader, new or rewritten, acts
 only when it has read the registry up to its own record.
+
+Leaders of before may go on answering beats for a while: these are its *rivals*. An
+earlier leader does so only within `leader_timeout` of sending its last acknowledged
+renewal, and that was written before the next leader's record. So a leader's rivals are
+the one before it and, of that one's own rivals, those whose time was not over yet; and
+`leader_timeout` after its takeover, with a margin for clocks that run unequally, it has
+none. The leader's record and its renewals say who they are at that moment: whoever
+takes over next knows them from what is written, however young it is itself.
 """
 
 from __future__ import annotations
@@ -35,6 +43,8 @@ class ElectionOptions:
     renew_interval: float = DEFAULT_LEADER_TIMEOUT / 4
     retry_interval: float = 0.1
     jitter: float = 0.0
+    clock_margin: float = 0.05
+    """By how much, in parts of a time, another host's clock may run slower."""
 
 
 class Standing(Enum):
@@ -78,6 +88,9 @@ class Election:
     """Of the leader's record that was seen last, or of this candidate's own."""
     led_since: float = 0.0
     """When this candidate took over; a rewrite of its own record does not change it."""
+    _rivals: frozenset[str] | None = None
+    """Those of the leader on record; None if nobody knows them."""
+    _resigned: bool = False
     _silent_since: float = 0.0
     _replayed_to: int = 0
     _replayed: bool = False
@@ -110,9 +123,11 @@ class Election:
         leader = str(record.get("node", ""))
         if leader == self.node_id and self._replayed:
             # A claim whose answer was lost, or is behind this delivery.
-            self._won(sequence, int(record.get("term", 0)), now)
+            self._won(sequence, record, now)
             return
         self.leader = leader
+        self._rivals = _rivals_of(record)
+        self._resigned = False
         self.term = int(record.get("term", 0))
         self.sequence = sequence
         self._silent_since = now
@@ -123,7 +138,10 @@ class Election:
         if record.get("node") != self.leader or record.get("term") != self.term:
             return
         self._silent_since = now
+        if self.standing is Standing.FOLLOWING:
+            self._rivals = _rivals_of(record)
         if record.get("resigned"):
+            self._resigned = True
             self.suspect(now)
 
     def suspect(self, now: float) -> None:
@@ -177,6 +195,11 @@ class Election:
                 pass
         return None
 
+    def renew_soon(self, now: float) -> None:
+        """The renewal has something to tell: do not wait for its time."""
+        if self.standing is Standing.LEADING:
+            self._renewal_due = min(self._renewal_due, now)
+
     def next_due(self) -> float:
         """Return when `due` may have something, if nothing happens before."""
         match self.standing:
@@ -193,14 +216,28 @@ class Election:
     def _claim(self, now: float) -> Claim:
         self.standing = Standing.CLAIMING
         self._claim_due = now + self.options.retry_interval
-        return Claim(self.sequence, {"node": self.node_id, "term": self.term + 1})
+        rivals = self.rivals(now) if self._continuing else self._rivals_of_claim()
+        record: dict[str, Any] = {"node": self.node_id, "term": self.term + 1}
+        if rivals is not None:
+            record["rivals"] = sorted(rivals)
+        return Claim(self.sequence, record)
+
+    def _rivals_of_claim(self) -> frozenset[str] | None:
+        """Return the rivals of whoever takes over from the leader that is on record."""
+        if self.sequence == 0:
+            return frozenset()
+        if self._rivals is None:
+            return None
+        # Who resigns has answered its last beat before.
+        latest = frozenset() if self._resigned else frozenset({self.leader})
+        return (self._rivals | latest) - {self.node_id}
 
     # -- outcomes -----------------------------------------------------------------------
 
     def claimed(self, claim: Claim, sequence: int, now: float) -> None:
         """The claim is durable at ``sequence``."""
         if sequence > self.sequence:
-            self._won(sequence, int(claim.record["term"]), now)
+            self._won(sequence, claim.record, now)
 
     def claim_refused(self, now: float) -> None:
         """Another record stands there; it will be delivered and say whose it is.
@@ -215,10 +252,12 @@ class Election:
         """No answer: the identical claim is tried again."""
         self._claim_due = now + self.options.retry_interval
 
-    def _won(self, sequence: int, term: int, now: float) -> None:
+    def _won(self, sequence: int, record: dict[str, Any], now: float) -> None:
         continuing = self._continuing or self.standing in (Standing.LEADING, Standing.CATCHING_UP)
         self.leader = self.node_id
-        self.term = term
+        self.term = int(record.get("term", 0))
+        self._rivals = self._rivals if continuing else _rivals_of(record)
+        self._resigned = False
         self.sequence = sequence
         self._renewed = self._renewed if continuing else None
         self.led_since = self.led_since if continuing else now
@@ -251,6 +290,18 @@ class Election:
     # -- what it may do -----------------------------------------------------------------
 
     @property
+    def rivals_until(self) -> float:
+        """Until when earlier leaders may still answer beats, while this one reigns."""
+        return self.led_since + self.options.leader_timeout * (1 + self.options.clock_margin)
+
+    def rivals(self, now: float) -> frozenset[str] | None:
+        """Return which earlier leaders may still answer beats; None if nobody knows them.
+
+        Only for a candidate that reigns.
+        """
+        return frozenset() if now >= self.rivals_until else self._rivals
+
+    @property
     def leading(self) -> bool:
         """Whether this candidate leads and has read all that it must know."""
         return self.standing is Standing.LEADING
@@ -272,3 +323,8 @@ class Election:
             and self._renewed is not None
             and now < self._renewed + self.options.leader_timeout
         )
+
+
+def _rivals_of(record: dict[str, Any]) -> frozenset[str] | None:
+    rivals = record.get("rivals")
+    return None if rivals is None else frozenset(map(str, rivals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from aegis.actors._control_channel import ControlChannel
 from aegis.actors._election import Election
 from aegis.actors._registry import Change, Registry
 from aegis.actors._registry_entries import LEADER, RENEWAL, key_of
-from aegis.errors import ProtocolError
+from aegis.errors import ConnectionClosed, ProtocolError
 from aegis.transport._base import Stored
 from aegis.transport._codec import decode_value
 
@@ -39,10 +40,6 @@ class RegistryFollower:
     ) -> None:
         self.settled = 0
         """Up to which sequence no lease of the past runs on, as the last leader says."""
-        self.led: dict[str, float] = {}
-        """When each leader of late was last seen to lead."""
-        self.since = float("inf")
-        """From when on all that is written has been seen here."""
         self._channel = channel
         self._clock = clock
         self._registry = registry
@@ -56,14 +53,17 @@ class RegistryFollower:
         await self._replayed.wait()
 
     async def run(self) -> None:
-        """Read all there is, then all that comes."""
+        """Read all there is, then all that comes, until the client is closed for good."""
+        with contextlib.suppress(ConnectionClosed):
+            await self._follow()
+
+    async def _follow(self) -> None:
         everything = self._channel.subjects.registry() + ".>"
         transport, last = self._channel.transport, 0
         async for stored in transport.read(everything):
             last = stored.sequence
             self._deliver(stored)
-        self.since = self._clock.boot_seconds()
-        self._election.replayed(self.since, sequence=last)
+        self._election.replayed(self._clock.boot_seconds(), sequence=last)
         self._replayed.set()
         async for stored in transport.follow(everything, start=last + 1):
             self._deliver(stored)
@@ -75,9 +75,7 @@ class RegistryFollower:
             record: Any = decode_value(stored.payload)
             if key == LEADER:
                 self._election.saw_leader(stored.sequence, record, now)
-                self.led[str(record.get("node", ""))] = now
             elif key == RENEWAL:
-                self.led[str(record.get("node", ""))] = now
                 self.settled = int(record.get("settled", 0))
                 self._election.saw_renewal(record, now)
             # An own write may be delivered before its acknowledgement, or without one.

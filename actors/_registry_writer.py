@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -88,7 +88,15 @@ class RegistryWriter:
 
     def _renewal(self, settled: int) -> Write:
         election = self._election
-        return Write(RENEWAL, {"node": election.node_id, "term": election.term, "settled": settled})
+        record: dict[str, Any] = {
+            "node": election.node_id,
+            "term": election.term,
+            "settled": settled,
+        }
+        rivals = election.rivals(self._clock.boot_seconds())
+        if rivals is not None:
+            record["rivals"] = sorted(rivals)
+        return Write(RENEWAL, record)
 
     def _mine(self, write: Write, *, conditional: bool = True) -> Append:
         """Return ``write`` on the condition that the leader's record is still mine."""

@@ -109,9 +109,13 @@ class Roster:
         """Those among them whose leases are over."""
         self._rivals: set[str] | None = set()
         """The leaders of before that may still answer beats; None if nobody knows them."""
+        self._silenced: set[str] = set()
+        """Those among them of which it is proven that they do not, and never will."""
         self._rivals_until = float("-inf")
+        self._outlived = True
         self._displaced: dict[str, float] = {}
         """Since when each instance has not claimed what a process before it owned."""
+        self._news = False
         self._reign = 0
         self._grace_until = float("-inf")
         self._ticked: float | None = None
@@ -126,20 +130,27 @@ class Roster:
         settled: int,
         first: bool = False,
         rivals: Collection[str] | None = None,
+        rivals_until: float | None = None,
     ) -> None:
         """This candidate took over as leader, with its record at sequence ``reign``.
 
         ``settled`` is what the predecessor's last renewal said: whatever was contested
         up to that sequence is so no more. ``first`` says that nobody led before, and
-        ``rivals`` are the nodes whose leader may answer beats for `leader_timeout`.
+        ``rivals`` are the nodes whose leader may answer beats until ``rivals_until``, by
+        default for `leader_timeout`; None if nobody knows them.
         """
         self._reign = reign
         self._nodes = {}
         self._earlier = {}
+        self._news = False
         self._dead = {}
         self._ended = set()
         self._rivals = None if rivals is None else set(rivals)
-        self._rivals_until = now if first else now + self.leader_timeout
+        self._silenced = set()
+        self._rivals_until = now + self.leader_timeout if rivals_until is None else rivals_until
+        if first:
+            self._rivals_until = now
+        self._outlived = self._rivals_until <= now
         self._displaced = {}
         self.registry.doubted = set()
         self.to_push = set()
@@ -164,6 +175,15 @@ class Roster:
     def unsettled(self) -> Collection[ResourceKey]:
         """The resources for which the lease of an earlier owner may still run."""
         return self._earlier
+
+    def has_settled(self) -> bool:
+        """Whether, since this was asked last, the last contested change was settled.
+
+        Until a renewal says so, a next leader would have to wait for leases that are over.
+        """
+        settled = self._news and not self._earlier
+        self._news = self._news and not settled
+        return settled
 
     def settled_sequence(self) -> int:
         """Return up to which sequence of the registry no lease of the past runs on."""
@@ -193,6 +213,7 @@ class Roster:
                 self._earlier.setdefault(change.key, []).append(
                     _Earlier(before.node_id, until, version)
                 )
+        self._news |= change.contested
         if not change.contested:
             self._earlier.pop(change.key, None)
         if after is not None:
@@ -201,15 +222,20 @@ class Roster:
     def prove_dead(self, node_id: str, now: float, *, since: float | None = None) -> bool:
         """The node's process is known to have ended at ``since``: its lease has, too.
 
-        Or its connection has, which ends its lease as well; then it may beat again.
+        Or its connection has, which ends its lease as well; then it may beat again. That
+        this is proven ends the lease only if no rival could have given it another one
+        since: all of them are silenced, by now or by this proof, or their time is over.
+        A rival whose connection was lost after this leader's takeover is silenced for
+        good: it needs a renewal to answer beats again, and that is refused.
+
         Return whether earlier proofs, if they are made anew, may end leases now that
         did not before.
         """
-        rival = self._rivals is not None and node_id in self._rivals - self._ended
+        alone = self._is_alone(now)
         self._dead[node_id] = now if since is None else since
-        if now >= self._rivals_until or (
-            self._rivals is not None and self._rivals <= self._ended | {node_id}
-        ):
+        if self._rivals is not None and node_id in self._rivals:
+            self._silenced.add(node_id)
+        if self._is_alone(now):
             self._ended.add(node_id)
             node = self._nodes.get(node_id)
             if node is not None:
@@ -217,7 +243,26 @@ class Roster:
         self.registry.doubted |= self.registry.by_node.get(node_id, set())
         for key in list(self._earlier):
             self._settle(key, now)
-        return rival and node_id in self._ended
+        return self._is_alone(now) and not alone
+
+    def _is_alone(self, now: float) -> bool:
+        """Whether no leader of before can answer beats any more."""
+        if now >= self._rivals_until:
+            return True
+        return self._rivals is not None and self._rivals <= self._silenced
+
+    def is_dead(self, node_id: str) -> bool:
+        """Whether a node's death is proven, and nothing was heard of it since."""
+        return node_id in self._dead
+
+    def outlived_rivals(self, now: float) -> bool:
+        """Whether the time of the rivals has ended since this was asked last.
+
+        Proofs of deaths that are made anew may end leases then.
+        """
+        ended = not self._outlived and now >= self._rivals_until
+        self._outlived = self._outlived or ended
+        return ended
 
     def _touch(self, node_id: str, key: ResourceKey) -> int:
         """Note that a node's coverage of ``key`` is to be told anew; return the version."""
@@ -242,6 +287,7 @@ class Roster:
             self._earlier[key] = waiting
             return
         del self._earlier[key]
+        self._news = True
         resource = self.registry.resources.get(key)
         if resource is not None:
             self._touch(resource.node_id, key)

@@ -26,6 +26,7 @@ from tests.actors.control_world import LEASE, Listener, Scenario, World
 from tests.actors.control_world import play as play_scenario
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
+from tests.support.virtual import pass_time
 
 type Play = Callable[[Scenario], None]
 
@@ -654,6 +655,7 @@ def test_new_resources_are_covered_without_waiting_for_a_beat() -> None:
         node = await world.member("node-1")
         await node.register("account", "acct-1")
         await wait_until(lambda: node.lease.valid(world.clock.boot_seconds()), what="a lease")
+        await pass_time(LEASE.heartbeat_interval / 2)
         beat = node.lease.valid_until
         held = await node.register_resources("account", "acct-1", ["R-1"])
         await wait_until(
@@ -844,5 +846,24 @@ def test_a_node_that_cannot_hear_the_leader_keeps_no_lease_beyond_its_time() -> 
             lambda: not node.covers("account", "R-1", held.epochs["R-1"]), what="the lease ends"
         )
         assert world.clock.boot_seconds() - cut_at <= LEASE.lease_duration + 0.05
+
+    play_scenario(scenario)
+
+
+def test_a_request_at_which_the_leader_fails_ends_neither_it_nor_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(world: World) -> None:
+        leader = await world.leader()
+        feed = {"service_name": "feed", "instance_id": "feed-1"}
+
+        def fail(*_: object, **__: object) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as broken:
+            broken.setattr("aegis.actors._reign.handle", fail)
+            assert (await world.ask("service.register", feed))["code"] == 500
+        assert leader.leading
+        assert (await world.ask("service.register", feed))["success"] is True
 
     play_scenario(scenario)

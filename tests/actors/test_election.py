@@ -35,8 +35,8 @@ def leads(election: Election) -> bool:
     return election.leading
 
 
-def record(node: str, term: int) -> dict[str, Any]:
-    return {"node": node, "term": term}
+def record(node: str, term: int, **facts: Any) -> dict[str, Any]:
+    return {"node": node, "term": term, **facts}
 
 
 def test_nobody_claims_before_it_has_read_the_registry() -> None:
@@ -44,7 +44,7 @@ def test_nobody_claims_before_it_has_read_the_registry() -> None:
 
 
 def test_without_a_leader_a_candidate_claims_at_once() -> None:
-    assert candidate().due(0.0) == Claim(0, record("me", 1))
+    assert candidate().due(0.0) == Claim(0, record("me", 1, rivals=[]))
 
 
 def test_a_claim_expects_the_leaders_record_that_was_seen_and_raises_the_term() -> None:
@@ -174,7 +174,7 @@ def test_after_a_write_without_an_answer_the_leader_rewrites_its_record_first() 
     assert not election.may_answer_beats(0.2)
     assert election.reigning
     claim = election.due(0.2)
-    assert claim == Claim(5, record("me", 2))
+    assert claim == Claim(5, record("me", 2, rivals=[]))
     assert isinstance(claim, Claim)
     election.claimed(claim, 8, 0.3)
     assert not leads(election)
@@ -308,3 +308,90 @@ def test_two_leaders_never_both_hold_the_record(
         if store.sequence in held:
             holder = next(c for c in candidates if c.leading and c.sequence == store.sequence)
             assert store.record["node"] == holder.node_id
+
+
+# -- rivals -----------------------------------------------------------------------------
+
+
+def takes_over(election: Election, now: float, *, sequence: int = 20) -> Claim:
+    """Let a candidate that follows a silent leader take over."""
+    election.suspect(now)
+    claim = election.due(now)
+    assert isinstance(claim, Claim)
+    election.claimed(claim, sequence, now)
+    election.saw(sequence, now)
+    assert leads(election)
+    return claim
+
+
+def test_the_first_leader_of_all_has_no_rivals() -> None:
+    assert leader().rivals(0.0) == frozenset()
+
+
+def test_the_rivals_of_a_leader_are_the_one_before_it_and_those_of_that_one() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4, rivals=["elder"]), 0.0)
+    claim = takes_over(election, 0.1)
+    assert claim.record["rivals"] == ["elder", "other"]
+    assert election.rivals(0.1) == {"elder", "other"}
+
+
+def test_what_a_renewal_says_of_rivals_is_newer_than_the_leaders_record() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4, rivals=["elder"]), 0.0)
+    election.saw_renewal(record("other", 4, rivals=[]), 0.0)
+    assert takes_over(election, 0.1).record["rivals"] == ["other"]
+
+
+def test_a_candidate_that_came_a_moment_ago_knows_the_rivals_from_the_records() -> None:
+    election = Election("me", OPTIONS)
+    election.saw_leader(9, record("other", 4, rivals=["elder"]), 5.0)
+    election.saw_renewal(record("other", 4, rivals=[]), 5.0)
+    election.replayed(5.0, sequence=12)
+    takes_over(election, 5.0)
+    assert election.rivals(5.0) == {"other"}
+
+
+def test_a_leader_that_resigned_is_no_rival() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4, rivals=[]), 0.0)
+    election.saw_renewal(record("other", 4, rivals=[], resigned=True), 0.1)
+    takes_over(election, 0.1)
+    assert election.rivals(0.1) == frozenset()
+
+
+def test_a_record_that_names_no_rivals_leaves_them_unknown() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4), 0.0)
+    claim = takes_over(election, 0.1)
+    assert "rivals" not in claim.record
+    assert election.rivals(0.1) is None
+
+
+def test_rivals_are_outlived_after_the_timeout_and_a_margin_for_slow_clocks() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4, rivals=[]), 0.0)
+    takes_over(election, 0.5)
+    assert election.rivals(1.54) == {"other"}
+    assert election.rivals(1.56) == frozenset()
+
+
+def test_a_rewrite_of_its_own_record_does_not_make_a_leader_forget_its_rivals() -> None:
+    election = candidate()
+    election.saw_leader(9, record("other", 4, rivals=[]), 0.0)
+    takes_over(election, 0.5)
+    election.write_unknown(0.6)
+    claim = election.due(0.6)
+    assert isinstance(claim, Claim)
+    assert claim.record["rivals"] == ["other"]
+    election.claimed(claim, 30, 0.6)
+    assert election.rivals(0.6) == {"other"}
+    assert election.rivals(1.56) == frozenset()
+
+
+def test_a_leader_that_has_something_to_tell_renews_before_its_time() -> None:
+    election = leader()
+    assert election.due(0.0) == Renew()
+    assert election.due(0.01) is None
+    election.renew_soon(0.01)
+    assert election.due(0.01) == Renew()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from aegis.actors._control import SupervisorCandidate
 from aegis.actors._lease import InstanceLoad
@@ -17,7 +18,7 @@ from aegis.contracts import Role
 from aegis.errors import Conflict
 from aegis.transport._nats import connect_nats
 from aegis.transport._nats_options import NatsOptions
-from tests.actors.control_world import LEASE, Listener, Scenario, World
+from tests.actors.control_world import ELECTION, LEASE, Listener, Scenario, World
 from tests.actors.control_world import play as play_scenario
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
@@ -431,23 +432,89 @@ def test_a_killed_owner_is_succeeded_in_milliseconds_with_proof_of_death() -> No
     play_scenario(scenario)
 
 
+async def kill_leader(world: World, node: Membership) -> float:
+    """Kill a node that is owner and leader; tell of it; return when that was."""
+    await node.stop()
+    world.memory(node.node_id).close_for_good("killed")
+    await tell(world, node.node_id)
+    return world.clock.boot_seconds()
+
+
+async def wait_succeeded(world: World, node: Membership, instance_id: str) -> None:
+    """Return when ``node`` answers for R-1 as its new owner."""
+    event = await world.wait_event("promoted", instance_id=instance_id)
+    await node.wait_covered("account", "R-1", event["epochs"]["R-1"], timeout=5)
+
+
 def test_a_killed_owner_that_was_leader_too_is_succeeded_in_milliseconds() -> None:
     async def scenario(world: World) -> None:
-        leader = await world.leader("node-1")
+        await world.leader("node-1")
         second = await world.candidate("node-2")
         await obituary(world, second)
         one, two = await pair(world)
-        assert leader.leading
-        # A candidate has to know who led of late.
-        await pass_time(1)
-        await one.stop()
-        world.memory("node-1").close_for_good("killed")
-        killed = world.clock.boot_seconds()
-        await tell(world, "node-1")
-        event = await world.wait_event("promoted", instance_id="acct-2")
-        await two.wait_covered("account", "R-1", event["epochs"]["R-1"], timeout=5)
+        killed = await kill_leader(world, one)
+        await wait_succeeded(world, two, "acct-2")
         assert second.leading
         assert world.clock.boot_seconds() - killed < 0.15
+
+    play_scenario(scenario)
+
+
+def test_a_candidate_that_came_a_moment_ago_uses_the_proof_of_its_leaders_death() -> None:
+    async def scenario(world: World) -> None:
+        await world.leader("node-1")
+        one, two = await pair(world)
+        await pass_time(3)
+        # It has not seen who led before, and does not have to.
+        await obituary(world, await world.candidate("node-2"))
+        killed = await kill_leader(world, one)
+        await wait_succeeded(world, two, "acct-2")
+        assert world.clock.boot_seconds() - killed < 0.15
+
+    play_scenario(scenario)
+
+
+def test_two_leaders_killed_one_after_the_other_hold_nothing_up() -> None:
+    async def scenario(world: World) -> None:
+        await world.leader("node-1")
+        one, two = await pair(world)
+        three = await world.member("node-3", listener=Listener())
+        await three.register("account", "acct-3")
+        await three.register_resources("account", "acct-3", ["R-1"], role=Role.STANDBY)
+        second = await world.candidate("node-2", election=evolve(ELECTION, jitter=0.0))
+        third = await world.candidate("node-3", election=evolve(ELECTION, jitter=0.05))
+        await obituary(world, second)
+        await obituary(world, third)
+        await pass_time(3)
+        await kill_leader(world, one)
+        await wait_succeeded(world, two, "acct-2")
+        assert second.leading
+        await pass_time(0.05)
+        killed = await kill_leader(world, two)
+        await wait_succeeded(world, three, "acct-3")
+        assert third.leading
+        assert world.clock.boot_seconds() - killed < 0.2
+
+    play_scenario(scenario)
+
+
+def test_a_proof_counts_again_when_a_leader_that_may_live_is_outlived() -> None:
+    async def scenario(world: World) -> None:
+        await world.leader("sup-1")
+        second = await world.candidate("sup-2")
+        await obituary(world, second)
+        one, two = await pair(world)
+        await pass_time(2)
+        # Nothing proves that it cannot answer the owner's beats.
+        world.memory("sup-1").disconnect()
+        await second.wait_leading()
+        began = world.clock.boot_seconds()
+        await kill(world, one)
+        await tell(world, "node-1")
+        await wait_succeeded(world, two, "acct-2")
+        waited = world.clock.boot_seconds() - began
+        timeout = ELECTION.leader_timeout
+        assert timeout < waited < timeout + LEASE.lease_duration
 
     play_scenario(scenario)
 

@@ -590,6 +590,51 @@ def test_the_proof_of_a_rivals_death_asks_for_the_others_anew() -> None:
     assert court.roster.prove_dead("x", court.now) is False
 
 
+def test_several_rivals_that_are_all_dead_hold_up_no_proof() -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.beat("a")
+    court = begin_anew(court, {"a", "x"})
+    assert court.roster.prove_dead("a", court.now) is False
+    assert court.roster.prove_dead("x", court.now) is True
+    # Only now is it certain that nobody has answered it since.
+    assert court.roster.prove_dead("a", court.now) is False
+    assert court.covers("b", promote_b(court))
+
+
+def test_a_rival_that_is_back_as_a_node_stays_silenced_as_a_leader() -> None:
+    court = Court("a", "b", "x")
+    court.claim("a", "R-1")
+    court.beat("a")
+    court = begin_anew(court, {"x"})
+    court.roster.prove_dead("x", court.now)
+    court.beat("x")
+    court.roster.prove_dead("a", court.now)
+    assert court.covers("b", promote_b(court))
+
+
+def test_it_is_told_once_that_the_rivals_are_outlived() -> None:
+    court = begin_anew(Court("a", "b"), {"x"})
+    assert not court.roster.outlived_rivals(court.now + 0.9)
+    assert court.roster.outlived_rivals(court.now + 1.1)
+    assert not court.roster.outlived_rivals(court.now + 1.2)
+
+
+def test_it_is_told_once_that_the_last_contested_change_is_settled() -> None:
+    court = Court("a", "b")
+    court.claim("a", "R-1")
+    court.beat("a")
+    court.ask(
+        "resource.register", resources("R-1", instance_id="on-b", node_id="b", role="standby")
+    )
+    assert not court.roster.has_settled()
+    promote_b(court)
+    assert not court.roster.has_settled()
+    court.roster.prove_dead("a", court.now)
+    assert court.roster.has_settled()
+    assert not court.roster.has_settled()
+
+
 def test_a_lease_given_after_the_proof_counts() -> None:
     court = Court("a", "b")
     court.claim("a", "R-1")
