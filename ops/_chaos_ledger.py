@@ -1,132 +1,170 @@
-"""The ledger of `aegis chaos`: what callers were told, against what the journals hold.
+"""The ledger of `aegis chaos`: what callers are about to do and what they were told.
 
-It shares nothing with the services: it reads the files that callers wrote, does the sums
-again, and compares them with what nodes read back from the journals that never saw the
-faults.
+One file a caller, outside of Aegis, written ahead: a line is on the disk before the caller
+goes on, so whatever the caller does after it was killed, it finds what it had begun. The
+same files are what the verdict is made from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field
 
-__all__ = ["Ledger", "Verdict"]
-
-type Account = tuple[str, str]
-"""Service and resource."""
-
-type Deposit = tuple[str, int]
-"""Caller and number."""
-
-
-@define
-class Verdict:
-    """What the books say."""
-
-    acknowledged: int = 0
-    unknown: int = 0
-    """Deposits whose caller was not told: it gave up, or was killed."""
-    unknown_applied: int = 0
-    longest_seconds: float = 0.0
-    errors: dict[str, int] = field(factory=dict[str, int])
-    wrong: list[str] = field(factory=list[str])
-
-
-@define
-class _Book:
-    asked: dict[Deposit, int] = field(factory=dict[Deposit, int])
-    told: dict[Deposit, tuple[int, int]] = field(factory=dict[Deposit, tuple[int, int]])
+__all__ = ["Entry", "Ledger", "Read", "Story", "Transfer", "read_story"]
 
 
 class Ledger:
-    """The books of all accounts."""
+    """Writes one caller's file. Belongs to one event loop."""
 
-    def __init__(self) -> None:
-        self._books: dict[Account, _Book] = {}
-        self._errors: dict[str, int] = {}
-        self._longest = 0.0
+    def __init__(self, file: Path) -> None:
+        self._descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._writing = False
+        # A caller that was killed may have left a line that it could not end.
+        os.write(self._descriptor, b"\n")
 
-    def read(self, caller: str, file: Path) -> None:
-        """Read what a caller wrote; a line it could not end is not there."""
-        text = file.read_text() if file.exists() else ""
-        for line in text.splitlines(keepends=True):
-            if line.endswith("\n"):
-                self._note(caller, json.loads(line))
+    async def write(self, *line: Any) -> None:
+        """Write a line; return when it is on the disk. Lines of one moment share an fsync."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((json.dumps(line).encode() + b"\n", done))
+        if not self._writing:
+            self._writing = True
+            try:
+                while self._waiting:
+                    await self._write_all()
+            finally:
+                self._writing = False
+        await done
 
-    def _note(self, caller: str, line: list[Any]) -> None:
-        what, service, resource, number, value = line
-        book = self._books.setdefault((service, resource), _Book())
-        if what == "asked":
-            book.asked[caller, number] = value
-        elif what == "told":
-            book.told[caller, number] = (value[0], value[1])
-            self._longest = max(self._longest, value[2])
-        else:
-            kind = str(value).partition(":")[0]
-            self._errors[kind] = self._errors.get(kind, 0) + 1
+    async def _write_all(self) -> None:
+        lines, self._waiting = self._waiting, []
+        await asyncio.to_thread(self._put, b"".join(text for text, _ in lines))
+        for _, done in lines:
+            done.set_result(None)
 
-    def check(self, held: Mapping[Account, Mapping[str, Any]]) -> Verdict:
-        """Compare with what the accounts hold: ``entries, cash, repeated, applied`` each."""
-        verdict = Verdict(longest_seconds=self._longest, errors=self._errors)
-        for account, book in sorted(self._books.items()):
-            where = "/".join(account)
-            if account not in held:
-                verdict.wrong.append(f"{where}: does not say what it holds")
-                continue
-            self._check_account(where, book, held[account], verdict)
-        return verdict
+    def _put(self, text: bytes) -> None:
+        os.write(self._descriptor, text)
+        os.fsync(self._descriptor)
 
-    def _check_account(
-        self, where: str, book: _Book, held: Mapping[str, Any], verdict: Verdict
-    ) -> None:
-        applied = {
-            (caller, number)
-            for caller, one in held["applied"].items()
-            for number in set(range(1, one["highest"] + 1)) - set(one["holes"])
-        }
-        unknown = book.asked.keys() - book.told.keys()
-        verdict.acknowledged += len(book.told)
-        verdict.unknown += len(unknown)
-        verdict.unknown_applied += len(unknown & applied)
-        if held["repeated"]:
-            verdict.wrong.append(f"{where}: {held['repeated']} deposits were applied twice")
-        for caller, number in sorted(book.told.keys() - applied):
-            verdict.wrong.append(f"{where}: deposit {number} of {caller} is lost")
-        for caller, number in sorted(applied - book.asked.keys()):
-            verdict.wrong.append(f"{where}: nobody asked for deposit {number} of {caller}")
-        cash = sum(book.asked.get(deposit, 0) for deposit in applied)
-        if (held["entries"], held["cash"]) != (len(applied), cash):
-            verdict.wrong.append(
-                f"{where}: holds {held['entries']} entries and {held['cash']}; "
-                f"what was applied makes {len(applied)} and {cash}"
-            )
-        self._check_order(where, book, applied, held, verdict)
 
-    def _check_order(
-        self,
-        where: str,
-        book: _Book,
-        applied: set[Deposit],
-        held: Mapping[str, Any],
-        verdict: Verdict,
-    ) -> None:
-        """Entries told must be different ones, and each sum follow from the one before.
+# -- what is read back --------------------------------------------------------------------
 
-        Only an effect that nobody was told of may stand between two that were.
-        """
-        before, cash = 0, 0
-        untold = sum(book.asked.get(deposit, 0) for deposit in applied - book.told.keys())
-        for deposit, (entry, sum_told) in sorted(book.told.items(), key=lambda item: item[1]):
-            between = entry - before - 1
-            surplus = sum_told - cash - book.asked[deposit]
-            right = surplus == 0 if between == 0 else 0 < surplus <= untold
-            if between < 0 or not right or entry > held["entries"]:
-                verdict.wrong.append(
-                    f"{where}: entry {entry} was told with a sum of {sum_told}, "
-                    f"after entry {before} with {cash}"
+
+@define
+class Entry:
+    """One entry of a caller at a resource, as its ledger tells it."""
+
+    service: str
+    resource: str
+    number: int
+    what: str
+    """What it was first asked for."""
+    value: int
+    asked_at: float
+    transfer: int = 0
+    role: str = ""
+    attempts: dict[int, str] = field(factory=dict[int, str])
+    """What each attempt asked for."""
+    told: dict[int, tuple[str, int, int]] = field(factory=dict[int, tuple[str, int, int]])
+    """What attempts were told: how it was decided, its place, the value then."""
+    failed: dict[int, str] = field(factory=dict[int, str])
+    told_at: float = 0.0
+
+    @property
+    def outcome(self) -> tuple[str, int, int] | None:
+        """How it was decided, or None if its caller was not told."""
+        return next(iter(self.told.values()), None)
+
+
+@define
+class Transfer:
+    """One transfer; ``end`` is how it ended, or empty."""
+
+    number: int
+    service: str
+    source: str
+    target: str
+    amount: int
+    end: str = ""
+
+
+@define
+class Read:
+    """One read of a register that was answered."""
+
+    resource: str
+    called_at: float
+    told_at: float
+    value: int
+
+
+@define
+class Story:
+    """All that a caller's ledger tells."""
+
+    caller: str
+    entries: dict[tuple[str, str, int], Entry] = field(factory=dict[tuple[str, str, int], Entry])
+    transfers: dict[int, Transfer] = field(factory=dict[int, Transfer])
+    reads: list[Read] = field(factory=list[Read])
+    errors: dict[str, int] = field(factory=dict[str, int])
+
+    def open_entries(self) -> Iterator[Entry]:
+        """Yield the entries whose outcome the caller does not know."""
+        return (entry for entry in self.entries.values() if entry.outcome is None)
+
+    def note(self, line: list[Any]) -> None:
+        """Take note of one line of the file."""
+        kind, *rest = line
+        match kind:
+            case "ask":
+                asked_at, service, resource, number, attempt, what, value, transfer, role = rest
+                entry = self.entries.setdefault(
+                    (service, resource, number),
+                    Entry(service, resource, number, what, value, asked_at, transfer, role),
                 )
-            before, cash = entry, sum_told
+                entry.attempts[attempt] = what
+            case "told":
+                told_at, service, resource, number, attempt, took, place, value = rest
+                entry = self.entries[service, resource, number]
+                entry.told[attempt] = (took, place, value)
+                entry.told_at = entry.told_at or told_at
+            case "failed":
+                service, resource, number, attempt, error = rest
+                self.entries[service, resource, number].failed[attempt] = error
+                self._count(error)
+            case "read":
+                self.reads.append(Read(*rest))
+            case "unread":
+                self._count(rest[0])
+            case "transfer":
+                self.transfers[rest[0]] = Transfer(*rest)
+            case "end":
+                self.transfers[rest[0]].end = rest[1]
+            case _:
+                raise ValueError(f"the ledger has a line of an unknown kind: {kind}")
+
+    def _count(self, error: str) -> None:
+        name = error.partition(":")[0]
+        self.errors[name] = self.errors.get(name, 0) + 1
+
+
+def read_story(caller: str, file: Path) -> Story:
+    """Read a ledger; a line that its caller could not end is not there."""
+    story = Story(caller)
+    text = file.read_text() if file.exists() else ""
+    for line in text.splitlines(keepends=True):
+        # The end of a torn line is the line break that the caller began anew with.
+        if not line.endswith("\n") or not line.strip():
+            continue
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            continue
+        story.note(parsed)
+    return story

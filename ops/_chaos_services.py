@@ -1,30 +1,70 @@
-"""The services under `aegis chaos`: accounts that keep count of what they were asked.
+"""The services under `aegis chaos`: accounts in both forms of state, and registers.
 
-Each caller numbers its deposits at each account. An account remembers which numbers it
-has applied, without bound by deposits: the highest, and the holes below it. So at the
-end it can tell of *every* deposit whether it took effect, also of those whose caller
-was killed before it heard; and a deposit that is applied twice is counted.
+A caller numbers what it wants decided at a resource: its *entries*. It asks for one by an
+*attempt*, a command with a number of its own, and for the same entry again if it was not
+told the outcome. The resource decides an entry once, keeps the outcome and gives it again;
+so every attempt after the first only asks how the first one ended. A caller that does not
+want an entry any more asks for it to be void: whatever comes first is what counts.
+
+Repeats of an *entry* are the caller's business. A repeat of an *attempt* is not: each is
+one message, and a message takes effect once. So a resource also keeps count of attempts,
+and one that it meets twice is a broken promise of Aegis. All this is kept without bound by
+the number of entries: as the highest number, and the holes below it.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from attrs import define, field, frozen
 
 from aegis.actors._actor import AegisActor
 from aegis.actors._handlers import applies, command, query
 
-__all__ = ["Applied", "Chest", "Deposited", "Purse", "Sums"]
+__all__ = [
+    "APPLIED",
+    "CREDIT",
+    "DEBIT",
+    "FORGOTTEN",
+    "OPENING_CASH",
+    "REFUSED",
+    "VOID",
+    "WRITE",
+    "Book",
+    "Chest",
+    "Numbers",
+    "Outcome",
+    "Purse",
+    "Register",
+    "Sheet",
+    "Step",
+]
+
+OPENING_CASH: Final = 20_000
+"""What every account has before its first entry."""
+
+# What a step asks for.
+DEBIT: Final = "debit"
+CREDIT: Final = "credit"
+WRITE: Final = "write"
+VOID: Final = "void"
+
+# How an entry was decided.
+APPLIED: Final = "applied"
+REFUSED: Final = "refused"
+FORGOTTEN: Final = "forgotten"
+"""Decided, and so long ago that the caller cannot want to know: a late attempt."""
 
 
 @define
-class Applied:
-    """Which of one caller's deposits were applied: 1 to ``highest``, without ``holes``."""
+class Numbers:
+    """A set of numbers: 1 to ``highest``, without ``holes``."""
 
     highest: int = 0
     holes: list[int] = field(factory=list[int])
 
     def note(self, number: int) -> bool:
-        """Note one; return whether it is new."""
+        """Add a number; return whether it is new."""
         if number > self.highest:
             self.holes += range(self.highest + 1, number)
             self.highest = number
@@ -35,67 +75,138 @@ class Applied:
         return False
 
 
+@frozen
+class Step:
+    """One attempt to have one entry decided; ``value`` is an amount or what to write."""
+
+    caller: str
+    attempt: int
+    entry: int
+    low: int
+    """All entries of the caller below this one are decided, and it knows how."""
+    what: str
+    value: int
+
+
+@frozen
+class Outcome:
+    """How an entry was decided: its place among all of the resource, and the value then."""
+
+    took: str
+    place: int = 0
+    value: int = 0
+
+
 @define
-class Sums:
-    """What an account holds."""
+class Page:
+    """What a resource knows of one caller."""
 
-    entries: int = 0
-    cash: int = 0
+    attempts: Numbers = field(factory=Numbers)
+    entries: Numbers = field(factory=Numbers)
+    outcomes: dict[int, Outcome] = field(factory=dict[int, Outcome])
+
+
+@define
+class Sheet:
+    """One number and all that was decided about it: the value of a register, of an account."""
+
+    value: int = 0
+    places: int = 0
     repeated: int = 0
-    applied: dict[str, Applied] = field(factory=dict[str, Applied])
+    """Attempts that came twice."""
+    pages: dict[str, Page] = field(factory=dict[str, Page])
 
-    def add(self, caller: str, number: int, amount: int) -> None:
-        """Apply one deposit, a repeated one too: it would show in the sums."""
-        if not self.applied.setdefault(caller, Applied()).note(number):
+    def take(self, step: Step) -> None:
+        """Decide an entry, if it is not decided yet."""
+        page = self.pages.setdefault(step.caller, Page())
+        if not page.attempts.note(step.attempt):
             self.repeated += 1
-        self.entries += 1
-        self.cash += amount
+        if not page.entries.note(step.entry):
+            return
+        took = APPLIED
+        if step.what == VOID:
+            took = VOID
+        elif step.what == DEBIT and step.value > self.value:
+            took = REFUSED
+        elif step.what == WRITE:
+            self.value = step.value
+        else:
+            self.value += step.value if step.what == CREDIT else -step.value
+        self.places += 1
+        page.outcomes[step.entry] = Outcome(took, self.places, self.value)
+        for entry in [entry for entry in page.outcomes if entry < step.low]:
+            del page.outcomes[entry]
+
+    def outcome(self, step: Step) -> Outcome:
+        """Return how the entry of a step was decided."""
+        return self.pages[step.caller].outcomes.get(step.entry) or Outcome(FORGOTTEN)
+
+
+@define
+class Book(Sheet):
+    """The sheet of an account."""
+
+    value: int = OPENING_CASH
 
 
 class Purse(AegisActor):
     """An account whose state is journaled as a snapshot."""
 
     service = "chaos-purse"
-    state: Sums
+    state: Book
 
     @command
-    async def deposit(self, caller: str, number: int, amount: int) -> tuple[int, int]:
-        """Return which entry this is, and what all come to."""
-        self.state.add(caller, number, amount)
-        return self.state.entries, self.state.cash
+    async def step(self, step: Step) -> Outcome:
+        """Decide an entry; return how it was decided."""
+        self.state.take(step)
+        return self.state.outcome(step)
 
     @query
-    async def sums(self) -> Sums:
+    async def held(self) -> Book:
         """Return all that it holds."""
         return self.state
-
-
-@frozen
-class Deposited:
-    """One deposit."""
-
-    caller: str
-    number: int
-    amount: int
 
 
 class Chest(AegisActor):
     """The same account, journaled as events."""
 
     service = "chaos-chest"
-    state: Sums
+    state: Book
 
     @command
-    async def deposit(self, caller: str, number: int, amount: int) -> tuple[int, int]:
-        """Return which entry this is, and what all come to."""
-        self.emit(Deposited(caller, number, amount))
-        return self.state.entries, self.state.cash
+    async def step(self, step: Step) -> Outcome:
+        """Decide an entry; return how it was decided."""
+        self.emit(step)
+        return self.state.outcome(step)
 
-    @applies(Deposited)
-    def _on_deposited(self, event: Deposited) -> None:
-        self.state.add(event.caller, event.number, event.amount)
+    @applies(Step)
+    def _on_step(self, step: Step) -> None:
+        self.state.take(step)
 
     @query
-    async def sums(self) -> Sums:
+    async def held(self) -> Book:
+        """Return all that it holds."""
+        return self.state
+
+
+class Register(AegisActor):
+    """One value that is written and read."""
+
+    service = "chaos-register"
+    state: Sheet
+
+    @command
+    async def step(self, step: Step) -> Outcome:
+        """Decide an entry; return how it was decided."""
+        self.state.take(step)
+        return self.state.outcome(step)
+
+    @query
+    async def read(self) -> int:
+        """Return the value."""
+        return self.state.value
+
+    @query
+    async def held(self) -> Sheet:
         """Return all that it holds."""
         return self.state
