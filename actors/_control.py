@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -34,6 +35,7 @@ from aegis.actors._roster import Roster
 from aegis.errors import ConnectionClosed, ProtocolError, Unavailable
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_value
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["ControlOptions", "SupervisorCandidate"]
 
@@ -103,7 +105,13 @@ class SupervisorCandidate:
         )
         self._wake = asyncio.Event()
         self._follower = RegistryFollower(
-            self._channel, clock, self.registry, self.election, self._note, self._delivered
+            self._channel,
+            clock,
+            self.registry,
+            self.election,
+            on_change=self._note,
+            on_delivery=self._queries.advanced,
+            on_election=self._wake.set,
         )
         self._leading = asyncio.Event()
         self._reign: Reign | None = None
@@ -137,7 +145,7 @@ class SupervisorCandidate:
         self._transport.listen(self)
         self._spawn(self._follower.run())
         await self._follower.wait_replayed()
-        channel, subscribe = self._channel, self._transport.subscribe
+        channel, subscribe = self._channel, partial(subscribe_patiently, self._transport)
         self._standing = [
             await subscribe(channel.subjects.heartbeat, self._on_beat),
             await subscribe(channel.candidate(self.node_id), self._on_probe),
@@ -249,10 +257,6 @@ class SupervisorCandidate:
     def _note(self, change: Change) -> None:
         if self._reign is not None:
             self.roster.changed(change, self._clock.boot_seconds())
-
-    def _delivered(self) -> None:
-        self._queries.advanced()
-        self._wake.set()
 
     # -- reigns -------------------------------------------------------------------------
 

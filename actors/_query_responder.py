@@ -64,6 +64,8 @@ class QueryResponder:
 
     def advanced(self) -> None:
         """The registry is newer than it was."""
+        if not self._waiting:
+            return
         sequence = self._registry.sequence
         for wanted, waiter in self._waiting:
             if wanted <= sequence and not waiter.done():

@@ -13,7 +13,7 @@ from aegis._clock import Clock
 from aegis.actors._control_channel import ControlChannel
 from aegis.actors._election import Election
 from aegis.actors._registry import Change, Registry
-from aegis.actors._registry_entries import LEADER, RENEWAL, key_of
+from aegis.actors._registry_entries import LEADER, RENEWAL, Key, key_of
 from aegis.errors import ConnectionClosed, ProtocolError
 from aegis.transport._base import Stored
 from aegis.transport._codec import decode_value
@@ -26,7 +26,9 @@ _log = structlog.get_logger("aegis.control")
 class RegistryFollower:
     """Feeds the copy of the registry and the election of one candidate.
 
-    ``on_change`` hears of each change of ownership, ``on_delivery`` of each record.
+    ``on_change`` hears of each change of ownership, ``on_delivery`` of each record, and
+    ``on_election`` when the election may have something to do: of the thousand records of
+    a great failover, next to none.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class RegistryFollower:
         election: Election,
         on_change: Callable[[Change], None],
         on_delivery: Callable[[], None],
+        on_election: Callable[[], None],
     ) -> None:
         self.settled = 0
         """Up to which sequence no lease of the past runs on, as the last leader says."""
@@ -46,6 +49,7 @@ class RegistryFollower:
         self._election = election
         self._on_change = on_change
         self._on_delivery = on_delivery
+        self._on_election = on_election
         self._replayed = asyncio.Event()
 
     async def wait_replayed(self) -> None:
@@ -70,6 +74,8 @@ class RegistryFollower:
 
     def _deliver(self, stored: Stored) -> None:
         now = self._clock.boot_seconds()
+        standing = self._election.standing
+        key: Key = ()
         try:
             key = key_of(self._channel.subjects, stored.subject)
             record: Any = decode_value(stored.payload)
@@ -89,3 +95,5 @@ class RegistryFollower:
             )
         self._election.saw(stored.sequence, now)
         self._on_delivery()
+        if key in (LEADER, RENEWAL) or self._election.standing is not standing:
+            self._on_election()
