@@ -20,6 +20,7 @@ from aegis.contracts import OK, Request
 from aegis.errors import ActorDead, AegisError, MailboxFull, Moved, NotFound, ProtocolError
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_requests, decode_value, encode_value
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["Dispatcher", "InstanceDesk"]
 
@@ -95,8 +96,8 @@ class Dispatcher:
         def on_message(message: Message) -> None:
             self._on_message(desk, message)
 
-        self._subscriptions[desk.instance_id] = await self._transport.subscribe(
-            self._subjects.instance(desk.instance_id), on_message
+        self._subscriptions[desk.instance_id] = await subscribe_patiently(
+            self._transport, self._subjects.instance(desk.instance_id), on_message
         )
 
     async def close(self, desk: InstanceDesk) -> None:

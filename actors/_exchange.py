@@ -17,6 +17,7 @@ from aegis.contracts import Request
 from aegis.errors import AegisError
 from aegis.transport._base import Message, Transport
 from aegis.transport._codec import decode_reply_values, encode_request
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["Exchange", "Outgoing", "Receiver"]
 
@@ -64,7 +65,7 @@ class Exchange[P: Outgoing]:
 
     async def start(self) -> None:
         """Listen for replies; must be awaited before the first request."""
-        await self._transport.subscribe(f"{self._inbox}.*", self._on_message)
+        await subscribe_patiently(self._transport, f"{self._inbox}.*", self._on_message)
 
     def open(self) -> set[P]:
         """Return the requests whose replies may still come."""

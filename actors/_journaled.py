@@ -106,6 +106,7 @@ class JournaledBehaviour:
         "_mid_handler",
         "_on_first_answer",
         "_ownership",
+        "_ready",
         "_spec",
         "_takeover",
         "_tasks",
@@ -148,6 +149,7 @@ class JournaledBehaviour:
         self.owns = False
         """Whether the actor has been told that it is the owner, or was from the start."""
         self._on_first_answer = on_first_answer
+        self._ready = False
         self._begun = 0.0
         self._takeover: Takeover | None = None
         self._voided = asyncio.Event()
@@ -187,6 +189,7 @@ class JournaledBehaviour:
         await self._replay()
         self.owns = True
         await self._wait_covered()
+        self._ready = True
 
     async def promote(self, epoch: int) -> Takeover:
         """Go from standby to owner; in a turn of the actor's own, see `ActorCell.perform`.
@@ -212,6 +215,7 @@ class JournaledBehaviour:
         self.owns = True
         await actor.actor_cell.call_hook("on_promote", epoch)
         await self._wait_covered()
+        self._ready = True
         takeover.covered = loop.time() - begun
         self._takeover = takeover
         return takeover
@@ -259,6 +263,11 @@ class JournaledBehaviour:
     def is_standby(self) -> bool:
         """Whether it follows another owner, and nothing has ended that yet."""
         return self._feed is not None
+
+    @property
+    def is_succeeding(self) -> bool:
+        """Whether it is on its way to own the resource, and has answered nobody yet."""
+        return not self.is_standby and not self._ready
 
     @property
     def applied(self) -> int:

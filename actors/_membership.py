@@ -32,6 +32,7 @@ from aegis.errors import (
 )
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_value, encode_value
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["Membership", "MembershipListener", "Registration", "control_request"]
 
@@ -153,9 +154,9 @@ class Membership:
         """Answer health requests and begin to beat."""
         self._transport.listen(self)
         self._subscriptions = [
-            await self._transport.subscribe(f"{self._inbox}.*", self._on_answer),
-            await self._transport.subscribe(
-                self._subjects.health(self.node_id), self._on_health_request
+            await subscribe_patiently(self._transport, f"{self._inbox}.*", self._on_answer),
+            await subscribe_patiently(
+                self._transport, self._subjects.health(self.node_id), self._on_health_request
             ),
         ]
         self._task = asyncio.get_running_loop().create_task(self._beat_forever())

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from aegis.errors import ConnectionClosed, Unavailable
 from aegis.transport._base import Message, Subscription, Transport
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["DISCONNECTS", "Obituary", "connection_name", "node_of"]
 
@@ -58,7 +59,9 @@ class Obituary:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._subscription = await self._system.subscribe(DISCONNECTS, self._on_disconnect)
+        self._subscription = await subscribe_patiently(
+            self._system, DISCONNECTS, self._on_disconnect
+        )
 
     async def stop(self) -> None:
         """Listen no more; the connection stays whose it is."""

@@ -194,7 +194,7 @@ class Holdings:
         self._closed = True
         for holding in self.all.values():
             behaviour = holding.behaviour
-            if behaviour is not None and not behaviour.is_standby and not behaviour.owns:
+            if behaviour is not None and behaviour.is_succeeding:
                 behaviour.void()
         tasks = list(self._tasks)
         for task in tasks:

@@ -47,6 +47,9 @@ UNREGISTRATION_TIMEOUT: Final = 5.0
 COVERED_TIMEOUT: Final = 30.0
 """Seconds that a new owner waits for the leases of earlier owners before it says so."""
 
+GIVEN_UP_TIMEOUT: Final = 1.0
+"""Seconds for the same where nobody has confirmed that the instance was registered."""
+
 INSTANCE_ACTOR: Final = "@instance"
 """Name of the actor that takes the messages to an instance itself."""
 
@@ -90,6 +93,7 @@ class Instance:
         self._options = options
         self._actor_class = actor_class
         self._rejoining: asyncio.Task[None] | None = None
+        self._registering = False
         self._ending = False
 
     # -- life ---------------------------------------------------------------------------
@@ -129,11 +133,11 @@ class Instance:
         if self.supervisor.status is not Status.STOPPED:
             await self.supervisor.stop()
         desk.resources.clear()
-        if self.registered:
+        if self.registered or self._registering:
+            # An answer that has not come may still say that it is registered.
+            timeout = UNREGISTRATION_TIMEOUT if self.registered else GIVEN_UP_TIMEOUT
             try:
-                await parts.membership.unregister(
-                    desk.service, desk.instance_id, timeout=UNREGISTRATION_TIMEOUT
-                )
+                await parts.membership.unregister(desk.service, desk.instance_id, timeout=timeout)
             except AegisError as error:
                 _log.warning("unregister_failed", instance_id=desk.instance_id, error=str(error))
 
@@ -151,6 +155,7 @@ class Instance:
             self._rejoining.cancel()
 
     async def _register(self) -> None:
+        self._registering = True
         await self._parts.membership.register(
             self.desk.service,
             self.desk.instance_id,

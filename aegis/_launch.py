@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
 from aegis._collection import uncollected_start
 from aegis._config import RunOptions
-from aegis._connection import open_connection
+from aegis._connection import Connection, open_connection
 from aegis._node import Node, new_node_id
 from aegis.actors._obituary import connection_name
 from aegis.transport._nats import NatsTransport
@@ -27,6 +28,31 @@ class _Ending:
     def __init__(self) -> None:
         self.event = asyncio.Event()
         self.exit_code = 0
+
+    async def unless[T](self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what ``work`` comes to; None if it was given up since the process ends.
+
+        What is done by then is returned, and has to be released.
+
+        Raises:
+            Exception: what ``work`` raised, unless the process ends.
+        """
+        loop = asyncio.get_running_loop()
+        working, ending = loop.create_task(work), loop.create_task(self.event.wait())
+        try:
+            await asyncio.wait((working, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait((working,))
+        if working.cancelled():
+            return None
+        error = working.exception()
+        if error is not None and self.event.is_set():
+            _log.info("start_given_up", error=str(error) or type(error).__name__)
+            return None
+        return working.result()
 
     def on_signal(self, name: str) -> None:
         _log.info("draining", cause=name)
@@ -63,30 +89,33 @@ async def run_node(options: RunOptions) -> int:
     start = ServerOptions(data_dir=options.connect.data_dir, sync=options.sync, keep=options.keep)
     node_id = new_node_id()
     name = connection_name(node_id)
-    async with await open_connection(options.connect, name=name, start=start) as connection:
+    connection = await ending.unless(open_connection(options.connect, name=name, start=start))
+    if connection is None:
+        _log.info("node_stopped", node_id=node_id)
+        return ending.exit_code
+    async with connection:
         connection.transport.listen(ending)
         connection.given_up.add_done_callback(lambda reason: ending.on_closed(reason.result()))
-        system: NatsTransport | None = None
-        if not options.no_supervisor:
-            system = await connection.open_system(f"aegis-system-{node_id}")
-        node = Node(options, connection.transport, node_id=node_id, system=system)
-        starting = asyncio.ensure_future(node.start())
-        stopping = asyncio.ensure_future(ending.event.wait())
-        try:
-            with uncollected_start():
-                await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                _log.info("node_started", node_id=node.node_id, server=connection.url)
-                await stopping
-            else:
-                starting.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await starting
-        finally:
-            stopping.cancel()
-            await node.stop()
-            if system is not None:
-                await system.close()
-    _log.info("node_stopped", node_id=node.node_id)
+        await _run_connected(options, connection, node_id, ending)
+    _log.info("node_stopped", node_id=node_id)
     return ending.exit_code
+
+
+async def _run_connected(
+    options: RunOptions, connection: Connection, node_id: str, ending: _Ending
+) -> None:
+    system: NatsTransport | None = None
+    if not options.no_supervisor:
+        system = await ending.unless(connection.open_system(f"aegis-system-{node_id}"))
+    node = Node(options, connection.transport, node_id=node_id, system=system)
+    try:
+        if not ending.event.is_set():
+            with uncollected_start():
+                await ending.unless(node.start())
+        if not ending.event.is_set():
+            _log.info("node_started", node_id=node_id, server=connection.url)
+            await ending.event.wait()
+    finally:
+        await node.stop()
+        if system is not None:
+            await system.close()

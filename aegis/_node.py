@@ -37,6 +37,7 @@ from aegis.actors._workers import Workers
 from aegis.contracts import Role
 from aegis.errors import ConfigurationError
 from aegis.transport._base import StreamConfig, Transport
+from aegis.transport._patience import insist
 
 __all__ = ["Node", "new_node_id"]
 
@@ -145,13 +146,16 @@ class Node:
             for service in self.options.services
         ]
         self.transport.listen(self)
-        await self.transport.ensure_stream(
-            StreamConfig(
-                self.subjects.stream,
-                self.subjects.durable,
-                replicas=self.options.replicas,
-                max_bytes=self.options.max_bytes,
-            )
+        stream = StreamConfig(
+            self.subjects.stream,
+            self.subjects.durable,
+            replicas=self.options.replicas,
+            max_bytes=self.options.max_bytes,
+        )
+        await insist(
+            self.transport,
+            lambda: self.transport.ensure_stream(stream),
+            f"the stream {stream.name}",
         )
         if self.supervisor is not None:
             await self.supervisor.start()

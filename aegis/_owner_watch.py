@@ -22,6 +22,7 @@ from aegis.contracts import Role
 from aegis.errors import AegisError, ConnectionClosed, ProtocolError, Unavailable
 from aegis.transport._base import Message, Subscription, Transport
 from aegis.transport._codec import decode_value
+from aegis.transport._patience import subscribe_patiently
 
 __all__ = ["OwnerWatch"]
 
@@ -55,7 +56,9 @@ class OwnerWatch:
 
     async def start(self) -> None:
         """Listen to events."""
-        self._events = await self._transport.subscribe(self._subjects.event(">"), self._on_event)
+        self._events = await subscribe_patiently(
+            self._transport, self._subjects.event(">"), self._on_event
+        )
 
     def end(self) -> None:
         """Tell nothing any more: the node ends."""

@@ -431,6 +431,25 @@ async def test_a_node_that_leads_drains_as_fast(system: System) -> None:
 
 
 @on_both
+async def test_a_new_owner_that_waits_for_an_old_lease_can_end_at_once(system: System) -> None:
+    await system.start_node()  # leads, and stays
+    first = await system.start_node((Vault, ["V-1"]), instance_id="a")
+    second = await system.start_node((Vault, ["V-1"]), instance_id="b", role="standby")
+    await system.cluster.call("vault", "deposit", {"amount": "1"}, resource_id="V-1")
+    if not isinstance(first.transport, MemoryTransport):
+        return  # A connection to a real server is back at once.
+    first.transport.disconnect()
+    await Inspector(system.transport, system.subjects).disconnect("a")
+    behaviour = holding(second, "b", "V-1").behaviour
+    assert behaviour is not None
+    await wait_until(lambda: behaviour.owns, what="the new owner waits for the lease alone")
+    assert behaviour.is_succeeding
+    begun = asyncio.get_running_loop().time()
+    await system.stop_node(second)
+    assert asyncio.get_running_loop().time() - begun < 0.5
+
+
+@on_both
 async def test_an_instance_that_is_disconnected_comes_back_as_a_standby(system: System) -> None:
     first = await system.start_node((Vault, ["V-1"]), instance_id="a")
     await system.start_node((Vault, ["V-1"]), instance_id="b", role="standby")
