@@ -303,6 +303,7 @@ class Node:
             "host": socket.gethostname(),
             "wall_ms": self.clock.wall_ms(),
             "leading": self.supervisor is not None and self.supervisor.leading,
+            "candidate": self.supervisor is not None,
             "state": "draining" if self._draining else "running",
             "tree": _tree(self.root.statistics(), MAX_SHOWN_CHILDREN),
         }
