@@ -6,6 +6,7 @@ In memory time is virtual; over NATS it is real, so all intervals are short.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -25,10 +26,11 @@ from aegis.transport._nats import connect_nats
 from aegis.transport._nats_options import NatsOptions
 from aegis.transport._virtual_loop import VirtualClock
 from aegis.transport._virtual_loop import run as run_virtual
+from tests.support.cluster import Cluster
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 
-__all__ = ["ELECTION", "LEASE", "Listener", "Scenario", "World", "play"]
+__all__ = ["ELECTION", "LEASE", "Listener", "Scenario", "World", "play", "play_on_cluster"]
 
 ELECTION = ElectionOptions(leader_timeout=0.6, renew_interval=0.15, retry_interval=0.05)
 LEASE = LeaseOptions(
@@ -63,8 +65,11 @@ class Listener:
 class World:
     """Opens connections, starts what a test asks for, and stops it all at the end."""
 
-    def __init__(self, connect: Callable[[str], Awaitable[Transport]], clock: Clock) -> None:
+    def __init__(
+        self, connect: Callable[[str], Awaitable[Transport]], clock: Clock, *, replicas: int = 1
+    ) -> None:
         self.clock = clock
+        self.replicas = replicas
         self.subjects = Subjects(f"t{secrets.token_hex(6)}")
         self.url = ""
         self.events: list[dict[str, Any]] = []
@@ -82,9 +87,10 @@ class World:
         """Create the stream and listen to events."""
         transport = await self.transport("test")
         subjects = self.subjects
-        await transport.ensure_stream(
-            StreamConfig(subjects.stream, subjects.durable, max_bytes=64 * 1024 * 1024)
+        config = StreamConfig(
+            subjects.stream, subjects.durable, replicas=self.replicas, max_bytes=64 * 1024 * 1024
         )
+        await transport.ensure_stream(config)
         await transport.subscribe(
             subjects.event(">"), lambda message: self.events.append(decode_value(message.payload))
         )
@@ -198,3 +204,19 @@ def play(scenario: Scenario, server: NatsServer | None = None) -> None:
         run_virtual(in_memory())
     else:
         asyncio.run(over_nats(server.url))
+
+
+async def play_on_cluster(scenario: Scenario, cluster: Cluster) -> None:
+    """Run ``scenario`` over several real servers, with a copy of the stream on each.
+
+    Each process of the world is connected to another one of them at first.
+    """
+    turn = itertools.count()
+
+    async def connect(name: str) -> Transport:
+        first = next(turn) % cluster.size
+        user = cluster.credentials
+        servers = tuple(cluster.urls[first:] + cluster.urls[:first])
+        return await connect_nats(NatsOptions(servers, user=user.user, password=user.password))
+
+    await _run(scenario, World(connect, SystemClock(), replicas=cluster.size))
