@@ -50,7 +50,7 @@ LISTENS: Final = "listens to signals"
 """What it prints once SIGTERM lets it end what is open."""
 
 START_TIMEOUT: Final = 60.0
-PAUSE_SECONDS: Final = 0.02
+PAUSE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = (0.02, 0.3)
 
 

@@ -266,9 +266,11 @@ class _Search:
         self._seen: dict[tuple[int, int, Any], list[int]] = {}
         self._steps = 0
         self._stuck_at = -1
-        """The latest return that no order got past, and the path that came so far."""
-        self._stuck_path: list[int] = []
-        self._stuck_state: Any = None
+        """The latest return that no order got past; the configuration that came so far,
+        how many operations were done there, and the last of them."""
+        self._stuck: _Frame | None = None
+        self._stuck_done = 0
+        self._stuck_after: list[int] = []
 
     def run(self) -> Violation | None:
         """Return what is wrong, or None."""
@@ -393,31 +395,40 @@ class _Search:
             at = self._next[at]
         if at > self._stuck_at:
             self._stuck_at = at
-            self._stuck_path = [frame.chosen for frame in path[:-1]]
-            self._stuck_state = path[-1].state
+            self._stuck = path[-1]
+            self._stuck_done = len(path) - 1
+            self._stuck_after = [frame.chosen for frame in path[-SHOWN_BEFORE - 1 : -1]]
 
     def _violation(self) -> Violation:
+        stuck = self._stuck
+        assert stuck is not None
         failing = self._operations[-1 - self._event_of[self._stuck_at]]
-        done = set(self._stuck_path)
-        before = [self._operations[i] for i in self._stuck_path[-SHOWN_BEFORE:]]
+        before = [self._operations[i] for i in self._stuck_after]
         others = [
             operation
             for i, operation in enumerate(self._operations)
-            if i not in done and operation.called <= failing.returned and operation is not failing
+            if not self._is_done(stuck, i)
+            and operation.called <= failing.returned
+            and operation is not failing
         ]
         others = sorted(others, key=lambda operation: operation.called)[-SHOWN_OPEN:]
-        _, output = self._model.apply(self._stuck_state, failing.input)
+        _, output = self._model.apply(stuck.state, failing.input)
         lines = [f"{self._resource}: not linearizable. No order of its operations explains"]
         lines += [f"    {failing}"]
-        if len(self._stuck_path) > len(before):
-            lines += [f"  after {len(self._stuck_path) - len(before)} operations, and then"]
+        if self._stuck_done > len(before):
+            lines += [f"  after {self._stuck_done - len(before)} operations, and then"]
         elif before:
             lines += ["  after"]
         lines += [f"    {operation}" for operation in before]
-        lines += [f"  where the state is {self._stuck_state!r}, so it would return {output!r}"]
+        lines += [f"  where the state is {stuck.state!r}, so it would return {output!r}"]
         if others:
             lines += ["  open at that time, and of no help:", *(f"    {one}" for one in others)]
         return Violation(self._resource, "\n".join(lines), (*before, failing, *others))
+
+    def _is_done(self, frame: _Frame, i: int) -> bool:
+        if i >= self._known:
+            return bool(frame.spent >> (i - self._known) & 1)
+        return i < frame.base or bool(frame.ahead >> (i - frame.base) & 1)
 
     def _undecided(self, path: list[_Frame]) -> Violation:
         done = [self._operations[frame.chosen] for frame in path[:-1]][-SHOWN_BEFORE:]
