@@ -151,8 +151,9 @@ class Run:
             prefix=self._prefix(host),
         )
         self._all.append(node)
-        self._nodes.append(_Process(node, host))
         await node.start()
+        # Not before: what has no process yet would be taken for one that has ended.
+        self._nodes.append(_Process(node, host))
 
     async def _start_caller(self, name: str) -> None:
         self._count += 1
@@ -166,8 +167,8 @@ class Run:
             prefix=self._prefix(name),
         )
         self._all.append(caller)
-        self._callers[name] = _Process(caller, name)
         await caller.start()
+        self._callers[name] = _Process(caller, name)
 
     def _prefix(self, host: str) -> list[str]:
         return [] if self._hosts is None else self._hosts.prefix(host)
