@@ -7,6 +7,7 @@ newer node may say more; only the keys used here are relied on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -14,11 +15,12 @@ from attrs import define, field, frozen
 
 from aegis._clock import SystemClock
 from aegis._subjects import Subjects
+from aegis.actors._lease import Beat
 from aegis.actors._membership import control_request
 from aegis.actors._registration import MAX_PAGE
 from aegis.contracts import Role
 from aegis.errors import AegisError, NoResponders, NotFound, ProtocolError, Unavailable, from_wire
-from aegis.transport._base import Transport
+from aegis.transport._base import Message, Transport
 from aegis.transport._codec import decode_value, encode_value
 
 __all__ = ["Inspector", "NodeHealth", "SystemPicture"]
@@ -31,6 +33,9 @@ DISCONNECT_TIMEOUT: Final = 5.0
 
 HEALTH_TIMEOUT: Final = 1.0
 """Seconds to wait for a node to say how it is; one that is busy answers late."""
+
+BEATS_SECONDS: Final = 0.6
+"""How long beats are listened to: a little over the interval that nodes have by default."""
 
 MAX_HEALTH_REQUESTS: Final = 64
 """Nodes that are asked at the same time."""
@@ -51,6 +56,11 @@ class NodeHealth:
         if not self.facts:
             return "no answer"
         return str(self.facts.get("state") or self.facts.get("status") or "ok")
+
+    @property
+    def candidate(self) -> bool:
+        """Whether it leads, or could if the leader were lost."""
+        return bool(self.facts.get("candidate"))
 
     def actors(self) -> dict[str, dict[str, Any]]:
         """Return the node's actors and supervisors by address, without their children."""
@@ -176,9 +186,27 @@ class Inspector:
         facts: dict[str, Any] = answer if isinstance(answer, dict) else {}  # pyright: ignore
         return NodeHealth(node_id, facts, took, asked_at_ms)
 
-    async def nodes(self, services: Iterable[Mapping[str, Any]]) -> list[NodeHealth]:
-        """Return what all nodes that run ``services`` say of themselves."""
+    async def beating(self) -> frozenset[str]:
+        """Return the nodes that beat within `BEATS_SECONDS`, whether or not they serve."""
+        found: set[str] = set()
+
+        def on_beat(message: Message) -> None:
+            with contextlib.suppress(ProtocolError):
+                found.add(Beat.from_wire(decode_value(message.payload)).node_id)
+
+        subscription = await self._transport.subscribe(self._subjects.heartbeat, on_beat)
+        try:
+            await asyncio.sleep(BEATS_SECONDS)
+        finally:
+            await subscription.unsubscribe()
+        return frozenset(found)
+
+    async def nodes(
+        self, services: Iterable[Mapping[str, Any]], more: Iterable[str] = ()
+    ) -> list[NodeHealth]:
+        """Return what all nodes that run ``services``, and ``more``, say of themselves."""
         names = {instance["node_id"] for service in services for instance in service["instances"]}
+        names.update(more)
         places = asyncio.Semaphore(MAX_HEALTH_REQUESTS)
 
         async def ask(node_id: str) -> NodeHealth:
@@ -191,7 +219,7 @@ class Inspector:
         """Return the whole system. Raises `Unavailable` if no supervisor answers."""
         services = await self.services()
         picture = SystemPicture(self._subjects.namespace, services)
-        picture.nodes = await self.nodes(services)
+        picture.nodes = await self.nodes(services, await self.beating())
         if resources:
             picture.resources = await self.resources()
         return picture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 import typer
@@ -95,12 +95,40 @@ async def _system(inspector: Inspector) -> AsyncIterator[Check]:
                 cause = f": {instance['cause']}" if instance["cause"] else ""
                 advice = "see the log of its node; start it again"
                 yield Check("instance", WARN, f"{name} is {instance['state']}{cause}", advice)
-    for node in await inspector.nodes(services):
+    for check in _standbys(await inspector.resources()):
+        yield check
+    nodes = await inspector.nodes(services, await inspector.beating())
+    yield _candidates([node.node_id for node in nodes if node.candidate])
+    for node in nodes:
         yield _node(node)
         theirs = node.facts.get("wall_ms")
         if isinstance(theirs, int):
             middle = node.asked_at_ms + node.round_trip_seconds * 500
             yield on_server.clock_check("clock", f"node {node.node_id}", (theirs - middle) / 1000)
+
+
+def _candidates(names: Sequence[str]) -> Check:
+    if len(names) > 1:
+        return Check("candidates", OK, f"{len(names)} nodes can lead")
+    found = f"{names[0] if names else 'nobody'} alone can lead: without it nothing fails over"
+    advice = "run one more node, or `aegis run --supervisor-only`, best on another host"
+    return Check("candidates", WARN, found, advice)
+
+
+def _standbys(resources: Sequence[Mapping[str, Any]]) -> list[Check]:
+    """Judge whether each resource has somebody to take over."""
+    if not resources:
+        return []
+    alone = [
+        f"{resource['service_name']}/{resource['resource_id']}"
+        for resource in resources
+        if not any(standby["state"] == "healthy" for standby in resource["standbys"])
+    ]
+    if not alone:
+        return [Check("standbys", OK, f"all {len(resources)} resources have one")]
+    found = f"{len(alone)} of {len(resources)} resources have none, as {alone[0]}"
+    advice = "run their service once more, with --role standby, best on another host"
+    return [Check("standbys", WARN, found, advice)]
 
 
 def _node(node: NodeHealth) -> Check:

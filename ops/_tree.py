@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.text import Text
@@ -11,13 +11,14 @@ from rich.tree import Tree
 from aegis._inspect import Inspector, NodeHealth, SystemPicture
 from aegis.contracts import Role
 from aegis.ops._options import CommandContext
-from aegis.ops._routes import shown_lag
 from aegis.ops._session import inspect
 
 __all__ = ["tree"]
 
 DEFAULT_RESOURCES_SHOWN: Final = 20
 """Resources shown of one instance; an instance may hold thousands."""
+
+MAX_STANDBYS_SHOWN: Final = 3
 
 _STYLES: Final = {
     "healthy": "green",
@@ -27,7 +28,7 @@ _STYLES: Final = {
     "unhealthy": "red",
     "no answer": "red",
     "active": "bold",
-    "standby": "dim",
+    "standby": "cyan",
 }
 
 
@@ -66,7 +67,12 @@ def _document(picture: SystemPicture) -> dict[str, Any]:
             instances.append({**instance, "held": held})
         services.append({**service, "instances": instances})
     nodes = [
-        {"node_id": n.node_id, **n.facts, "status": n.status, "round_trip_ms": _ms(n)}
+        {
+            "node_id": n.node_id,
+            **n.facts,
+            "status": n.status,
+            "round_trip_ms": _ms(n),
+        }
         for n in picture.nodes
     ]
     return {"namespace": picture.namespace, "nodes": nodes, "services": services}
@@ -98,7 +104,7 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
     root = Tree(Text(picture.namespace, style="bold"), guide_style="dim")
     system = root.add(Text("system"))
     if not picture.nodes:
-        system.add(Text("no node runs a service", style="dim"))
+        system.add(Text("no node answers", style="dim"))
     for node in picture.nodes:
         system.add(_node_line(node))
     services = root.add(Text("services"))
@@ -111,7 +117,7 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
             leaf = branch.add(_instance_line(instance))
             held = holdings.get(instance["instance_id"], [])
             for role, resource in held[:shown]:
-                leaf.add(_resource_line(role, resource, _actor(actors, instance, resource)))
+                leaf.add(_resource_line(role, resource, instance, actors))
             if len(held) > shown:
                 leaf.add(Text(f"... and {len(held) - shown} more", style="dim"))
     return root
@@ -124,6 +130,8 @@ def _node_line(node: NodeHealth) -> Text:
             line.append(f"  {key} {node.facts[key]}", style="dim")
     if node.facts.get("leading"):
         line.append("  leader", style="bold")
+    elif node.candidate:
+        line.append("  could lead", style="dim")
     return line
 
 
@@ -131,34 +139,45 @@ def _instance_line(instance: dict[str, Any]) -> Text:
     line = Text.assemble(f"{instance['instance_id']}  ", _styled(instance["state"]))
     if instance["state"] != "healthy" and instance["cause"]:
         line.append(f" ({instance['cause']})")
-    if instance["role"] != "active":
-        line.append("  ").append(_styled(instance["role"]))
     if instance["queue_depth"] is not None:
         line.append(f"  queue {instance['queue_depth']}")
-    held = instance["resources"] + instance["standby_for"]
-    if held:
-        line.append(f"  {held} resource{'' if held == 1 else 's'}")
+    for key, role in (("resources", Role.ACTIVE), ("standby_for", Role.STANDBY)):
+        if instance[key]:
+            line.append(f"  {instance[key]} ").append(_styled(str(role)))
     return line.append(f"  on {instance['node_id']}", style="dim")
 
 
-def _resource_line(role: Role, resource: dict[str, Any], actor: dict[str, Any]) -> Text:
+def _resource_line(
+    role: Role,
+    resource: dict[str, Any],
+    instance: dict[str, Any],
+    actors: Mapping[tuple[str, str], dict[str, Any]],
+) -> Text:
     line = Text.assemble(f"{resource['resource_id']}  ", _styled(str(role)))
+    actor = _actor(actors, instance, resource)
     if actor:
         state = str(actor.get("state"))
         if state != "running":
             line.append("  ").append(_styled(state))
-        line.append(f"  queue {actor.get('depth', 0)}")
+        if role is Role.ACTIVE:
+            line.append(f"  queue {actor.get('depth', 0)}")
         if actor.get("restarts"):
             line.append(f"  {actor['restarts']} restarts")
     if role is Role.ACTIVE:
         line.append(f"  epoch {resource['epoch']}", style="dim")
-        if resource["standbys"]:
-            names = ", ".join(
-                f"{standby['instance_id']} (lag {shown_lag(standby)})"
-                for standby in resource["standbys"]
-            )
-            line.append(f"  standby {names}", style="dim")
-    return line
+        return line.append(f"  {_standbys(resource['standbys'])}", style="dim")
+    lag = _lag(instance, resource)
+    line.append(f"  lag {'?' if lag is None else lag}")
+    return line.append(f"  epoch {resource['epoch']}", style="dim")
+
+
+def _standbys(standbys: Sequence[Mapping[str, Any]]) -> str:
+    """Name the first standbys, and how many more there are."""
+    if not standbys:
+        return "no standby"
+    names = [standby["instance_id"] for standby in standbys[:MAX_STANDBYS_SHOWN]]
+    more = len(standbys) - len(names)
+    return f"standby {', '.join(names)}{f' and {more} more' if more else ''}"
 
 
 def _styled(word: str) -> Text:

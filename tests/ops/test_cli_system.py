@@ -188,7 +188,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(
 def test_the_tree_shows_nodes_services_instances_and_resources(aegis: Aegis) -> None:
     shown = aegis("tree")
     assert shown.exit_code == 0
-    for text in ("system", "leader", "account", "acct-1  healthy  queue 0  2 resources"):
+    for text in ("system", "leader", "account", "acct-1  healthy  queue 0  2 active"):
         assert text in shown.stdout
     assert "ACC-1  active  queue 0  epoch" in shown.stdout
     assert "... and 1 more" in aegis("tree", "--resources", "1").stdout
@@ -234,6 +234,9 @@ def test_the_doctor_finds_nothing_wrong_with_a_system_in_order(aegis: Aegis) -> 
     status = {check["name"]: check["status"] for check in found["checks"]}
     for name in ("server version", "sync", "jetstream", "stream", "clock", "supervisor", "node"):
         assert status[name] == "ok", found
+    advice = {check["name"]: check["found"] for check in found["checks"]}
+    assert advice["candidates"].endswith("alone can lead: without it nothing fails over")
+    assert advice["standbys"] == "2 of 2 resources have none, as account/ACC-1"
     assert "0 failed" in aegis("doctor").stdout.splitlines()[-1]
 
 
@@ -336,15 +339,20 @@ def nats_request(url: str, subject: str, body: dict[str, Any]) -> None:
 
 @pytest.fixture
 def pair(folder: Path, environ: dict[str, str], node: NodeProcess) -> Generator[None]:
-    """An active instance and its standby, in a namespace of their own."""
+    """An active instance, its standby and a supervisor, in a namespace of their own."""
     nodes: list[NodeProcess] = []
+    held = "services.py:Account --resource ACC-1 --no-supervisor"
     try:
-        for instance_id, role in (("first", "active"), ("second", "standby")):
-            flags = f"--instance-id {instance_id} --resource ACC-1 --role {role} --namespace pair"
-            nodes.append(
-                NodeProcess(f"services.py:Account {flags}", folder=folder, environ=environ)
-            )
-            nodes[-1].wait_event("node_started")
+        for flags in (
+            "--supervisor-only",
+            f"{held} --instance-id first --role active",
+            f"{held} --instance-id second --role standby",
+        ):
+            nodes.append(NodeProcess(f"{flags} --namespace pair", folder=folder, environ=environ))
+            if flags == "--supervisor-only":
+                nodes[-1].wait_event("leads")
+            else:
+                nodes[-1].wait_event("node_started")
         yield
     finally:
         for one in nodes:
@@ -373,10 +381,24 @@ async def test_a_standby_is_shown_with_its_lag_and_takes_over_at_a_disconnect(
 
     assert await run("call", "account/ACC-1", "deposit", "amount=5") == "5\n"
     await wait_until(has_no_lag, what="the standby is as far as the owner")
+    checks = {c["name"]: c for c in json.loads(await run("doctor", "--json"))["checks"]}
+    assert checks["candidates"]["found"].endswith("alone can lead: without it nothing fails over")
+    assert checks["standbys"]["found"] == "all 1 resources have one"
     epoch = (await route())["epoch"]
     shown = await run("show-route", "ACC-1")
     assert all(word in shown for word in ("active", "first", "standby", "second", "lag"))
-    assert "standby second (lag 0)" in await run("tree")
+    tree = await run("tree")
+    assert f"ACC-1  active  queue 0  epoch {epoch}  standby second" in tree
+    assert f"ACC-1  standby  lag 0  epoch {epoch}" in tree
+    drawn = json.loads(await run("tree", "--json"))
+    assert sorted((n["candidate"], n["leading"], n["instances"]) for n in drawn["nodes"]) == [
+        (False, False, ["first"]),
+        (False, False, ["second"]),
+        (True, True, []),
+    ]
+    first, second = (instance["held"][0] for instance in drawn["services"][0]["instances"])
+    assert (first["role"], first["epoch"], first["lag"]) == ("active", epoch, None)
+    assert (second["role"], second["epoch"], second["lag"]) == ("standby", epoch, 0)
     answer = json.loads(await run("disconnect", "first", "--json", app=ipc_cli.app))
     assert answer["promoted"] == {"ACC-1": "second"}
     assert await run("call", "account/ACC-1", "balance") == "5\n"
