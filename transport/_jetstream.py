@@ -33,6 +33,7 @@ STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
 NO_META_LEADER: Final = 10008
 CLUSTER_NOT_AVAILABLE: Final = 10009
+NO_SUITABLE_PEERS: Final = 10005
 
 _LAST: Final = re.compile(r"wrong last sequence: (\d+)")
 _ACK: Final = re.compile(rb'\{"stream":"[^"\\]*","seq":([1-9]\d*)\}')
@@ -48,8 +49,11 @@ class ApiError(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may succeed later: JetStream is not up yet."""
-        return self.error_code in (NO_META_LEADER, CLUSTER_NOT_AVAILABLE)
+        """Whether the same request may succeed later: JetStream is not up yet.
+
+        Servers that have just started may not have heard of one another.
+        """
+        return self.error_code in (NO_META_LEADER, CLUSTER_NOT_AVAILABLE, NO_SUITABLE_PEERS)
 
 
 def outcome_of(payload: bytes) -> AppendOutcome:

@@ -101,7 +101,7 @@ async def test_one_leads_and_large_batches_are_written_whole(cluster: Cluster) -
 
 
 async def test_a_conditional_write_that_meets_another_one_under_way_is_repeated(
-    cluster: Cluster,
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(world: World) -> None:
         leader = await world.leader()
@@ -115,7 +115,7 @@ async def test_a_conditional_write_that_meets_another_one_under_way_is_repeated(
                 met.append(outcome)
             return outcome
 
-        transport.append = spy  # type: ignore[method-assign]
+        monkeypatch.setattr(transport, "append", spy)
         other = await world.transport("other")
         busy = asyncio.Event()
 
