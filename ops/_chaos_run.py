@@ -109,7 +109,8 @@ class Run:
         self._cluster = cluster
         self._hosts = hosts
         self._rng = log.rng
-        self._nodes: list[_Process] = []
+        self.nodes: list[_Process] = []
+        """Those that run or are on their way back."""
         self._callers: dict[str, _Process] = {}
         self._all: list[NodeProcess] = []
         self._busy: set[_Process] = set()
@@ -124,14 +125,15 @@ class Run:
     async def start(self) -> None:
         """Start nodes and callers; return when every resource answers."""
         self._options_file.write_text(json.dumps(options_to_plain(self._servers.options)))
-        await self._start_node("active", _host("node", 1))
+        await self.start_node("active", _host("node", 1))
         await self.wait_answers(START_TIMEOUT)
         for number in range(2, NODES + 1):
-            await self._start_node("standby", _host("node", number))
+            await self.start_node("standby", _host("node", number))
         for number in range(1, CALLERS + 1):
-            await self._start_caller(f"caller-{number}")
+            await self.start_caller(f"caller-{number}")
 
-    async def _start_node(self, role: str, host: str) -> None:
+    async def start_node(self, role: str, host: str) -> None:
+        """Start a node on a host."""
         self._count += 1
         arguments = ["run"]
         for actor in _SERVICES:
@@ -153,9 +155,10 @@ class Run:
         self._all.append(node)
         await node.start()
         # Not before: what has no process yet would be taken for one that has ended.
-        self._nodes.append(_Process(node, host))
+        self.nodes.append(_Process(node, host))
 
-    async def _start_caller(self, name: str) -> None:
+    async def start_caller(self, name: str) -> None:
+        """Start a caller, which goes on where its ledger ends."""
         self._count += 1
         arguments = [name, str(self._options_file), str(self._ledger(name))]
         arguments.append(str(self._rng.randrange(2**32)))
@@ -191,14 +194,18 @@ class Run:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             await asyncio.sleep(self._rng.uniform(*BETWEEN_FAULTS))
-            self._check_running()
+            self.check_running()
             fault = self.log.draw()
-            who = await self._do(fault)
+            who = await self.do(fault)
             if who:
                 self.log.done(fault, who)
+        await self.wait_works()
+
+    async def wait_works(self) -> None:
+        """Return when all that was taken away is back."""
         await asyncio.gather(*self._works)
 
-    async def _do(self, fault: Fault) -> str:
+    async def do(self, fault: Fault) -> str:
         """Do a fault; return to whom, or nothing if there was nobody to do it to."""
         match fault:
             case Fault.KILL_SERVER | Fault.KILL_LEADER:
@@ -209,7 +216,7 @@ class Run:
                 free = [one for one in self._callers.values() if one not in self._busy]
                 left = 0
             case _:
-                free = [one for one in self._nodes if one not in self._busy]
+                free = [one for one in self.nodes if one not in self._busy]
                 left = MIN_RUNNING
         if len(free) <= left:
             return ""
@@ -285,7 +292,7 @@ class Run:
     async def _restart_caller(self, victim: _Process, seconds: float) -> None:
         await victim.process.wait_ended()
         await asyncio.sleep(seconds)
-        await self._start_caller(victim.host)
+        await self.start_caller(victim.host)
         self._busy.discard(victim)
 
     async def _replace(self, victim: _Process, seconds: float, *, killed: bool) -> None:
@@ -300,13 +307,18 @@ class Run:
         # Before it has started it knows of no signals yet.
         if not killed and code != 0 and node.has_logged("node_started"):
             raise BenchFailed(f"{node.name} was told to end: exit code {code}\n{node.last_words()}")
-        self._nodes.remove(victim)
+        self.nodes.remove(victim)
         self._busy.discard(victim)
         await asyncio.sleep(seconds)
-        await self._start_node("standby", victim.host)
+        await self.start_node("standby", victim.host)
 
-    def _check_running(self) -> None:
-        for one in list(self._nodes):
+    def check_running(self) -> None:
+        """Start again what ended before it had started.
+
+        Raises:
+            BenchFailed: something else ended by itself, or what was done failed.
+        """
+        for one in list(self.nodes):
             node = one.process
             if one in self._busy or node.is_running:
                 continue
@@ -375,9 +387,9 @@ class Run:
 
     async def restart(self) -> None:
         """End all nodes; start a new one, which knows what the journals hold and no more."""
-        await stop_all([one.process for one in self._nodes])
-        self._nodes.clear()
-        await self._start_node("active", _host("node", 1))
+        await stop_all([one.process for one in self.nodes])
+        self.nodes.clear()
+        await self.start_node("active", _host("node", 1))
 
     def stories(self) -> list[Story]:
         """Return what callers wrote down."""
@@ -385,7 +397,7 @@ class Run:
 
     def words(self) -> str:
         """Return the last words of the processes."""
-        recent = [one.process for one in (*self._nodes, *self._callers.values())]
+        recent = [one.process for one in (*self.nodes, *self._callers.values())]
         return "\n".join(f"{one.name}: {one.last_words()}" for one in recent)
 
 
