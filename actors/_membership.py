@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -40,6 +40,9 @@ _log = structlog.get_logger("aegis.membership")
 
 ATTEMPT_TIMEOUT: Final = 2.0
 """Seconds that one request waits; a list of resources may be written meanwhile."""
+
+MAX_ASKED: Final = 500
+"""Resources that are looked up in one request."""
 
 FIRST_DELAY: Final = 0.02
 LONGEST_DELAY: Final = 0.25
@@ -325,6 +328,24 @@ class Membership:
         _raise_refusal(reply)
         released: list[str] = reply["released"]
         return released
+
+    async def look_up(
+        self, service: str, resource_ids: Sequence[str], *, timeout: float
+    ) -> list[dict[str, Any]]:
+        """Return what the supervisors know of resources; those that nobody owns are left out.
+
+        Raises:
+            AegisError: they did not answer within ``timeout`` seconds for each `MAX_ASKED`.
+        """
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(resource_ids), MAX_ASKED):
+            payload = {
+                "service_name": service,
+                "resource_ids": list(resource_ids[start : start + MAX_ASKED]),
+            }
+            answer = await self._ask("resource.query", payload, timeout)
+            found += answer.get("resources", ())
+        return found
 
     def _give_back(self, key: ResourceKey) -> None:
         epoch = self.epochs.pop(key, 0)

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from aegis._clock import Clock
 from aegis._config import RunOptions, ServiceOptions
+from aegis._handover import HandOver
 from aegis._holdings import Holding, Holdings
 from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
@@ -125,11 +126,15 @@ class Instance:
         )
 
     async def stop(self) -> None:
-        """Drain: finish what has begun, commit it, and give everything back."""
+        """Drain: hand over, finish what has begun, commit it, and give everything back."""
         desk, parts = self.desk, self._parts
         self._end()
-        await parts.dispatcher.close(desk)
         await self.holdings.stop()
+        if self.registered and parts.transport.connected:
+            await HandOver(parts.membership, desk, self.stop_cell).run(
+                self.holdings.ids(Role.ACTIVE)
+            )
+        await parts.dispatcher.close(desk)
         if self.supervisor.status is not Status.STOPPED:
             await self.supervisor.stop()
         desk.resources.clear()

@@ -14,7 +14,7 @@ import structlog
 from aegis._clock import Clock, SystemClock
 from aegis._cluster import Cluster
 from aegis._config import RunOptions, ServiceOptions, default_instance_id
-from aegis._instance import Instance, NodeParts
+from aegis._instance import REGISTRATION_TIMEOUT, Instance, NodeParts
 from aegis._loading import load_actor_class
 from aegis._owner_watch import OwnerWatch
 from aegis._subjects import Subjects
@@ -73,7 +73,7 @@ class Node:
         self.dispatcher = Dispatcher(transport, self.subjects)
         self.standbys = StandbyFeed(transport, self.subjects)
         self._instances: dict[str, Instance] = {}
-        self._owners = OwnerWatch(transport, self.subjects, self.clock, self._instances)
+        self._owners = OwnerWatch(transport, self.subjects, self._instances, self._look_up)
         lease = LeaseOptions(
             heartbeat_interval=options.heartbeat_interval,
             heartbeat_timeout=options.heartbeat_timeout,
@@ -288,6 +288,11 @@ class Node:
 
     def on_closed(self, reason: str) -> None:
         """The launcher ends the process."""
+
+    # -- what the system knows ------------------------------------------------------------
+
+    async def _look_up(self, service: str, resource_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return await self.membership.look_up(service, resource_ids, timeout=REGISTRATION_TIMEOUT)
 
     # -- what the system is told ------------------------------------------------------
 

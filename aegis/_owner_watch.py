@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 import structlog
 
-from aegis._clock import Clock
-from aegis._instance import REGISTRATION_TIMEOUT, Instance
+from aegis._instance import Instance
 from aegis._subjects import Subjects
-from aegis.actors._membership import control_request
 from aegis.actors._registration import map_of
 from aegis.contracts import Role
 from aegis.errors import AegisError, ConnectionClosed, ProtocolError, Unavailable
@@ -28,8 +26,8 @@ __all__ = ["OwnerWatch"]
 
 _log = structlog.get_logger("aegis.node")
 
-MAX_ASKED: Final = 500
-"""Resources whose owner is asked for in one request."""
+type LookUp = Callable[[str, Sequence[str]], Awaitable[list[dict[str, Any]]]]
+"""Asks the supervisors for resources of a service. Raises AegisError."""
 
 
 class OwnerWatch:
@@ -42,13 +40,13 @@ class OwnerWatch:
         self,
         transport: Transport,
         subjects: Subjects,
-        clock: Clock,
         instances: Mapping[str, Instance],
+        look_up: LookUp,
     ) -> None:
         self._transport = transport
         self._subjects = subjects
-        self._clock = clock
         self._instances = instances
+        self._look_up = look_up
         self._events: Subscription | None = None
         self._uncovered: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,27 +122,16 @@ class OwnerWatch:
 
     async def _look_at_owners(self, service: str, resource_ids: Sequence[str]) -> None:
         """Ask the supervisors who owns these, and take it over."""
-        for start in range(0, len(resource_ids), MAX_ASKED):
-            try:
-                answer = await control_request(
-                    self._transport,
-                    self._subjects,
-                    self._clock,
-                    "resource.query",
-                    {
-                        "service_name": service,
-                        "resource_ids": list(resource_ids[start : start + MAX_ASKED]),
-                    },
-                    timeout=REGISTRATION_TIMEOUT,
-                )
-            except AegisError as error:
-                _log.warning("owners_unknown", service_name=service, error=str(error))
-                return
-            # What nobody owns was released: then the next beat's answer says why.
-            for resource in answer.get("resources", ()):
-                self._note_owner(
-                    service, resource["resource_id"], resource["instance_id"], resource["epoch"]
-                )
+        try:
+            found = await self._look_up(service, resource_ids)
+        except AegisError as error:
+            _log.warning("owners_unknown", service_name=service, error=str(error))
+            return
+        # What nobody owns was released: then the next beat's answer says why.
+        for resource in found:
+            self._note_owner(
+                service, resource["resource_id"], resource["instance_id"], resource["epoch"]
+            )
 
     def _note_owner(self, service: str, resource_id: str, owner: str, epoch: int) -> None:
         for instance in self._of_service(service):
