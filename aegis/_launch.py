@@ -12,7 +12,8 @@ import structlog
 from aegis._collection import uncollected_start
 from aegis._config import RunOptions
 from aegis._connection import Connection, open_connection
-from aegis._node import Node, new_node_id
+from aegis._node import Node
+from aegis._process_identity import new_node_id
 from aegis.actors._obituary import connection_name
 from aegis.transport._nats import NatsTransport
 from aegis.transport._server import ServerOptions

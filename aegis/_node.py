@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -17,6 +16,7 @@ from aegis._config import RunOptions, ServiceOptions, default_instance_id
 from aegis._instance import REGISTRATION_TIMEOUT, Instance, NodeParts
 from aegis._loading import load_actor_class
 from aegis._owner_watch import OwnerWatch
+from aegis._process_identity import has_ended, new_node_id
 from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
 from aegis.actors._actor import AegisActor
@@ -39,7 +39,7 @@ from aegis.errors import ConfigurationError
 from aegis.transport._base import StreamConfig, Transport
 from aegis.transport._patience import insist
 
-__all__ = ["Node", "new_node_id"]
+__all__ = ["Node"]
 
 _log = structlog.get_logger("aegis.node")
 
@@ -51,7 +51,9 @@ class Node:
     """The instances that one process runs, with their connection to the system.
 
     ``system`` is a connection to the servers' system account, if there is one: by it the
-    node's supervisor candidate hears at once of nodes that died.
+    node's supervisor candidate hears at once of nodes that died. ``has_ended`` says of a
+    node whether its process is certainly gone: by it a node that starts knows of those
+    that died before anybody listened.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Node:
         observer: Observer | None = None,
         node_id: str | None = None,
         system: Transport | None = None,
+        has_ended: Callable[[str], bool] = has_ended,
     ) -> None:
         self.options = options
         self.node_id = node_id or new_node_id()
         self.transport = transport
+        self._has_ended = has_ended
         self.clock: Clock = clock or SystemClock()
         self.subjects = Subjects(options.connect.namespace)
         self.runtime = Runtime(workers=Workers(options.workers), observer=observer)
@@ -159,6 +163,7 @@ class Node:
         )
         if self.supervisor is not None:
             await self.supervisor.start()
+            self._report_the_dead(self.supervisor)
         if self.obituary is not None:
             await self.obituary.start()
         await self.directory.start()
@@ -169,6 +174,13 @@ class Node:
         await self.root.start_supervisor("services", self._services)
         for instance in instances:
             await self._start_instance(instance)
+
+    def _report_the_dead(self, supervisor: SupervisorCandidate) -> None:
+        """Have those nodes examined whose processes ended while nobody was there to see."""
+        known = {instance.node_id for instance in supervisor.registry.instances.values()}
+        for node_id in sorted(known | {supervisor.election.leader}):
+            if self._has_ended(node_id):
+                supervisor.suspect_node(node_id)
 
     async def stop(self) -> None:
         """Drain: finish what waits, commit it, give everything back, and leave."""
@@ -326,9 +338,3 @@ def _tree(node: TreeNode, most: int) -> dict[str, Any]:
         "children": [_tree(child, most) for child in node.children[:most]],
         "left_out": max(0, len(node.children) - most),
     }
-
-
-def new_node_id() -> str:
-    """Return a name for a process: a process that starts anew has another."""
-    host = socket.gethostname().partition(".")[0] or "host"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
