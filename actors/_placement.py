@@ -73,7 +73,9 @@ def mark(
         succession.finish()
     decision.writes.append(Write(instance_key(instance_id), after.to_record()))
     decision.events.append(
-        Event(str(state), current.service, instance_id, current.node_id, cause, role=after.role)
+        Event(
+            str(state), current.service, instance_id, current.node_id, cause, role=str(after.role)
+        )
     )
     return decision
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from attrs import define, field
@@ -52,10 +53,12 @@ def watch(world: World, name: str, monkeypatch: pytest.MonkeyPatch) -> Sent:
         sent.records.update(map(kind, batch))
         return await append_batch(batch, timeout=timeout)
 
-    def on_publish(subject: str, payload: bytes, *, reply_to: str = "") -> None:
-        own = subject.startswith(world.subjects.event(""))
-        sent.messages[subject if own else "answer"] += 1
-        publish(subject, payload, reply_to=reply_to)
+    def on_publish(subject: str, payload: bytes, **options: Any) -> None:
+        if subject.startswith(world.subjects.namespace + ".event."):
+            sent.messages[subject] += 1
+        elif not options.get("reply_to"):
+            sent.messages["answer"] += 1
+        publish(subject, payload, **options)
 
     monkeypatch.setattr(transport, "append", on_append)
     monkeypatch.setattr(transport, "append_batch", on_batch)
