@@ -28,11 +28,12 @@ from rich.console import Console
 from aegis.errors import AegisError
 from aegis.ops._bench_loop import run
 from aegis.ops._bench_processes import BenchFailed
-from aegis.ops._chaos_caller import REGISTERS
 from aegis.ops._chaos_hosts import NoHosts
+from aegis.ops._chaos_open import Shape, open_run
 from aegis.ops._chaos_report import Report, print_report
-from aegis.ops._chaos_run import Run, Shape, open_run
+from aegis.ops._chaos_run import Run
 from aegis.ops._chaos_verdict import judge
+from aegis.ops._chaos_work import REGISTERS
 from aegis.ops._logging import configure_logging
 
 __all__ = ["main"]

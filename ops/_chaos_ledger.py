@@ -42,6 +42,10 @@ class Ledger:
                 self._writing = False
         await done
 
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
     async def _write_all(self) -> None:
         lines, self._waiting = self._waiting, []
         await asyncio.to_thread(self._put, b"".join(text for text, _ in lines))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aegis.ops._chaos_faults import FaultLog
-from aegis.ops._chaos_run import Shape
+from aegis.ops._chaos_open import Shape
 from aegis.ops._chaos_verdict import Verdict
 
 __all__ = ["Report", "print_report"]

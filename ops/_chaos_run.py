@@ -7,16 +7,16 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import define
 
-from aegis._cluster import Cluster, connect
+from aegis._cluster import Cluster
 from aegis.errors import AegisError
 from aegis.ops._bench_processes import BenchFailed
-from aegis.ops._chaos_caller import BANKS, LISTENS, REGISTERS, RESOURCES, options_to_plain
+from aegis.ops._chaos_caller import LISTENS, options_to_plain
 from aegis.ops._chaos_faults import (
     BETWEEN_FAULTS,
     CUT_SECONDS,
@@ -25,13 +25,14 @@ from aegis.ops._chaos_faults import (
     Fault,
     FaultLog,
 )
-from aegis.ops._chaos_hosts import Hosts, open_hosts
+from aegis.ops._chaos_hosts import Hosts
 from aegis.ops._chaos_ledger import Story, read_story
-from aegis.ops._chaos_servers import ClusterServers, Servers, open_cluster, open_embedded
+from aegis.ops._chaos_servers import ClusterServers, Servers
 from aegis.ops._chaos_services import Chest, Purse, Register
+from aegis.ops._chaos_work import BANKS, REGISTERS, RESOURCES
 from aegis.ops._node_processes import NodeProcess, stop_all
 
-__all__ = ["CONVERGE_TIMEOUT", "Run", "Shape", "open_run"]
+__all__ = ["CALLERS", "NODES", "START_TIMEOUT", "Run"]
 
 NODES: Final = 3
 CALLERS: Final = 2
@@ -73,14 +74,6 @@ run_contained, aegis._contained.run_contained = aegis._contained.run_contained, 
 from aegis.ops.cli import main
 main()
 """
-
-
-@define
-class Shape:
-    """What a run is made of."""
-
-    servers: int = 1
-    partitions: bool = False
 
 
 @define(eq=False)
@@ -125,10 +118,10 @@ class Run:
     async def start(self) -> None:
         """Start nodes and callers; return when every resource answers."""
         self._options_file.write_text(json.dumps(options_to_plain(self._servers.options)))
-        await self.start_node("active", _host("node", 1))
+        await self.start_node("active", "node-1")
         await self.wait_answers(START_TIMEOUT)
         for number in range(2, NODES + 1):
-            await self.start_node("standby", _host("node", number))
+            await self.start_node("standby", f"node-{number}")
         for number in range(1, CALLERS + 1):
             await self.start_caller(f"caller-{number}")
 
@@ -389,7 +382,7 @@ class Run:
         """End all nodes; start a new one, which knows what the journals hold and no more."""
         await stop_all([one.process for one in self.nodes])
         self.nodes.clear()
-        await self.start_node("active", _host("node", 1))
+        await self.start_node("active", "node-1")
 
     def stories(self) -> list[Story]:
         """Return what callers wrote down."""
@@ -399,10 +392,6 @@ class Run:
         """Return the last words of the processes."""
         recent = [one.process for one in (*self.nodes, *self._callers.values())]
         return "\n".join(f"{one.name}: {one.last_words()}" for one in recent)
-
-
-def _host(kind: str, number: int) -> str:
-    return f"{kind}-{number}"
 
 
 async def _until(holds: Callable[[], bool]) -> None:
@@ -419,44 +408,3 @@ async def _dump(node: NodeProcess) -> str:
         async with asyncio.timeout(DUMP_TIMEOUT):
             await node.wait_ended()
     return node.log_file.read_text(errors="replace")[-12_000:]
-
-
-@contextlib.asynccontextmanager
-async def open_run(
-    folder: Path, shape: Shape, seed: int, tell: Callable[[str], None]
-) -> AsyncGenerator[Run]:
-    """Open servers and hosts for the time of the block; nothing is left afterwards.
-
-    Raises:
-        NoHosts: the shape asks for partitions, and they cannot be made here.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        hosts: Hosts | None = None
-        if shape.partitions:
-            names = [_host("node", number) for number in range(1, NODES + 1)]
-            names += [_host("caller", number) for number in range(1, CALLERS + 1)]
-            names += [_host("server", number) for number in range(1, shape.servers + 1)]
-            hosts = await stack.enter_async_context(open_hosts(names))
-        servers: Servers
-        if hosts is None and shape.servers == 1:
-            servers = await stack.enter_async_context(open_embedded(folder))
-        else:
-            opened = open_cluster(folder, shape.servers, hosts)
-            servers = await stack.enter_async_context(opened)
-        cluster = await _connected(stack, servers)
-        log = FaultLog(seed, shape.servers, shape.partitions, tell)
-        run = Run(folder, servers, cluster, log, hosts)
-        stack.push_async_callback(run.close)
-        yield run
-
-
-async def _connected(stack: contextlib.AsyncExitStack, servers: Servers) -> Cluster:
-    """Return a connection, once the servers take one."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            return await stack.enter_async_context(connect(options=servers.options))
-        except AegisError as error:
-            if time.monotonic() > deadline:
-                raise BenchFailed(f"the servers cannot be reached: {error}") from error
-        await asyncio.sleep(_POLL_SECONDS)

@@ -13,8 +13,8 @@ import pytest
 from aegis.ops._chaos import main
 from aegis.ops._chaos_faults import Fault
 from aegis.ops._chaos_hosts import NoHosts, open_hosts
+from aegis.ops._chaos_open import Shape
 from aegis.ops._chaos_report import Report
-from aegis.ops._chaos_run import Shape
 from tests.support.processes import processes_of
 
 CHAOS = "import sys; from aegis.ops._chaos import main; sys.exit(main(sys.argv[1:]))"
