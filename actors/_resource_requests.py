@@ -70,7 +70,7 @@ def register_resources(
             )
         )
     if claims.conflicts:
-        decision.reply |= to_wire(_conflict(claims.conflicts))
+        decision.reply |= to_wire(_conflict(instance, claims.conflicts))
         decision.reply["code"] = Conflict.code
     decision.reply |= {
         "success": not claims.conflicts,
@@ -128,8 +128,20 @@ def _own(
     return decision
 
 
-def _conflict(owners: Mapping[str, str]) -> Conflict:
-    return Conflict(f"held by another: {_spelled(owners)}", holder=next(iter(owners.values())))
+def _conflict(instance: Instance, owners: Mapping[str, str]) -> Conflict:
+    """Return what stands against a claim, and what to do about it."""
+    holder = next(iter(owners.values()))
+    if holder == instance.instance_id:
+        return Conflict(
+            f"owned by {holder!r} itself: {', '.join(map(repr, list(owners)[:_SHOWN]))}; release "
+            "what it owns before it stands by for that",
+            holder=holder,
+        )
+    return Conflict(
+        f"held by another: {_spelled(owners)}; register as a standby (role standby), or take it "
+        "over (force)",
+        holder=holder,
+    )
 
 
 def release_resources(
