@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
+from functools import lru_cache
 from typing import Final, Literal
 
 import structlog
@@ -133,7 +133,7 @@ class MemoryBroker:
         self._wild: list[_Subscription] = []
         self._turns: dict[tuple[str, str], int] = {}
         self._connections = 0
-        self._arrivals: list[asyncio.Event] = []
+        self._arrivals: list[tuple[str, asyncio.Event]] = []
         self.store_fate: StoreFate | None = None
         self.on_stored: StoredListener | None = None
 
@@ -189,7 +189,7 @@ class MemoryBroker:
 
     def _deliver(self, source: str, message: Message) -> bool:
         found = list(self._exact.get(message.subject, ()))
-        found.extend(s for s in self._wild if matches(s.subject, message.subject))
+        found.extend(s for s in self._wild if _matches(s.subject, message.subject))
         groups: dict[tuple[str, str], list[_Subscription]] = {}
         chosen: list[_Subscription] = []
         for subscription in found:
@@ -245,7 +245,7 @@ class MemoryBroker:
 
     def _stream_of(self, subject: str) -> _Stream | None:
         for stream in self.streams.values():
-            if any(matches(pattern, subject) for pattern in stream.config.subjects):
+            if any(_matches(pattern, subject) for pattern in stream.config.subjects):
                 return stream
         return None
 
@@ -343,8 +343,9 @@ class MemoryBroker:
         stream.size_bytes += _stored_size(subject, payload)
         if self.on_stored is not None:
             self.on_stored(source, stored)
-        for arrival in self._arrivals:
-            arrival.set()
+        for pattern, arrival in self._arrivals:
+            if _matches(pattern, subject):
+                arrival.set()
         return sequence
 
     def _delete(self, stream: _Stream, sequence: int) -> None:
@@ -371,16 +372,37 @@ class MemoryBroker:
     def stored_from(self, stream: _Stream, pattern: str, start: int) -> list[Stored]:
         """Return the messages of ``pattern`` from sequence ``start`` on, in order."""
         if "*" in pattern or ">" in pattern:
-            found = [s for subject, s in stream.by_subject.items() if matches(pattern, subject)]
-            return [stream.messages[s] for s in heapq.merge(*found) if s >= start]
-        return [stream.messages[s] for s in stream.by_subject.get(pattern, ()) if s >= start]
-
-    def watch_arrivals(self, arrival: asyncio.Event, *, on: bool) -> None:
-        """Set ``arrival`` at every message stored, while ``on``."""
-        if on:
-            self._arrivals.append(arrival)
+            sequences: list[int] = []
+            for subject, all_of_it in stream.by_subject.items():
+                if all_of_it[-1] >= start and _matches(pattern, subject):
+                    sequences += _from(all_of_it, start)
+            sequences.sort()
         else:
-            self._arrivals.remove(arrival)
+            sequences = _from(stream.by_subject.get(pattern, ()), start)
+        return [stream.messages[sequence] for sequence in sequences]
+
+    def watch_arrivals(self, pattern: str, arrival: asyncio.Event, *, on: bool) -> None:
+        """Set ``arrival`` at every message of ``pattern`` that is stored, while ``on``."""
+        if on:
+            self._arrivals.append((pattern, arrival))
+        else:
+            self._arrivals.remove((pattern, arrival))
+
+
+@lru_cache(maxsize=16_384)
+def _matches(pattern: str, subject: str) -> bool:
+    return matches(pattern, subject)
+
+
+def _from(sequences: Sequence[int], start: int) -> list[int]:
+    """Return those of some sequences, which rise, that are not below ``start``."""
+    found: list[int] = []
+    for sequence in reversed(sequences):
+        if sequence < start:
+            break
+        found.append(sequence)
+    found.reverse()
+    return found
 
 
 def _stored_size(subject: str, payload: bytes) -> int:
@@ -414,6 +436,8 @@ class MemoryTransport:
         self._inbox: _Subscription | None = None
         self._token = 0
         self._changed = asyncio.Event()
+        self._arrivals: list[asyncio.Event] = []
+        """What the reads under way wait for: news in the stream, or of the connection."""
 
     # -- state ----------------------------------------------------------------------
 
@@ -500,6 +524,8 @@ class MemoryTransport:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        for arrival in self._arrivals:
+            arrival.set()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -712,7 +738,8 @@ class MemoryTransport:
         self, pattern: str, start: int, until: int | None, *, endless: bool
     ) -> AsyncIterator[Stored]:
         arrival = asyncio.Event()
-        self.broker.watch_arrivals(arrival, on=True)
+        self._arrivals.append(arrival)
+        self.broker.watch_arrivals(pattern, arrival, on=True)
         try:
             end: int | None = until
             position = start
@@ -735,9 +762,10 @@ class MemoryTransport:
                 else:
                     if not endless and until is None:
                         return
-                    await self._wait_arrival(arrival)
+                    await arrival.wait()
         finally:
-            self.broker.watch_arrivals(arrival, on=False)
+            self.broker.watch_arrivals(pattern, arrival, on=False)
+            self._arrivals.remove(arrival)
 
     async def _wait_delivery(self, pattern: str) -> None:
         hop = Hop("read", "broker", self.name, pattern, b"")
@@ -752,15 +780,6 @@ class MemoryTransport:
             if self._closed:
                 raise ConnectionClosed(self._closed)
             await self._changed.wait()
-
-    async def _wait_arrival(self, arrival: asyncio.Event) -> None:
-        changed = self._changed
-        waiters = [asyncio.ensure_future(arrival.wait()), asyncio.ensure_future(changed.wait())]
-        try:
-            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiter in waiters:
-                waiter.cancel()
 
     async def purge(self, subject: str, *, below: int) -> int:
         """See `Transport.purge`."""

@@ -195,7 +195,7 @@ class HostLoop(VirtualTimeLoop):
     def _run_once(self) -> None:
         """One turn: what is ready, or else what is due next. Asyncio calls this."""
         ready, timers = self._ready, self._timers
-        while timers and timers[0][2].cancelled():
+        while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not ready:
             if self._jumping.outside_work or not timers:
@@ -205,7 +205,7 @@ class HostLoop(VirtualTimeLoop):
         now = self._virtual_now
         while timers and timers[0][0] <= now:
             timer = heapq.heappop(timers)[2]
-            if not timer.cancelled():
+            if not timer._cancelled:
                 ready.append(timer)
         count = len(ready)
         self.callbacks += count
@@ -213,9 +213,9 @@ class HostLoop(VirtualTimeLoop):
             raise Deadlock(f"{self.callbacks} callbacks, and no end: something goes in a circle")
         for _ in range(count):
             handle = ready.popleft()
-            if handle.cancelled():
+            if handle._cancelled:
                 continue
-            host: Host | None = handle.get_context().get(_HOST)
+            host: Host | None = handle._context.get(_HOST)  # type: ignore[attr-defined]
             if host is None or host.runs:
                 handle._run()
             else:

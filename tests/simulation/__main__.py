@@ -1,4 +1,7 @@
-"""Run many seeds: ``python -m tests.simulation --seeds 50000 --start 0 --workers 2``."""
+"""Run many seeds: ``python -m tests.simulation --seeds 50000 --start 0 --workers 2``.
+
+With ``--system`` the whole system is simulated, else the core of owners and callers alone.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,26 @@ import sys
 import time
 from collections import Counter
 
+from attrs import frozen
+
+from tests.simulation import _run as core
 from tests.simulation._plants import PLANTS
 from tests.simulation._report import coverage_table
-from tests.simulation._run import SeedFailed, run_seed
+from tests.simulation.system import _run as system
+from tests.simulation.system._plants import PLANTS as SYSTEM_PLANTS
 
 CHUNK = 200
+
+
+@frozen
+class Chunk:
+    """Some seeds in a row, to be run by one process."""
+
+    start: int
+    end: int
+    plant: str = ""
+    black_box: bool = False
+    system: bool = False
 
 
 def main() -> int:
@@ -22,17 +40,21 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="run this one alone, with its trace")
     parser.add_argument("--workers", type=int, default=1, help="processes to run them in")
-    parser.add_argument("--plant", choices=sorted(PLANTS), default="", help="plant a fault")
+    parser.add_argument("--system", action="store_true", help="simulate the whole system")
+    parser.add_argument("--plant", default="", help="plant a fault; an unknown one names all")
     parser.add_argument(
         "--black-box", action="store_true", help="check without a look into owners and records"
     )
     options = parser.parse_args()
+    plants = sorted(SYSTEM_PLANTS if options.system else PLANTS)
+    if options.plant and options.plant not in plants:
+        parser.error(f"--plant: there are {', '.join(plants)}")
     if options.seed is not None:
         options.start, options.seeds, options.workers = options.seed, 1, 1
     began = time.perf_counter()
     end = options.start + options.seeds
     tasks = [
-        (start, min(start + CHUNK, end), options.plant, options.black_box)
+        Chunk(start, min(start + CHUNK, end), options.plant, options.black_box, options.system)
         for start in range(options.start, end, CHUNK)
     ]
     counters: Counter[str] = Counter()
@@ -57,15 +79,18 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def run_chunk(task: tuple[int, int, str, bool]) -> tuple[Counter[str], list[str]]:
-    """Run the seeds of one task; return its counters and what failed."""
-    start, end, plant, black_box = task
+def run_chunk(chunk: Chunk) -> tuple[Counter[str], list[str]]:
+    """Run the seeds of one chunk; return its counters and what failed."""
     counters: Counter[str] = Counter()
     failures: list[str] = []
-    for seed in range(start, end):
+    for seed in range(chunk.start, chunk.end):
         try:
-            counters.update(run_seed(seed, plant=plant, black_box=black_box).counters)
-        except SeedFailed as failure:
+            if chunk.system:
+                counters.update(system.run_seed(seed, plant=chunk.plant).counters)
+            else:
+                outcome = core.run_seed(seed, plant=chunk.plant, black_box=chunk.black_box)
+                counters.update(outcome.counters)
+        except (core.SeedFailed, system.SeedFailed) as failure:
             failures.append(str(failure))
     return counters, failures
 

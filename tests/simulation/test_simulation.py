@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation.__main__ import CHUNK, run_chunk
+from tests.simulation.__main__ import CHUNK, Chunk, run_chunk
 from tests.simulation._plants import PLANTS
 from tests.simulation._report import coverage_table, missing
 from tests.simulation._run import SeedFailed, run_seed
@@ -28,7 +28,7 @@ def test_every_promise_holds_whatever_fails(seeds: range, pytestconfig: pytest.C
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_every_promise_holds_over_many_more_seeds() -> None:
-    tasks = [(start, start + CHUNK, "", False) for start in range(10_000, 50_000, CHUNK)]
+    tasks = [Chunk(start, start + CHUNK) for start in range(10_000, 50_000, CHUNK)]
     with multiprocessing.get_context("spawn").Pool() as pool:
         failures = [one for _, failed in pool.imap_unordered(run_chunk, tasks) for one in failed]
     assert not failures, failures[0]

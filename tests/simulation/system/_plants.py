@@ -1,0 +1,141 @@
+"""Faults planted into the production code, to show that the checker can fail."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from aegis.actors import _journaled
+from aegis.actors._examiner import Examiner
+from aegis.actors._journal import Journal
+from aegis.actors._lease import BeatAnswer
+from aegis.actors._membership import Membership
+from aegis.actors._owner import Owner, OwnerLimits
+from aegis.actors._registry_entries import ResourceKey
+from aegis.actors._registry_writer import RegistryWriter
+from aegis.actors._roster import Roster
+from aegis.actors._standby import _ServiceFeed
+from aegis.errors import ProtocolError
+from aegis.transport import Append, Message
+from aegis.transport._codec import decode_value
+
+__all__ = ["PLANTS", "planted"]
+
+
+async def _no_fence(self: Journal, owner: Owner) -> None:
+    last = 0
+    async for sequence, _, _ in self.read(start=1, until=None):
+        last = sequence
+    owner.fenced_at(last, is_first=last <= owner.last_sequence)
+
+
+def _lease_from_receipt(original: Any) -> Any:
+    def on_answer(self: Membership, message: Message) -> None:
+        try:
+            answer = BeatAnswer.from_wire(decode_value(message.payload))
+        except ProtocolError:
+            return
+        if answer.number in self.lease._sent:
+            self.lease._sent[answer.number] = self._clock.boot_seconds()
+        original(self, message)
+
+    return on_answer
+
+
+def _covers_at_once(self: Roster, node_id: str, key: ResourceKey) -> int | None:
+    resource = self.registry.resources.get(key)
+    return None if resource is None or resource.node_id != node_id else resource.epoch
+
+
+def _unconditional(original: Any) -> Any:
+    def mine(self: RegistryWriter, write: Any, *, conditional: bool = True) -> Append:
+        append: Append = original(self, write, conditional=False)
+        return append
+
+    return mine
+
+
+def _begins_as_first(original: Any) -> Any:
+    def begin(self: Roster, now: float, **facts: Any) -> None:
+        original(self, now, **{**facts, "first": True})
+
+    return begin
+
+
+def _never_pauses(original: Any) -> Any:
+    def tick(self: Roster, now: float) -> Any:
+        self._ticked = now
+        return original(self, now)
+
+    return tick
+
+
+def _never_catches_up(original: Any) -> Any:
+    def add(self: _ServiceFeed, subject: str, follower: Any) -> None:
+        original(self, subject, follower)
+        self.places[subject].waiting = None
+        self._behind = [place for place in self._behind if place.subject != subject]
+
+    return add
+
+
+async def _is_nowhere(self: Examiner, node_id: str) -> bool:
+    return True
+
+
+PLANTS: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
+    "no-fence": (
+        "a new owner reads the journal and writes no epoch record",
+        [(Journal, "fence", _no_fence)],
+    ),
+    "lease-from-receipt": (
+        "a lease is counted from when its answer came, not from when the beat was sent",
+        [(Membership, "_on_answer", _lease_from_receipt(Membership._on_answer))],
+    ),
+    "covered-at-once": (
+        "a new owner is covered before the lease of the one before has run out",
+        [(Roster, "_wanted", _covers_at_once)],
+    ),
+    "unconditional-registry": (
+        "the registry is written without the condition on the leader's record",
+        [(RegistryWriter, "_mine", _unconditional(RegistryWriter._mine))],
+    ),
+    "early-answer": (
+        "answers leave before the append is acknowledged",
+        [(Owner, "hold", lambda self, answer: True)],
+    ),
+    "no-tables": (
+        "snapshots leave the session table out",
+        [(Owner, "_tables_to_wire", lambda self: [[0, []]])],
+    ),
+    "standby-gap": (
+        "a standby that joins late is shown only what comes from then on",
+        [(_ServiceFeed, "add", _never_catches_up(_ServiceFeed.add))],
+    ),
+    "death-by-event": (
+        "a disconnect event alone counts as proof of death",
+        [(Examiner, "_is_nowhere", _is_nowhere)],
+    ),
+    "no-grace": (
+        "a new leader does not wait for leases that its predecessors gave",
+        [(Roster, "begin", _begins_as_first(Roster.begin))],
+    ),
+    "judges-after-pause": (
+        "a leader that was frozen judges at once by the silence that it slept through",
+        [(Roster, "tick", _never_pauses(Roster.tick))],
+    ),
+}
+"""The name of each plant, what it does, and what it replaces."""
+
+
+@contextmanager
+def planted(name: str, *, limits: OwnerLimits | None = None) -> Generator[None]:
+    """Plant a fault for the time of the block; and let journals have small bounds."""
+    with ExitStack() as stack:
+        if limits is not None:
+            stack.enter_context(patch.object(_journaled, "_limits", lambda _: limits))
+        for owner, attribute, replacement in PLANTS[name][1] if name else ():
+            stack.enter_context(patch.object(owner, attribute, replacement))
+        yield
