@@ -55,7 +55,11 @@ def print_report(
         goal = str(report.plan.goal) or "-"
         met = _MET[report.meets]
         table.add_row(report.plan.title, str(report.count), *report.cells(), goal, met)
-    console.print(f"failover, commit {commit()}, {began:%Y-%m-%d %H:%M} UTC", style="bold")
+    console.print(
+        f"failover, commit {commit()}, {began:%Y-%m-%d %H:%M} UTC, "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors",
+        style="bold",
+    )
     console.print(table)
     acknowledged = sum(report.acknowledged for report in reports)
     effects = sum(report.effects for report in reports)

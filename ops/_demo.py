@@ -45,7 +45,7 @@ from aegis.transport._server import ServerOptions, ensure_server
 
 __all__ = ["DEFAULT_ORDERS", "DEFAULT_SEED", "KillPlan", "main", "run_demo"]
 
-DEFAULT_ORDERS: Final = 2_000
+DEFAULT_ORDERS: Final = 1_500
 DEFAULT_SEED: Final = 1
 
 MAX_ORDERS: Final = 1_000_000

@@ -129,7 +129,7 @@ def test_the_table_of_all_rows_fits_80_columns_and_says_when_and_of_what() -> No
     out = io.StringIO()
     print_report(reports, BEGAN, 200.0, Console(file=out, width=80))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    assert lines[0] == f"failover, commit {commit()}, 2026-01-02 03:04 UTC"
+    assert lines[0].startswith(f"failover, commit {commit()}, 2026-01-02 03:04 UTC, load ")
     for number, row in enumerate(Row, 2):
         assert lines[number].startswith(PLANS[row].title)
         assert lines[number].split()[-1] in ("yes", "no", "-")
