@@ -6,19 +6,21 @@ frozen for longer than their lease, told to end and cut off, servers are killed,
 are killed; what is gone comes back after a while. Then the faults stop, every resource must
 answer again, callers end what they had begun, all nodes end, and a new one reads the
 journals: what they hold is compared with what the callers wrote down outside of Aegis.
-Whatever happens, nothing is left.
+Whatever happens, nothing runs on; if anything is wrong, the folder with all of it is kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
+import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -56,8 +58,8 @@ async def _run(shape: Shape, seconds: float, seed: int, tell: Callable[[str], No
 
 
 async def _run_once(report: Report, tell: Callable[[str], None]) -> Report:
-    with tempfile.TemporaryDirectory(prefix="aegis-chaos-") as name:
-        async with open_run(Path(name), report.shape, report.seed, tell) as opened:
+    with _folder(report) as folder:
+        async with open_run(folder, report.shape, report.seed, tell) as opened:
             report.log = opened.log
             try:
                 await _torment_and_judge(opened, report, tell)
@@ -66,6 +68,19 @@ async def _run_once(report: Report, tell: Callable[[str], None]) -> Report:
             finally:
                 report.failed_starts = opened.failed_starts
     return report
+
+
+@contextlib.contextmanager
+def _folder(report: Report) -> Generator[Path]:
+    """Give a folder for the time of the block; it is kept if anything was wrong."""
+    folder = Path(tempfile.mkdtemp(prefix="aegis-chaos-"))
+    try:
+        yield folder
+    finally:
+        if report.ok:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            report.evidence = str(folder)
 
 
 async def _torment_and_judge(opened: Run, report: Report, tell: Callable[[str], None]) -> None:

@@ -61,7 +61,7 @@ class FaultLog:
     lines: list[tuple[float, str, str]] = field(factory=list[tuple[float, str, str]])
     """Seconds since the beginning, what was done, to whom."""
     rng: random.Random = field(init=False)
-    _began: float = field(factory=time.monotonic)
+    began: float = field(factory=time.monotonic)
     _weights: dict[Fault, float] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -92,7 +92,7 @@ class FaultLog:
 
     def note(self, what: str, who: str) -> None:
         """Write a line of the log."""
-        at = round(time.monotonic() - self._began, 3)
+        at = round(time.monotonic() - self.began, 3)
         self.lines.append((at, what, who))
         self.tell(f"{at:10.3f}  {what}: {who}")
 

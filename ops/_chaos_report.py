@@ -38,6 +38,8 @@ class Report:
     verdict: Verdict = field(factory=Verdict)
     converged_seconds: float = math.inf
     wrong: list[str] = field(factory=list[str])
+    evidence: str = ""
+    """Where ledgers, logs and journals are, if anything is wrong."""
 
     @property
     def ok(self) -> bool:
@@ -48,6 +50,13 @@ class Report:
     def all_wrong(self) -> list[str]:
         """All that is wrong."""
         return [*self.wrong, *self.verdict.wrong]
+
+    @property
+    def longest(self) -> str:
+        """What was open longest, and since when, as the log of faults counts."""
+        if self.log is None or not self.verdict.longest:
+            return ""
+        return f"{self.verdict.longest}, at {self.verdict.longest_asked_at - self.log.began:.3f}"
 
     def judge_amount(self) -> None:
         """A run in which too little happened is no proof."""
@@ -82,10 +91,12 @@ class Report:
             "register_writes": verdict.register_writes,
             "errors": verdict.errors,
             "longest_decision_seconds": round(verdict.longest_seconds, 3),
+            "longest_decision": self.longest,
             "converged_seconds": (
                 None if math.isinf(self.converged_seconds) else round(self.converged_seconds, 3)
             ),
             "wrong": self.all_wrong,
+            "evidence": self.evidence,
             "fault_log": [] if self.log is None else self.log.to_plain(),
         }
 
@@ -113,6 +124,8 @@ def print_report(report: Report, console: Console) -> None:
     table.add_row("longest until decided, s", f"{verdict.longest_seconds:.2f}")
     table.add_row("all answer after, s", f"{report.converged_seconds:.2f}")
     console.print(table)
+    if report.longest:
+        console.print(f"  open longest: {report.longest}", style="dim", markup=False)
     if report.no_partitions:
         console.print(f"No partitions: {report.no_partitions}", style="yellow", markup=False)
     for error, count in sorted(verdict.errors.items()):
@@ -124,5 +137,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(f"{at:10.3f}  {what}: {who}", style="dim", markup=False)
     for text in wrong:
         console.print(text, style="red", markup=False)
+    if report.evidence:
+        console.print(f"Ledgers, logs and journals: {report.evidence}", markup=False)
     said = f"{len(wrong)} things are wrong." if wrong else "Nothing is lost, nothing done twice."
     console.print(said, style="bold red" if wrong else "green")

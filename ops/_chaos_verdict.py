@@ -53,6 +53,10 @@ class Verdict:
     register_reads: int = 0
     register_writes: int = 0
     longest_seconds: float = 0.0
+    """How long an entry was open at most, the time included in which its caller was gone."""
+    longest: str = ""
+    """Which one that was."""
+    longest_asked_at: float = 0.0
     errors: dict[str, int] = field(factory=dict[str, int])
     wrong: list[str] = field(factory=list[str])
 
@@ -75,7 +79,7 @@ def judge(
     for story in stories:
         for entry in story.entries.values():
             entries[entry.service, entry.resource].append((story.caller, entry))
-            _count(entry, verdict)
+            _count(story.caller, entry, verdict)
         for name, count in story.errors.items():
             verdict.errors[name] = verdict.errors.get(name, 0) + count
         _judge_transfers(story, verdict)
@@ -91,13 +95,16 @@ def judge(
     return verdict
 
 
-def _count(entry: Entry, verdict: Verdict) -> None:
+def _count(caller: str, entry: Entry, verdict: Verdict) -> None:
     verdict.entries += entry.outcome is not None
     verdict.attempts += len(entry.attempts)
     verdict.acknowledged += len(entry.told)
     verdict.unknown += len(entry.attempts) - len(entry.told)
     if entry.outcome is not None:
-        verdict.longest_seconds = max(verdict.longest_seconds, entry.told_at - entry.asked_at)
+        seconds = entry.told_at - entry.asked_at
+        if seconds > verdict.longest_seconds:
+            verdict.longest_seconds, verdict.longest_asked_at = seconds, entry.asked_at
+            verdict.longest = f"{entry.service}/{entry.resource} entry {entry.number} of {caller}"
         if len(entry.attempts) > 1:
             verdict.decided_later += 1
             last = max(entry.attempts)
