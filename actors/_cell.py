@@ -277,7 +277,7 @@ class ActorCell:
         self.runtime.observer.on_started(self)
         # What came in the meantime is handled in the loop's next turn; with nothing
         # there, this ends the hold of the mailbox.
-        self.runtime.call_soon(self._pump)
+        self.runtime.pump_soon(self._pump)
         return None
 
     def _suspend(self, error: BaseException | None) -> None:
@@ -326,7 +326,7 @@ class ActorCell:
 
     def wake(self) -> None:
         """Begin to take messages; called by the mailbox, in any thread."""
-        self.runtime.call_soon(self._pump)
+        self.runtime.pump_soon(self._pump)
 
     def _pump(self) -> None:
         turn_ends = 0.0
@@ -346,7 +346,7 @@ class ActorCell:
                 turn_ends = now + TURN_SECONDS
             elif now >= turn_ends:
                 break
-        self.runtime.call_soon(self._pump)
+        self.runtime.pump_soon(self._pump)
 
     def _run(self, coroutine: Any) -> bool:
         """Run ``coroutine`` as this actor's task; return whether it goes on."""

@@ -146,10 +146,11 @@ class Membership:
         self._health = health
         self._listener: MembershipListener = listener or _Deaf()
         self._inbox = f"{transport.inbox_prefix}.beat"
-        self._beat_now = asyncio.Event()
+        self._next_beat: asyncio.Handle | None = None
+        self._beats_soon = False
+        self._beating = False
         self._covered_changed = asyncio.Event()
         self._subscriptions: list[Subscription] = []
-        self._task: asyncio.Task[None] | None = None
 
     # -- life ---------------------------------------------------------------------------
 
@@ -162,14 +163,14 @@ class Membership:
                 self._transport, self._subjects.health(self.node_id), self._on_health_request
             ),
         ]
-        self._task = asyncio.get_running_loop().create_task(self._beat_forever())
+        self._beating = True
+        self._beat_on()
 
     async def stop(self) -> None:
         """Stop beating and drop the lease. Unregister before, to leave in good order."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        self._beating = False
+        if self._next_beat is not None:
+            self._next_beat.cancel()
         self._tell(self.lease.drop())
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
@@ -393,16 +394,24 @@ class Membership:
                 await self._covered_changed.wait()
 
     def beat_soon(self) -> None:
-        """Beat in this iteration of the loop instead of at the interval's end."""
-        self._beat_now.set()
+        """Beat in the loop's next turn instead of at the interval's end."""
+        if self._beating and not self._beats_soon:
+            self._beats_soon = True
+            self._schedule(0.0)
 
-    async def _beat_forever(self) -> None:
-        while True:
-            self._beat_now.clear()
-            self._beat()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.options.heartbeat_interval):
-                    await self._beat_now.wait()
+    def _beat_on(self) -> None:
+        # By the loop's own timer: a task would need a turn of a busy loop for each step.
+        self._beats_soon = False
+        self._schedule(self.options.heartbeat_interval)
+        self._beat()
+
+    def _schedule(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._next_beat is not None:
+            self._next_beat.cancel()
+        self._next_beat = (
+            loop.call_later(seconds, self._beat_on) if seconds else loop.call_soon(self._beat_on)
+        )
 
     def _beat(self) -> None:
         if not self._transport.connected:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from aegis.actors._cell import ActorCell
 
 __all__ = ["Runtime"]
+
+SHARE_SECONDS: Final = 0.02
+"""For so long in one go actors have the loop to themselves, however many there are and
+however much waits for them; then beats, answers and timers have their turn."""
 
 
 class Runtime:
@@ -28,6 +34,8 @@ class Runtime:
     __slots__ = (
         "_counter",
         "_detached",
+        "_ready",
+        "_ready_scheduled",
         "cluster",
         "context",
         "loop",
@@ -55,6 +63,8 @@ class Runtime:
         self.top_level: set[ActorCell] = set()
         """Running actors that no supervisor holds."""
         self._detached: set[asyncio.Task[None]] = set()
+        self._ready: deque[Callable[[], None]] = deque()
+        self._ready_scheduled = False
         self._counter = 0
 
     @classmethod
@@ -82,6 +92,29 @@ class Runtime:
     def call_soon(self, callback: Callable[..., object], *args: Any) -> bool:
         """Run ``callback`` on the loop, from any thread; False if the loop is closed."""
         return call_soon(self.loop, callback, *args, context=self.context)
+
+    def pump_soon(self, pump: Callable[[], None]) -> None:
+        """Let an actor take messages, after the others that wait to; from any thread."""
+        if running_loop_or_none() is self.loop:
+            self._add_ready(pump)
+        else:
+            self.call_soon(self._add_ready, pump)
+
+    def _add_ready(self, pump: Callable[[], None]) -> None:
+        self._ready.append(pump)
+        if not self._ready_scheduled:
+            self._ready_scheduled = self.call_soon(self._run_ready)
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        ends = time.perf_counter() + SHARE_SECONDS
+        try:
+            while ready:
+                ready.popleft()()
+                if time.perf_counter() >= ends:
+                    break
+        finally:
+            self._ready_scheduled = bool(ready) and self.call_soon(self._run_ready)
 
     def start_task(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run ``coroutine`` as a task with context variables of its own, at once."""
