@@ -25,6 +25,7 @@ from aegis.actors._control_channel import ControlChannel
 from aegis.actors._docket import Docket
 from aegis.actors._election import Claim, Election, ElectionOptions, Renew, Standing
 from aegis.actors._examiner import Examiner
+from aegis.actors._failover_reporter import FailoverReporter
 from aegis.actors._lease import Beat, LeaseOptions
 from aegis.actors._query_responder import QUERIES, QueryResponder
 from aegis.actors._registry import DEFAULT_MAX_RESOURCES, Change, Registry
@@ -113,6 +114,7 @@ class SupervisorCandidate:
             on_delivery=self._queries.advanced,
             on_election=self._wake.set,
         )
+        self._reporter = FailoverReporter(self._channel, lambda: self.leading)
         self._leading = asyncio.Event()
         self._reign: Reign | None = None
         self._first = False
@@ -150,6 +152,8 @@ class SupervisorCandidate:
             await subscribe(channel.subjects.heartbeat, self._on_beat),
             await subscribe(channel.candidate(self.node_id), self._on_probe),
         ]
+        for subject, listen in self._reporter.handlers.items():
+            self._standing.append(await subscribe(subject, listen))
         for operation in QUERIES:
             answer = self._queries.handler(operation, lambda: not self.leading)
             self._standing.append(

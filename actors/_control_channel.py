@@ -9,6 +9,7 @@ import structlog
 
 from aegis._subjects import Subjects, escape
 from aegis.actors._decision import Event, refusal
+from aegis.actors._failover_log import Failover
 from aegis.actors._registry_entries import Key
 from aegis.errors import AegisError, ConnectionClosed, Unavailable
 from aegis.transport._base import Transport
@@ -60,6 +61,9 @@ class ControlChannel:
     def tell(self, event: Event) -> None:
         """Log an event, and publish it to whoever listens."""
         facts: dict[str, Any] = {}
+        if len(event.resources) == 1:
+            (facts["resource_id"],) = event.resources
+            facts["epoch"] = event.epochs.get(event.resources[0])
         if event.name == "promoted":
             facts["old_instance_id"] = event.old_instance_id
             facts["old_node_id"] = event.old_node_id
@@ -77,6 +81,26 @@ class ControlChannel:
             **facts,
         )
         self._publish(self.subjects.event(event.name), encode_value(event.to_wire()))
+
+    def report(self, failover: Failover) -> None:
+        """Log a failover that is complete, and publish it."""
+        facts: dict[str, Any] = {
+            f"{step}_ms": round(1000 * seconds, 3) for step, seconds in failover.durations.items()
+        }
+        if len(failover.epochs) == 1:
+            ((facts["resource_id"], facts["epoch"]),) = failover.epochs.items()
+        _log.info(
+            "failed_over",
+            service_name=failover.service,
+            instance_id=failover.instance_id,
+            node_id=failover.node_id,
+            old_instance_id=failover.old_instance_id,
+            old_node_id=failover.old_node_id,
+            cause=failover.cause,
+            resources=len(failover.epochs),
+            **facts,
+        )
+        self._publish(self.subjects.event("failed_over"), encode_value(failover.to_wire()))
 
     def _publish(self, subject: str, payload: bytes) -> None:
         with contextlib.suppress(Unavailable, ConnectionClosed):

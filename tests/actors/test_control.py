@@ -241,7 +241,8 @@ def test_garbage_on_every_subject_is_refused_and_does_no_harm(play: Play) -> Non
         transport = await world.transport("test")
         for garbage in (b"", b"\xc1", b"\x07", b"\x80"):
             transport.publish(world.subjects.heartbeat, garbage)
-            transport.publish(world.subjects.event("gone"), garbage)
+            for name in ("gone", "promoted", "first_answer"):
+                transport.publish(world.subjects.event(name), garbage)
         await transport.flush()
         node = await world.member("node-1")
         await node.register("account", "acct-1")

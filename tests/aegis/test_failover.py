@@ -371,6 +371,17 @@ async def test_a_promotion_is_told_with_the_time_of_each_step(system: System) ->
     assert answer["first_answer_ms"] >= answer["covered_ms"]
     assert answer["epoch"] == serving["epoch"]
     assert serving["epochs"] == {"V-1": serving["epoch"]}
+    # The leader joins that to the reason, and to what it took itself.
+    await wait_until(lambda: bool(events("failed_over")), what="the failover is told as a whole")
+    (promoted,), (failover,) = events("promoted"), events("failed_over")
+    assert (failover["old_instance_id"], failover["instance_id"]) == ("a", "b")
+    assert failover["cause"] == promoted["cause"] == "silence"
+    assert failover["epochs"] == promoted["epochs"] == answer["epochs"]
+    steps = failover["durations"]
+    assert steps["detected"] == promoted["durations"]["detected"] > 0
+    assert steps["decided"] == promoted["durations"]["decided"] >= 0
+    assert 0 <= steps["fenced"] <= steps["replayed"] <= steps["covered"] <= steps["first_answer"]
+    assert steps["total"] >= steps["detected"] + steps["decided"] + steps["first_answer"] - 1e-6
 
 
 @on_both

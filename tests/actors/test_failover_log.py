@@ -1,0 +1,92 @@
+"""What is told of a failover as a whole, from what the leader and the new owner tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aegis.actors import _failover_log
+from aegis.actors._failover_log import FailoverLog
+
+
+def promoted(*resource_ids: str, epoch: int = 7, **facts: Any) -> dict[str, Any]:
+    return {
+        "service_name": "account",
+        "instance_id": "acct-2",
+        "node_id": "node-2",
+        "old_instance_id": "acct-1",
+        "old_node_id": "node-1",
+        "cause": "died",
+        "epochs": dict.fromkeys(resource_ids, epoch),
+        "durations": {"detected": 0.03, "decided": 0.01},
+        **facts,
+    }
+
+
+def answered(*resource_ids: str, epoch: int = 7) -> dict[str, Any]:
+    return {
+        "service_name": "account",
+        "epochs": dict.fromkeys(resource_ids, epoch),
+        "fenced_ms": 1.0,
+        "replayed_ms": 2.0,
+        "covered_ms": 3.0,
+        "first_answer_ms": 4.0,
+    }
+
+
+def test_a_failover_has_the_cause_and_the_time_of_every_step() -> None:
+    log = FailoverLog()
+    log.promoted(promoted("R-1"))
+    [failover] = log.answered(answered("R-1"))
+    assert (failover.old_instance_id, failover.instance_id) == ("acct-1", "acct-2")
+    assert (failover.cause, failover.epochs) == ("died", {"R-1": 7})
+    assert failover.durations == pytest.approx(
+        {
+            "detected": 0.03,
+            "decided": 0.01,
+            "fenced": 0.001,
+            "replayed": 0.002,
+            "covered": 0.003,
+            "first_answer": 0.004,
+            "total": 0.044,
+        }
+    )
+    assert failover.to_wire()["resource_ids"] == ["R-1"]
+
+
+def test_a_failover_is_told_once() -> None:
+    log = FailoverLog()
+    log.promoted(promoted("R-1"))
+    assert len(log.answered(answered("R-1"))) == 1
+    assert log.answered(answered("R-1")) == []
+    assert len(log) == 0
+
+
+def test_the_answer_of_another_epoch_belongs_to_another_failover() -> None:
+    log = FailoverLog()
+    log.promoted(promoted("R-1", epoch=8))
+    assert log.answered(answered("R-1", epoch=7)) == []
+    assert len(log.answered(answered("R-1", epoch=8))) == 1
+
+
+def test_resources_that_were_promoted_together_are_told_together() -> None:
+    log = FailoverLog()
+    log.promoted(promoted("R-1", "R-2", "R-3"))
+    log.promoted(promoted("R-4", cause="stalled", old_instance_id="acct-9"))
+    told = log.answered(answered("R-1", "R-2", "R-4"))
+    assert [(f.old_instance_id, sorted(f.epochs)) for f in told] == [
+        ("acct-1", ["R-1", "R-2"]),
+        ("acct-9", ["R-4"]),
+    ]
+    assert len(log) == 1
+
+
+def test_promotions_that_are_never_answered_are_forgotten_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_failover_log, "MAX_REMEMBERED", 2)
+    log = FailoverLog()
+    log.promoted(promoted("R-1", "R-2", "R-3"))
+    assert log.answered(answered("R-1")) == []
+    assert len(log.answered(answered("R-2", "R-3"))) == 1
