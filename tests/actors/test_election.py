@@ -333,7 +333,7 @@ def test_the_rivals_of_a_leader_are_the_one_before_it_and_those_of_that_one() ->
     election.saw_leader(9, record("other", 4, rivals=["elder"]), 0.0)
     claim = takes_over(election, 0.1)
     assert claim.record["rivals"] == ["elder", "other"]
-    assert election.rivals(0.1) == {"elder", "other"}
+    assert election.rivals(0.1) == frozenset({"elder", "other"})
 
 
 def test_what_a_renewal_says_of_rivals_is_newer_than_the_leaders_record() -> None:
@@ -349,7 +349,7 @@ def test_a_candidate_that_came_a_moment_ago_knows_the_rivals_from_the_records() 
     election.saw_renewal(record("other", 4, rivals=[]), 5.0)
     election.replayed(5.0, sequence=12)
     takes_over(election, 5.0)
-    assert election.rivals(5.0) == {"other"}
+    assert election.rivals(5.0) == frozenset({"other"})
 
 
 def test_a_leader_that_resigned_is_no_rival() -> None:
@@ -372,7 +372,7 @@ def test_rivals_are_outlived_after_the_timeout_and_a_margin_for_slow_clocks() ->
     election = candidate()
     election.saw_leader(9, record("other", 4, rivals=[]), 0.0)
     takes_over(election, 0.5)
-    assert election.rivals(1.54) == {"other"}
+    assert election.rivals(1.54) == frozenset({"other"})
     assert election.rivals(1.56) == frozenset()
 
 
@@ -385,7 +385,7 @@ def test_a_rewrite_of_its_own_record_does_not_make_a_leader_forget_its_rivals() 
     assert isinstance(claim, Claim)
     assert claim.record["rivals"] == ["other"]
     election.claimed(claim, 30, 0.6)
-    assert election.rivals(0.6) == {"other"}
+    assert election.rivals(0.6) == frozenset({"other"})
     assert election.rivals(1.56) == frozenset()
 
 
