@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from attrs import define, field
 
-__all__ = ["BETWEEN_FAULTS", "CUT_SECONDS", "DOWN_SECONDS", "FROZEN_SECONDS", "Fault", "FaultLog"]
+__all__ = [
+    "BETWEEN_FAULTS",
+    "CUT_SECONDS",
+    "DOWN_SECONDS",
+    "FROZEN_SECONDS",
+    "TOGETHER_SECONDS",
+    "Fault",
+    "FaultLog",
+]
 
 LEASE: Final = 2.0
 """Seconds; what `aegis run` has if nothing else is said."""
@@ -20,6 +28,9 @@ BETWEEN_FAULTS: Final = (0.2, 2.5)
 DOWN_SECONDS: Final = (0.0, 3.0)
 FROZEN_SECONDS: Final = (LEASE + 0.5, LEASE + 4.0)
 CUT_SECONDS: Final = (0.3, LEASE + 4.0)
+TOGETHER_SECONDS: Final = (0.0, 2.0)
+"""Between the death of a server and that of nodes, which meanwhile cannot append: what they
+answered by then was promised too early."""
 
 
 class Fault(StrEnum):
@@ -33,6 +44,7 @@ class Fault(StrEnum):
     CUT_CALLER = "cut caller off"
     KILL_SERVER = "kill server"
     KILL_LEADER = "kill leading server"
+    KILL_TOGETHER = "kill server and nodes"
     CUT_SERVER = "cut server off"
 
 
@@ -42,6 +54,7 @@ _WEIGHTS: Final = {
     Fault.END_NODE: 3.0,
     Fault.KILL_CALLER: 2.0,
     Fault.KILL_SERVER: 1.0,
+    Fault.KILL_TOGETHER: 0.5,
 }
 _CLUSTER_WEIGHTS: Final = {Fault.KILL_SERVER: 0.7, Fault.KILL_LEADER: 0.5}
 """An election takes seconds in which nothing can happen, so these are rarer."""

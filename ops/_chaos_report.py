@@ -22,6 +22,8 @@ proves nothing. Of three servers a killed leader stops all appends for seconds."
 SHOWN_FAULTS: Final = 20
 """Last faults that are shown beside what is wrong."""
 
+SHOWN_WRONG: Final = 20
+
 
 @define
 class Report:
@@ -135,8 +137,10 @@ def print_report(report: Report, console: Console) -> None:
         console.print("The last faults:", style="dim")
         for at, what, who in report.log.lines[-SHOWN_FAULTS:]:
             console.print(f"{at:10.3f}  {what}: {who}", style="dim", markup=False)
-    for text in wrong:
+    for text in wrong[:SHOWN_WRONG]:
         console.print(text, style="red", markup=False)
+    if len(wrong) > SHOWN_WRONG:
+        console.print(f"and {len(wrong) - SHOWN_WRONG} more; --json tells them all", style="red")
     if report.evidence:
         console.print(f"Ledgers, logs and journals: {report.evidence}", markup=False)
     said = f"{len(wrong)} things are wrong." if wrong else "Nothing is lost, nothing done twice."

@@ -22,6 +22,7 @@ from aegis.ops._chaos_faults import (
     CUT_SECONDS,
     DOWN_SECONDS,
     FROZEN_SECONDS,
+    TOGETHER_SECONDS,
     Fault,
     FaultLog,
 )
@@ -203,6 +204,8 @@ class Run:
         match fault:
             case Fault.KILL_SERVER | Fault.KILL_LEADER:
                 return await self._kill_server(leader=fault is Fault.KILL_LEADER)
+            case Fault.KILL_TOGETHER:
+                return await self._kill_together()
             case Fault.CUT_SERVER:
                 return await self._cut_server()
             case Fault.KILL_CALLER | Fault.CUT_CALLER:
@@ -214,6 +217,10 @@ class Run:
         if len(free) <= left:
             return ""
         victim = self._rng.choice(free)
+        self._harm(fault, victim)
+        return victim.process.name
+
+    def _harm(self, fault: Fault, victim: _Process) -> None:
         self._busy.add(victim)
         if fault in (Fault.CUT_NODE, Fault.CUT_CALLER):
             self._later(self._cut(victim.host, self._rng.uniform(*CUT_SECONDS), victim))
@@ -227,7 +234,6 @@ class Run:
             kills = fault is Fault.KILL_NODE
             victim.process.send_signal(signal.SIGKILL if kills else signal.SIGTERM)
             self._later(self._replace(victim, self._rng.uniform(*DOWN_SECONDS), killed=kills))
-        return victim.process.name
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -265,6 +271,20 @@ class Run:
         else:
             self._server_busy = False
         return who
+
+    async def _kill_together(self) -> str:
+        """Kill the server that appends go to, and soon after it all nodes but one."""
+        who = await self._kill_server(leader=True)
+        if who:
+            self._later(self._kill_nodes(self._rng.uniform(*TOGETHER_SECONDS)))
+        return who
+
+    async def _kill_nodes(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        free = [one for one in self.nodes if one not in self._busy]
+        for victim in self._rng.sample(free, max(0, len(free) - MIN_RUNNING)):
+            self._harm(Fault.KILL_NODE, victim)
+            self.log.note("killed with it", victim.process.name)
 
     async def _restart_server(self, who: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
