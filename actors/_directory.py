@@ -232,7 +232,9 @@ class Directory:
             Provider(instance["instance_id"], instance["node_id"])
             for entry in answer["services"]
             for instance in entry["instances"]
-            if instance["state"] == InstanceState.HEALTHY and instance["role"] == "active"
+            if instance["state"] == InstanceState.HEALTHY
+            # One that was started as a standby is at work once it owns something.
+            and (instance["role"] == Role.ACTIVE or instance["resources"])
         )
         if not found:
             raise Unavailable(f"service {service!r} has no healthy instance")

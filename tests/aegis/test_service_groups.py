@@ -21,7 +21,7 @@ from aegis import (
 from aegis._clock import Clock
 from aegis.actors._claims import CLAIM_TTL, MAX_CLOCK_DISTANCE_MS
 from tests.support.poll import wait_until
-from tests.support.services import Gate, Quoter
+from tests.support.services import Gate, Quoter, Vault
 from tests.support.system import System, on_both
 
 
@@ -57,6 +57,19 @@ async def test_calls_ride_through_the_death_of_an_instance(system: System) -> No
     placed = await asyncio.gather(*(quoter.place(Decimal(n)) for n in range(30)))
     assert {text.split()[0] for text in placed} == {"q1", "q3"}
     assert len(await system.claims("quoter")) == len({text.split()[1] for text in placed}) == 30
+
+
+@on_both
+async def test_a_standby_that_was_promoted_takes_its_place_in_the_group(system: System) -> None:
+    await system.start_node()  # leads, and stays
+    first = await system.start_node((Vault, ["V-1"]), instance_id="a")
+    await system.start_node((Vault, ["V-1"]), instance_id="b", role="standby")
+    heard = await system.overhear("instance.b")
+    await system.cluster.call("vault", "total", timeout=5)
+    assert heard == []
+    await system.stop_node(first)
+    await system.cluster.call("vault", "total", timeout=5)
+    assert heard
 
 
 @on_both
