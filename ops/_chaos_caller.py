@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from aegis._cluster import connect
+from aegis._cluster import Cluster, connect
 from aegis._config import ConnectOptions
 from aegis.errors import AegisError
 from aegis.ops._bench_loop import run
@@ -56,13 +56,12 @@ def read_options(plain: Mapping[str, Any]) -> ConnectOptions:
     )
 
 
-async def _wait_server(options: ConnectOptions) -> None:
-    """Return when the server, which may just have been killed, can be reached."""
+async def _connected(stack: contextlib.AsyncExitStack, options: ConnectOptions) -> Cluster:
+    """Return a connection, once there is a server: it may just have been killed, and again."""
     async with asyncio.timeout(START_TIMEOUT):
         while True:
             with contextlib.suppress(AegisError):
-                async with connect(options=options):
-                    return
+                return await stack.enter_async_context(connect(options=options))
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -72,8 +71,8 @@ async def _main(name: str, options: ConnectOptions, ledger_file: Path, seed: int
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
     print(LISTENS, flush=True)
     story, ledger = read_story(name, ledger_file), Ledger(ledger_file)
-    await _wait_server(options)
-    async with connect(options=options) as cluster:
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = await _connected(stack, options)
         await Caller(story, cluster, ledger, seed, ending).work()
 
 
