@@ -111,10 +111,11 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
     if not picture.services:
         services.add(Text("none", style="dim"))
     actors, holdings = picture.actors(), picture.holdings()
+    places = {node.node_id: _place(node) for node in picture.nodes}
     for service in picture.services:
         branch = services.add(Text(service["service_name"], style="bold"))
         for instance in service["instances"]:
-            leaf = branch.add(_instance_line(instance))
+            leaf = branch.add(_instance_line(instance, places))
             held = holdings.get(instance["instance_id"], [])
             for role, resource in held[:shown]:
                 leaf.add(_resource_line(role, resource, instance, actors))
@@ -123,19 +124,25 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
     return root
 
 
+def _place(node: NodeHealth) -> str:
+    """Tell a node by its process, which is short, and what an operator looks for."""
+    if "pid" not in node.facts:
+        return node.node_id
+    return f"{node.facts.get('host', '')} pid {node.facts['pid']}".strip()
+
+
 def _node_line(node: NodeHealth) -> Text:
-    line = Text.assemble(f"node {node.node_id}  ", _styled(node.status))
-    for key in ("host", "pid"):
-        if key in node.facts:
-            line.append(f"  {key} {node.facts[key]}", style="dim")
+    line = Text.assemble(f"{_place(node)}  ", _styled(node.status))
     if node.facts.get("leading"):
         line.append("  leader", style="bold")
     elif node.candidate:
         line.append("  could lead", style="dim")
+    if "pid" in node.facts:
+        line.append(f"  {node.node_id}", style="dim")
     return line
 
 
-def _instance_line(instance: dict[str, Any]) -> Text:
+def _instance_line(instance: dict[str, Any], places: Mapping[str, str]) -> Text:
     line = Text.assemble(f"{instance['instance_id']}  ", _styled(instance["state"]))
     if instance["state"] != "healthy" and instance["cause"]:
         line.append(f" ({instance['cause']})")
@@ -144,7 +151,8 @@ def _instance_line(instance: dict[str, Any]) -> Text:
     for key, role in (("resources", Role.ACTIVE), ("standby_for", Role.STANDBY)):
         if instance[key]:
             line.append(f"  {instance[key]} ").append(_styled(str(role)))
-    return line.append(f"  on {instance['node_id']}", style="dim")
+    node_id = instance["node_id"]
+    return line.append(f"  on {places.get(node_id, node_id)}", style="dim")
 
 
 def _resource_line(
