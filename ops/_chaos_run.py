@@ -38,8 +38,8 @@ __all__ = ["CALLERS", "NODES", "START_TIMEOUT", "Run"]
 NODES: Final = 3
 CALLERS: Final = 2
 
-MIN_RUNNING: Final = 1
-"""Nodes that are always left alone."""
+MIN_STARTED: Final = 1
+"""Nodes that have started and are left alone: faults shall meet a system that serves."""
 
 START_TIMEOUT: Final = 60.0
 MAX_FAILED_STARTS: Final = 20
@@ -83,6 +83,12 @@ class _Process:
 
     process: NodeProcess
     host: str = ""
+    _started: bool = False
+
+    def has_started(self) -> bool:
+        """Whether a node runs that has said that it has started."""
+        self._started = self._started or self.process.has_logged("node_started")
+        return self._started and self.process.is_running
 
 
 class Run:
@@ -210,11 +216,9 @@ class Run:
                 return await self._cut_server()
             case Fault.KILL_CALLER | Fault.CUT_CALLER:
                 free = [one for one in self._callers.values() if one not in self._busy]
-                left = 0
             case _:
-                free = [one for one in self.nodes if one not in self._busy]
-                left = MIN_RUNNING
-        if len(free) <= left:
+                free = self._free_nodes()
+        if not free:
             return ""
         victim = self._rng.choice(free)
         self._harm(fault, victim)
@@ -281,10 +285,16 @@ class Run:
 
     async def _kill_nodes(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        free = [one for one in self.nodes if one not in self._busy]
-        for victim in self._rng.sample(free, max(0, len(free) - MIN_RUNNING)):
+        while free := self._free_nodes():
+            victim = self._rng.choice(free)
             self._harm(Fault.KILL_NODE, victim)
             self.log.note("killed with it", victim.process.name)
+
+    def _free_nodes(self) -> list[_Process]:
+        """Return the nodes that something may happen to."""
+        alone = [one for one in self.nodes if one not in self._busy]
+        started = {one for one in alone if one.has_started()}
+        return [one for one in alone if len(started - {one}) >= MIN_STARTED]
 
     async def _restart_server(self, who: str, seconds: float) -> None:
         await asyncio.sleep(seconds)

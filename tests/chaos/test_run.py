@@ -71,11 +71,35 @@ async def test_a_node_that_ended_before_it_had_started_is_started_again(
     await run.close()
 
 
+async def test_the_last_node_that_has_started_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "aegis.ops._chaos_run._NODE",
+        "print('node_started', flush=True); import signal; signal.pause()",
+    )
+    monkeypatch.setattr("aegis.ops._chaos_run.DOWN_SECONDS", (0.0, 0.0))
+    run = new_run(tmp_path)
+    assert await run.do(Fault.KILL_NODE) == ""
+    await run.start_node("active", "node-1")
+    (first,) = run.nodes
+    await wait_until(first.has_started, what="it has started")
+    assert await run.do(Fault.KILL_NODE) == ""
+    monkeypatch.setattr("aegis.ops._chaos_run._NODE", "import signal; signal.pause()")
+    await run.start_node("standby", "node-2")
+    # The only one that may be killed is the one that has not started.
+    for _ in range(3):
+        assert await run.do(Fault.KILL_NODE) != first.process.name
+        await run.wait_works()
+    assert first.process.is_running
+    await run.close()
+
+
 async def test_a_node_that_is_told_to_end_and_does_not_fails_the_run_with_what_it_waits_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("aegis.ops._chaos_run.END_TIMEOUT", 0.2)
-    monkeypatch.setattr("aegis.ops._chaos_run.MIN_RUNNING", 0)
+    monkeypatch.setattr("aegis.ops._chaos_run.MIN_STARTED", 0)
     deaf = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
