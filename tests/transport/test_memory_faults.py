@@ -82,7 +82,11 @@ async def test_the_notice_that_nobody_listens_may_be_lost_like_any_message(
 ) -> None:
     with pytest.raises(NoResponders):
         await one.request("t.nobody", b"", timeout=5)
-    broker.fate = lambda hop: [] if hop.source == "broker" else [0.0]
+
+    def fate(hop: Hop) -> Sequence[float]:
+        return [] if hop.source == "broker" else [0.0]
+
+    broker.fate = fate
     with pytest.raises(TimeoutError):
         await one.request("t.nobody", b"", timeout=5)
 

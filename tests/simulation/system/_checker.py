@@ -144,13 +144,14 @@ class Checker:
     def _on_snapshot(self, journal: _Journal, record: Record) -> None:
         """A snapshot has no entries: which commands it commits, its state and tables tell."""
         known: list[tuple[tuple[int, bool], int, bytes]] = []
-        for session in (record.tables or [[0, []]])[0][1]:
-            for _, status, reply in session[2]:
-                found = None if reply is None else find_tag(reply)
-                if found is None or found[0] in journal.history:
-                    continue
-                changes = status == 200 and self._calls[found[0]].asked.name != "touch"
-                known.append(((found[1], not changes), status, reply))
+        tables: list[Any] = record.tables or [[0, []]]
+        kept: list[list[Any]] = [reply for session in tables[0][1] for reply in session[2]]
+        for _, status, reply in kept:
+            found = find_tag(reply or b"")
+            if found is None or found[0] in journal.history:
+                continue
+            changes = status == 200 and self._calls[found[0]].asked.name != "touch"
+            known.append(((found[1], not changes), status, reply))
         written = None if record.state is None else _state(record.state)
         changed = {} if written is None else self._changes(journal, written)
         known.sort(key=lambda one: one[0])

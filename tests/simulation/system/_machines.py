@@ -301,13 +301,15 @@ class CallerMachine(Machine):
 
     async def _call_on(self) -> None:
         rng = self.rng
+        # An owner that is none any more learns it by its next write: some only read.
+        reads = rng.choice([0.1, 0.45, 0.95])
         while True:
             await pass_time(rng.expovariate(1.0 / self.plan.load))
             if not self.calling:
                 return
             among = self.resources[:1] if rng.random() < self.plan.hot else self.resources
             service, resource = rng.choice(among)
-            if rng.random() < 0.45:
+            if rng.random() < reads:
                 await self.read(service, resource, rng.choice(TIMEOUTS))
             else:
                 name = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]

@@ -302,7 +302,11 @@ class Network:
 
     def end(self) -> None:
         """Nothing arrives anywhere any more."""
-        self.broker.fate = lambda _: ()
+
+        def lost(_: Hop) -> Sequence[float]:
+            return ()
+
+        self.broker.fate = lost
         for line in self._lines.values():
             line.transport.detach()
 

@@ -114,7 +114,7 @@ def draw_plan(seed: int) -> Plan:
         cut_rate=some(0.6),
         cut_seconds=rng.choice([0.4, 2.0, 4.0]) * scale,
         pair_cut_rate=some(0.8, share=0.4),
-        split_rate=some(1.0, share=0.4),
+        split_rate=some(1.5, share=0.4),
         split_seconds=rng.choice([1.5, 2.5, 4.0]) * scale,
         reconnect_rate=some(0.6, share=0.4),
         restart_rate=some(0.3, share=0.3),

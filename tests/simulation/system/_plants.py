@@ -85,6 +85,14 @@ async def _is_nowhere(self: Examiner, node_id: str) -> bool:
     return True
 
 
+def _answers_at_once(self: Owner, answer: Any) -> bool:
+    return True
+
+
+def _no_tables(self: Owner) -> list[Any]:
+    return [[0, []]]
+
+
 PLANTS: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
     "no-fence": (
         "a new owner reads the journal and writes no epoch record",
@@ -104,11 +112,11 @@ PLANTS: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
     ),
     "early-answer": (
         "answers leave before the append is acknowledged",
-        [(Owner, "hold", lambda self, answer: True)],
+        [(Owner, "hold", _answers_at_once)],
     ),
     "no-tables": (
         "snapshots leave the session table out",
-        [(Owner, "_tables_to_wire", lambda self: [[0, []]])],
+        [(Owner, "_tables_to_wire", _no_tables)],
     ),
     "standby-gap": (
         "a standby that joins late is shown only what comes from then on",
@@ -133,9 +141,13 @@ PLANTS: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
 @contextmanager
 def planted(name: str, *, limits: OwnerLimits | None = None) -> Generator[None]:
     """Plant a fault for the time of the block; and let journals have small bounds."""
+
+    def small(_: int) -> OwnerLimits | None:
+        return limits
+
     with ExitStack() as stack:
         if limits is not None:
-            stack.enter_context(patch.object(_journaled, "_limits", lambda _: limits))
+            stack.enter_context(patch.object(_journaled, "_limits", small))
         for owner, attribute, replacement in PLANTS[name][1] if name else ():
             stack.enter_context(patch.object(owner, attribute, replacement))
         yield

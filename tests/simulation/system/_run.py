@@ -292,33 +292,36 @@ class _Simulation:
             return
         world.count("split")
         seconds = rng.uniform(0.5, 1.0) * self.plan.split_seconds
-        nodes, callers = list(self.nodes), list(self.callers)
-        rng.shuffle(nodes)
-        rng.shuffle(callers)
-        cut_nodes, cut_callers = rng.randrange(1, len(nodes)), (len(callers) + 1) // 2
-        sides = (nodes[:cut_nodes], nodes[cut_nodes:])
-        here: list[Machine] = [*sides[0], *callers[:cut_callers]]
-        there: list[Machine] = [*sides[1], *callers[cut_callers:]]
+        led = next((m for m in self.nodes if m.host and m.host.name == self.checker.leader), None)
+        owners = self.inside.owners(*self.resources[0])
+        owner = next((m for m in self.nodes if m.name in owners), self._node())
+        loses_leader = led is not None and led is not owner and rng.random() < 0.5
+        # Of the owner's half is the leader that is lost, and else the leader is not.
+        there: list[Machine] = [owner]
+        here: list[Machine] = []
+        for machine in self.nodes:
+            if machine is led and machine is not owner:
+                (there if loses_leader else here).append(machine)
+            elif machine is not owner:
+                (there if here and rng.random() < 0.3 else here).append(machine)
+        callers = rng.sample(self.callers, len(self.callers))
+        for index, caller in enumerate(callers):
+            (there if index % 2 == 0 else here).append(caller)
         stalls = rng.random() < 0.3
         for one in here:
             for other in there:
                 self.network.cut(Cut(one.name, other.name, stalls=stalls), seconds)
-        led = next((m for m in self.nodes if m.host and m.host.name == self.checker.leader), None)
-        ruling, others = sides if led in sides[0] else sides[::-1]
         delay = rng.uniform(0.0, 0.15) * seconds
-        if led is not None and rng.random() < 0.5:
+        if led is not None and loses_leader:
             world.later(delay, self._lose, led)
-            # Whoever leads now is on the other side, most of the time.
-            ruling, others = others, ruling
-            delay += rng.choice([0.02, 0.1, 0.3])
+            delay += rng.choice([0.02, 0.1, 0.3, 0.8])
+        rivals = [machine for machine in self.nodes if machine in here]
         mistakes: list[Callable[[], None]] = [
-            partial(self._force, ruling),
-            partial(self._force, ruling),
-            partial(self._false_event, others),
-            partial(self._false_event, others),
-            self._evict,
+            partial(self._force, rivals),
+            partial(self._false_event, [owner]),
+            partial(self._evict, [owner]),
         ]
-        world.later(delay, rng.choice(mistakes))
+        world.later(delay, rng.choices(mistakes, [4, 4, 1])[0])
 
     def _lose(self, machine: NodeMachine) -> None:
         if self.world.rng.random() < 0.5:
@@ -342,8 +345,8 @@ class _Simulation:
         self.world.count(f"store: {kind}")
         self.network.outage(rng.uniform(0.1, 1.0) * self.plan.outage_seconds, kind)
 
-    def _evict(self) -> None:
-        provided = self._node().provided
+    def _evict(self, among: list[NodeMachine] | None = None) -> None:
+        provided = self._node(among).provided
         if provided:
             one = self.world.rng.choice(provided)
             self.world.note("evicted: %s", one.instance_id)
@@ -359,9 +362,11 @@ class _Simulation:
     def _force(self, among: list[NodeMachine] | None = None) -> None:
         rng = self.world.rng
         machine = self._node(among)
-        if machine.provided:
-            one = rng.choice(machine.provided)
-            machine.take(one, rng.choice(one.resources))
+        hot = self.resources[0][1] if rng.random() < self.plan.hot else ""
+        choices = [(one, name) for one in machine.provided for name in one.resources]
+        choices = [choice for choice in choices if choice[1] == hot] or choices
+        if choices:
+            machine.take(*rng.choice(choices))
 
     def _kill_caller(self) -> None:
         machine = self.world.rng.choice(self.callers)

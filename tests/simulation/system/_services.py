@@ -8,6 +8,7 @@ whoever reads a journal knows which command an entry is the effect of.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 from zlib import crc32
 
@@ -93,7 +94,7 @@ def step(state: State, asked: Asked) -> tuple[int, list[Any] | None, State]:
     return 200, [value, tag(asked.uid, new.count)], new
 
 
-async def _answer(state: State, asked: Asked, change: Any) -> list[Any]:
+async def _answer(state: State, asked: Asked, change: Callable[[Asked], None]) -> list[Any]:
     """Do in place what `step` does, with a pause in the middle."""
     if asked.hold:
         await pass_time(asked.hold)
@@ -139,7 +140,10 @@ class Book(AegisActor):
 
     @command
     async def apply(self, asked: Asked) -> list[Any]:
-        return await _answer(self.state, asked, lambda asked: self.emit(Changed(asked)))
+        def change(asked: Asked) -> None:
+            self.emit(Changed(asked))
+
+        return await _answer(self.state, asked, change)
 
     @applies(Changed)
     def _on_changed(self, event: Changed) -> None:
