@@ -18,6 +18,7 @@ from attrs import evolve
 
 from aegis.actors._decision import Decision, Event
 from aegis.actors._departure import Departure
+from aegis.actors._health import Judgement, Verdict
 from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import (
     Instance,
@@ -28,7 +29,6 @@ from aegis.actors._registry_entries import (
     standby_key,
     tombstone,
 )
-from aegis.actors._roster import Judgement, Verdict
 from aegis.actors._succession import Succession
 
 __all__ = ["abandon", "carry_out", "give_up", "mark", "relocate"]

@@ -17,13 +17,14 @@ from aegis.actors._decision import Decision, Holder, Probe
 from aegis.actors._docket import Docket, Job
 from aegis.actors._election import Election
 from aegis.actors._examiner import Examiner
+from aegis.actors._health import Judgement, Verdict
 from aegis.actors._lease import Beat, BeatAnswer
 from aegis.actors._placement import carry_out, give_up, relocate
 from aegis.actors._query_responder import QUERIES, QueryResponder
 from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import InstanceState
 from aegis.actors._requests import handle
-from aegis.actors._roster import Judgement, Roster, Verdict
+from aegis.actors._roster import Roster
 from aegis.errors import ConnectionClosed, InvalidRequest, ProtocolError, Unavailable
 from aegis.transport._base import Message, Subscription
 from aegis.transport._codec import decode_value

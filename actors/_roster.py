@@ -1,4 +1,4 @@
-"""The leader's judgement of beats (sans-I/O): who is alive, and which leases still run.
+"""The leader's roster of nodes (sans-I/O): what their leases cover, and which still run.
 
 A resource's new owner is not covered by its lease before the lease of *every* earlier
 owner has ended for that resource: the earlier owner gave it back, or has confirmed in a
@@ -6,75 +6,43 @@ beat that it took over a coverage without it, or its time is over, or its death 
 proven. Until then the resource is *unsettled*. What the leader believes a lease to be
 is never shorter than what the node believes, since it counts from the beat's arrival.
 
-A leader that is new, or was paused itself, restarts all timers before it judges anyone.
+Death is proven by others (`prove_dead`). The leases that a node had are over then, once
+no leader of before can give it another one (see `aegis.actors._rivals`), and those that
+it may be given from then on are counted as ever.
 
-Death is proven by others (`prove_dead`). The proof is about the node's connection: the
-process has ended, or has dropped its lease before it can be back. So the leases that it
-had are over, and those that it may be given from then on are counted as ever. That a
-leader of before may still answer beats is no matter if its death is proven, too; else
-proofs end no lease for as long as that.
+Who is alive is for `aegis.actors._health`. A leader that is new, or was paused itself,
+restarts all timers before it judges anyone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from enum import Enum
+from collections.abc import Collection
+from functools import partial
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from aegis.actors._coverage import Coverage
+from aegis.actors._health import Health, Verdict
 from aegis.actors._lease import Beat, BeatAnswer, InstanceLoad, LeaseOptions
 from aegis.actors._registry import Change, Registry
-from aegis.actors._registry_entries import InstanceState, ResourceKey
+from aegis.actors._registry_entries import ResourceKey
+from aegis.actors._rivals import Rivals
 from aegis.errors import Conflict, TooOld
 
-__all__ = ["Judgement", "Roster", "Verdict"]
-
-MAX_CHANGES: Final = 4096
-"""Changes of coverage in one answer; a node beats again at once for the others."""
+__all__ = ["Roster"]
 
 _NEVER: Final = 2**63
 """A version that no node ever confirms."""
-
-
-class Judgement(Enum):
-    """What the leader makes of an instance's beats."""
-
-    SILENT = "silence"
-    STALLED = "stalled"
-    DIED = "died"
-    """Its node's death is proven."""
-    GONE = "gone"
-    ABANDONED = "abandoned"
-    """Its new process has not claimed what the one before it owned."""
-    RECOVERED = "recovered"
-
-
-@frozen
-class Verdict:
-    """One instance, and what has become of it."""
-
-    judgement: Judgement
-    instance_id: str
-    node_id: str
-    silence: float = field(default=0.0, eq=False)
-    """For how many seconds it had given no sign of life."""
 
 
 @define
 class _Node:
     heard: float
     number: int = 0
+    """Of its last beat."""
     lease_until: float = float("-inf")
-    version: int = 1
-    log_start: int = 1
-    """Changes since this version are all in ``changed``; from before, some are missing."""
-    confirmed: int = 0
-    told: int = 0
-    changed: dict[ResourceKey, int] = field(factory=dict[ResourceKey, int])
-    seen: dict[str, float] = field(factory=dict[str, float])
-    """When each instance stood in a beat; one that no beat names is as good as silent."""
-    progress: dict[str, tuple[int, float]] = field(factory=dict[str, tuple[int, float]])
+    coverage: Coverage = field(factory=Coverage)
 
 
 @define
@@ -101,20 +69,12 @@ class Roster:
         self.leader_timeout = leader_timeout
         self.loads: dict[str, InstanceLoad] = {}
         self.to_push: set[str] = set()
+        self._health = Health(registry, self.options, self.loads)
         self._nodes: dict[str, _Node] = {}
         self._earlier: dict[ResourceKey, list[_Earlier]] = {}
-        self._dead: dict[str, float] = {}
-        """When each of these was lost, until it is heard of again or long ago."""
         self._ended: set[str] = set()
-        """Those among them whose leases are over."""
-        self._rivals: set[str] | None = set()
-        """The leaders of before that may still answer beats; None if nobody knows them."""
-        self._silenced: set[str] = set()
-        """Those among them of which it is proven that they do not, and never will."""
-        self._rivals_until = float("-inf")
-        self._outlived = True
-        self._displaced: dict[str, float] = {}
-        """Since when each instance has not claimed what a process before it owned."""
+        """The dead nodes whose leases are over."""
+        self._rivals = Rivals((), float("-inf"))
         self._news = False
         self._reign = 0
         self._grace_until = float("-inf")
@@ -143,15 +103,13 @@ class Roster:
         self._nodes = {}
         self._earlier = {}
         self._news = False
-        self._dead = {}
+        self._health = Health(self.registry, self.options, self.loads)
         self._ended = set()
-        self._rivals = None if rivals is None else set(rivals)
-        self._silenced = set()
-        self._rivals_until = now + self.leader_timeout if rivals_until is None else rivals_until
         if first:
-            self._rivals_until = now
-        self._outlived = self._rivals_until <= now
-        self._displaced = {}
+            rivals_until = now
+        elif rivals_until is None:
+            rivals_until = now + self.leader_timeout
+        self._rivals = Rivals(rivals, rivals_until)
         self.registry.doubted = set()
         self.to_push = set()
         self._ticked = now
@@ -222,47 +180,33 @@ class Roster:
     def prove_dead(self, node_id: str, now: float, *, since: float | None = None) -> bool:
         """The node's process is known to have ended at ``since``: its lease has, too.
 
-        Or its connection has, which ends its lease as well; then it may beat again. That
-        this is proven ends the lease only if no rival could have given it another one
-        since: all of them are silenced, by now or by this proof, or their time is over.
-        A rival whose connection was lost after this leader's takeover is silenced for
-        good: it needs a renewal to answer beats again, and that is refused.
-
+        Or its connection has, which ends its lease as well; then it may beat again.
         Return whether earlier proofs, if they are made anew, may end leases now that
         did not before.
         """
-        alone = self._is_alone(now)
-        self._dead[node_id] = now if since is None else since
-        if self._rivals is not None and node_id in self._rivals:
-            self._silenced.add(node_id)
-        if self._is_alone(now):
+        before = self._rivals.are_gone(now)
+        self._rivals.silence(node_id)
+        alone = self._rivals.are_gone(now)
+        self._health.died(node_id, now if since is None else since)
+        if alone:
             self._ended.add(node_id)
             node = self._nodes.get(node_id)
             if node is not None:
                 node.lease_until = min(node.lease_until, now)
-        self.registry.doubted |= self.registry.by_node.get(node_id, set())
         for key in list(self._earlier):
             self._settle(key, now)
-        return self._is_alone(now) and not alone
-
-    def _is_alone(self, now: float) -> bool:
-        """Whether no leader of before can answer beats any more."""
-        if now >= self._rivals_until:
-            return True
-        return self._rivals is not None and self._rivals <= self._silenced
+        return alone and not before
 
     def is_dead(self, node_id: str) -> bool:
         """Whether a node's death is proven, and nothing was heard of it since."""
-        return node_id in self._dead
+        return self._health.is_dead(node_id)
 
     def outlived_rivals(self, now: float) -> bool:
         """Whether the time of the rivals has ended since this was asked last.
 
         Proofs of deaths that are made anew may end leases then.
         """
-        ended = not self._outlived and now >= self._rivals_until
-        self._outlived = self._outlived or ended
-        return ended
+        return self._rivals.were_outlived(now)
 
     def _touch(self, node_id: str, key: ResourceKey) -> int:
         """Note that a node's coverage of ``key`` is to be told anew; return the version."""
@@ -270,17 +214,14 @@ class Roster:
         if node is None:
             # Its first answer will tell it everything.
             return 1
-        node.version += 1
-        node.changed.pop(key, None)
-        node.changed[key] = node.version
         self.to_push.add(node_id)
-        return node.version
+        return node.coverage.touch(key)
 
     def _settle(self, key: ResourceKey, now: float) -> None:
         waiting: list[_Earlier] = []
         for earlier in self._earlier[key]:
             node = self._nodes.get(earlier.node_id)
-            confirmed = node is not None and node.confirmed >= earlier.version
+            confirmed = node is not None and node.coverage.confirmed >= earlier.version
             if now < earlier.until and not confirmed and earlier.node_id not in self._ended:
                 waiting.append(earlier)
         if waiting:
@@ -320,29 +261,22 @@ class Roster:
             node = self._nodes[beat.node_id] = _Node(now)
         if beat.number <= node.number:
             return None
-        self._dead.pop(beat.node_id, None)
+        self._health.heard(beat, now)
         self._ended.discard(beat.node_id)
         answered, node.number, node.heard = node.number, beat.number, now
-        for instance_id, load in beat.instances.items():
-            node.seen[instance_id] = now
-            known = node.progress.get(instance_id)
-            if known is None or known[0] != load.progress or load.depth == 0:
-                node.progress[instance_id] = (load.progress, now)
-        base = 0
+        coverage, base = node.coverage, 0
+        known = beat.reign == self._reign
         if answered and beat.since > answered and now >= self._grace_until:
             # It lost its connection, and with it all that it was ever told here; and
             # what an earlier leader may have told it since has run out.
-            node.confirmed = node.version
-        elif beat.reign == self._reign:
-            node.confirmed = min(beat.version, node.version)
-            if beat.version >= node.log_start:
-                base = node.confirmed
+            coverage.confirmed = coverage.version
+        elif answered and known:
+            base = coverage.confirm(beat.version)
         else:
-            node.confirmed = 0
-        if base:
-            node.changed = {k: v for k, v in node.changed.items() if v > base}
-        else:
-            self._start_over(beat.node_id, node)
+            # Of a node that was forgotten since, it is not known what it has missed.
+            coverage.confirmed = 0
+        if not base:
+            coverage.start_over(self._owned_by(beat.node_id), above=beat.version if known else 0)
         for key in [k for k, all_ in self._earlier.items() if _names(all_, beat.node_id)]:
             self._settle(key, now)
         return self._answer(beat.node_id, node, base, now, self._refused(beat))
@@ -357,21 +291,14 @@ class Roster:
         node = self._nodes.get(node_id)
         if node is None or not node.number or now >= node.lease_until:
             return None
-        return self._answer(node_id, node, node.told, now, {}, push=True)
+        return self._answer(node_id, node, node.coverage.told, now, {}, push=True)
 
-    def _start_over(self, node_id: str, node: _Node) -> None:
-        """Begin a log that tells everything, to a node that starts from nothing.
-
-        What was revoked is not in it, so it is of no use to a node that reports an
-        earlier version, as one may that an answer on its way has yet to reach.
-        """
-        node.changed = {}
-        node.version += 1
-        node.log_start = node.version
-        for instance_id in sorted(self.registry.by_node.get(node_id, ())):
-            for key in sorted(self.registry.owned.get(instance_id, ())):
-                node.version += 1
-                node.changed[key] = node.version
+    def _owned_by(self, node_id: str) -> list[ResourceKey]:
+        return [
+            key
+            for instance_id in sorted(self.registry.by_node.get(node_id, ()))
+            for key in sorted(self.registry.owned.get(instance_id, ()))
+        ]
 
     def _answer(
         self,
@@ -384,26 +311,11 @@ class Roster:
         push: bool = False,
     ) -> BeatAnswer:
         self.to_push.discard(node_id)
-        covers: dict[ResourceKey, int] = {}
-        revoked: list[ResourceKey] = []
-        version = base
-        more = False
-        for key, changed_at in _later_than(base, node.changed):
-            if len(covers) + len(revoked) >= MAX_CHANGES:
-                more = True
-                break
-            version = changed_at
-            epoch = self._wanted(node_id, key)
-            if epoch is None:
-                revoked.append(key)
-            else:
-                covers[key] = epoch
-        if not more:
-            version = node.version
-        node.told = version
+        step = node.coverage.step(base, partial(self._wanted, node_id))
         # A lease is not renewed while a revocation may stand among what is still to
         # come: it would go on covering what it must not.
-        if not more and not push:
+        renewed = not step.more and not push
+        if renewed:
             node.lease_until = max(
                 node.lease_until,
                 now + self.options.lease_duration + self.options.lease_margin,
@@ -411,13 +323,13 @@ class Roster:
         return BeatAnswer(
             number=node.number,
             reign=self._reign,
-            lease=0.0 if more or push else self.options.lease_duration,
-            base=base,
-            version=version,
-            covers=covers,
-            revoked=tuple(revoked),
+            lease=self.options.lease_duration if renewed else 0.0,
+            base=step.base,
+            version=step.version,
+            covers=step.covers,
+            revoked=step.revoked,
             refused=refused,
-            more=more,
+            more=step.more,
         )
 
     def _wanted(self, node_id: str, key: ResourceKey) -> int | None:
@@ -456,85 +368,13 @@ class Roster:
         self._ticked = now
         for key in list(self._earlier):
             self._settle(key, now)
-        for node in self._nodes.values() if paused else ():
-            node.heard = now
-            node.seen = dict.fromkeys(node.seen, now)
-            node.progress = {name: (count, now) for name, (count, _) in node.progress.items()}
-        displaced = self.registry.displaced
-        self._displaced = {
-            name: now if paused else self._displaced.get(name, now) for name in displaced
-        }
-        for node_id, instances in self.registry.by_node.items():
-            known = self._nodes.setdefault(node_id, _Node(now))
-            for instance_id in instances:
-                known.seen.setdefault(instance_id, now)
+        verdicts = self._health.tick(now, paused=paused)
         self._forget(now)
-        self.registry.doubted = set()
-        return list(self._verdicts(now))
-
-    def _verdicts(self, now: float) -> Iterator[Verdict]:
-        for node_id, instances in self.registry.by_node.items():
-            for instance_id in sorted(instances):
-                judgement = self._judge(node_id, instance_id, now)
-                if judgement not in (None, Judgement.RECOVERED):
-                    self.registry.doubted.add(instance_id)
-                healthy = self.registry.instances[instance_id].state is InstanceState.HEALTHY
-                match judgement:
-                    case Judgement.SILENT | Judgement.STALLED | Judgement.DIED if not healthy:
-                        continue
-                    case Judgement.RECOVERED if healthy:
-                        continue
-                    case None:
-                        continue
-                    case _:
-                        silence = self._silence(node_id, instance_id, now)
-                        if judgement is Judgement.DIED:
-                            silence = now - self._dead[node_id]
-                        yield Verdict(judgement, instance_id, node_id, silence)
-        for instance_id, since in self._displaced.items():
-            if now - since >= self.options.gone_timeout:
-                yield Verdict(Judgement.ABANDONED, instance_id, "", now - since)
-
-    def _judge(self, node_id: str, instance_id: str, now: float) -> Judgement | None:
-        """Return what an instance is at this moment; None for one that was never heard."""
-        options, node = self.options, self._nodes[node_id]
-        silence = self._silence(node_id, instance_id, now)
-        dead = node_id in self._dead
-        if silence >= (options.heartbeat_timeout if dead else options.gone_timeout):
-            return Judgement.GONE
-        if dead:
-            return Judgement.DIED
-        if silence >= options.heartbeat_timeout:
-            return Judgement.SILENT
-        if self._is_stalled(node, instance_id, now):
-            return Judgement.STALLED
-        return Judgement.RECOVERED if instance_id in node.progress else None
-
-    def _silence(self, node_id: str, instance_id: str, now: float) -> float:
-        return now - self._nodes[node_id].seen.get(instance_id, now)
+        return verdicts
 
     def stands(self, verdict: Verdict, now: float) -> bool:
-        """Whether a verdict is still right when it comes to be carried out.
-
-        A beat may have come, or the leader may have been paused, since it was given.
-        """
-        if verdict.judgement is Judgement.ABANDONED:
-            since = self._displaced.get(verdict.instance_id, now)
-            return now - since >= self.options.gone_timeout
-        if verdict.node_id not in self._nodes:
-            return False
-        current = self._judge(verdict.node_id, verdict.instance_id, now)
-        if verdict.judgement in (Judgement.RECOVERED, Judgement.GONE):
-            return current is verdict.judgement
-        # What was silent may be gone by now: the milder verdict still stands.
-        return current not in (None, Judgement.RECOVERED)
-
-    def _is_stalled(self, node: _Node, instance_id: str, now: float) -> bool:
-        load = self.loads.get(instance_id)
-        if load is None:
-            return False
-        _, since = node.progress.get(instance_id, (0, now))
-        return max(load.stalled, now - since) >= self.options.stall_timeout
+        """Whether a verdict is still right when it comes to be carried out."""
+        return self._health.stands(verdict, now)
 
     def _forget(self, now: float) -> None:
         """Drop the nodes that hold nothing and whose lease is over."""
@@ -545,27 +385,10 @@ class Roster:
             if name not in self.registry.by_node and now - node.heard > keep
         ]:
             del self._nodes[node_id]
-        for node_id, node in self._nodes.items():
-            here = self.registry.by_node.get(node_id, set())
-            for instance_id in [name for name in node.seen if name not in here]:
-                del node.seen[instance_id]
-                node.progress.pop(instance_id, None)
         for instance_id in [name for name in self.loads if name not in self.registry.instances]:
             del self.loads[instance_id]
         self.registry.applied.keep(self.registry.instances)
-        self._dead = {name: at for name, at in self._dead.items() if now - at <= keep}
-        self._ended &= self._dead.keys()
-
-
-def _later_than(version: int, changed: dict[ResourceKey, int]) -> list[tuple[ResourceKey, int]]:
-    """Return what changed behind ``version``, in order; the dict is in that order."""
-    later: list[tuple[ResourceKey, int]] = []
-    for key in reversed(changed):
-        if changed[key] <= version:
-            break
-        later.append((key, changed[key]))
-    later.reverse()
-    return later
+        self._ended = {name for name in self._ended if self._health.is_dead(name)}
 
 
 def _names(earlier: list[_Earlier], node_id: str) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from attrs import define
 
+from aegis.actors import _coverage
 from aegis.actors import _placement as placement
-from aegis.actors import _roster
 from aegis.actors._decision import Decision, Holder
+from aegis.actors._health import Judgement, Verdict
 from aegis.actors._lease import Beat, BeatAnswer, InstanceLoad, Lease, LeaseOptions
 from aegis.actors._registry_entries import InstanceState, ResourceKey
-from aegis.actors._roster import Judgement, Roster, Verdict
+from aegis.actors._roster import Roster
 from aegis.errors import ProtocolError
 from tests.actors.registry_bench import Bench, instance, resources
 
@@ -254,6 +255,23 @@ def test_an_owner_that_has_a_lease_is_covered_by_a_second_answer_to_its_last_bea
     assert not court.covers("a", epoch)
 
 
+def test_a_node_that_was_forgotten_and_comes_back_keeps_nothing_of_what_it_was_told() -> None:
+    court = Court("a", "b")
+    epoch = court.claim("a", "R-1")
+    court.beat("a")
+    assert court.covers("a", epoch)
+    court.decide(placement.give_up(court.bench.registry, "on-a", "a", "silence"))
+    # It stands still for so long that its leases are over, and the leader forgets it.
+    court.tick(13, beating=("b",))
+    next_epoch = court.claim("b", "R-1")
+    court.beat("b")
+    court.ask("service.register", instance("on-a", node_id="a"))
+    court.beat("a")
+    assert court.leases["a"].valid(court.now)
+    assert not court.covers("a", epoch)
+    assert court.covers("b", next_epoch)
+
+
 def test_a_second_answer_to_a_beat_renews_nothing() -> None:
     court = Court("a")
     court.beat("a")
@@ -393,7 +411,7 @@ def test_the_third_owner_waits_for_the_first_though_the_second_is_dead() -> None
 
 
 def test_many_resources_are_covered_in_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_roster, "MAX_CHANGES", 7)
+    monkeypatch.setattr(_coverage, "MAX_CHANGES", 7)
     court = Court("a")
     court.claim("a", *[f"R-{index}" for index in range(100)])
     court.beat("a")
@@ -407,7 +425,7 @@ def test_a_lease_is_not_renewed_while_a_revocation_may_be_left_over(
     court = Court("a", "b")
     court.claim("a", *[f"R-{index}" for index in range(10)])
     court.beat("a")
-    monkeypatch.setattr(_roster, "MAX_CHANGES", 4)
+    monkeypatch.setattr(_coverage, "MAX_CHANGES", 4)
     court.claim("b", *[f"R-{index}" for index in range(10)], force=True)
     given = court.roster.heard(court.leases["a"].beat(court.now, {}), court.now)
     assert given is not None
