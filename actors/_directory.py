@@ -98,7 +98,8 @@ class Directory:
         self._max_resources = max_resources
         self._max_services = max_services
         self._sequence = 0
-        self._lost: dict[ResourceKey, float] = {}
+        self._lost: dict[ResourceKey, tuple[float, int]] = {}
+        """When the owner of each of these was lost, and under which epoch it owned."""
         self._resource_queries: dict[ResourceKey, asyncio.Task[Route]] = {}
         self._service_queries: dict[str, asyncio.Task[tuple[Provider, ...]]] = {}
         self._subscription: Subscription | None = None
@@ -185,14 +186,14 @@ class Directory:
     def is_moving(self, service: str, resource_id: str) -> bool:
         """Whether the resource had an owner a moment ago, and may soon have another."""
         lost = self._lost.get((service, resource_id))
-        return lost is not None and self._clock.boot_seconds() - lost < MOVING_SECONDS
+        return lost is not None and self._clock.boot_seconds() - lost[0] < MOVING_SECONDS
 
     def _lose(self, key: ResourceKey) -> None:
-        del self.routes[key]
+        epoch = self.routes.pop(key).epoch
         self._lost.pop(key, None)
         if len(self._lost) >= MAX_MOVING:
             del self._lost[next(iter(self._lost))]
-        self._lost[key] = self._clock.boot_seconds()
+        self._lost[key] = (self._clock.boot_seconds(), epoch)
 
     def invalidate_service(self, service: str) -> None:
         """Forget the instances of a service."""
@@ -217,17 +218,27 @@ class Directory:
 
     async def _query_route(self, key: ResourceKey) -> Route:
         generation = self._generation
-        answer = await self._ask("resource.query", {"service_name": key[0], "resource_id": key[1]})
+        answer = await self._ask(
+            "resource.query", {"service_name": key[0], "resource_id": key[1]}, wanted=key
+        )
+        told = self.routes.get(key)
+        if told is not None and told.epoch >= answer.get("epoch", 0):
+            return told  # An event was faster.
+        _check(answer)
         route = Route(answer["instance_id"], answer["epoch"], answer["node_id"])
         if self._is_current(answer, generation):
-            if len(self.routes) >= self._max_resources:
-                del self.routes[next(iter(self.routes))]
-            self.routes[key] = route
+            self._keep(key, route)
         return route
+
+    def _keep(self, key: ResourceKey, route: Route) -> None:
+        if key not in self.routes and len(self.routes) >= self._max_resources:
+            del self.routes[next(iter(self.routes))]
+        self.routes[key] = route
 
     async def _query_service(self, service: str) -> tuple[Provider, ...]:
         generation = self._generation
         answer = await self._ask("service.query", {"service_name": service})
+        _check(answer)
         found = tuple(
             Provider(instance["instance_id"], instance["node_id"])
             for entry in answer["services"]
@@ -244,11 +255,13 @@ class Directory:
             self.providers[service] = found
         return found
 
-    async def _ask(self, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
+    async def _ask(
+        self, operation: str, payload: dict[str, Any], wanted: ResourceKey | None = None
+    ) -> dict[str, Any]:
         """Ask, and ask again if an event came meanwhile that the answer does not know of.
 
         Who waits for the lookup would otherwise be told of an owner that is gone already,
-        and have no further event to wait for.
+        and have no further event to wait for. An event that tells what is ``wanted`` ends it.
         """
         answer: dict[str, Any] = {}
         for _ in range(MAX_ASKED):
@@ -263,10 +276,8 @@ class Directory:
                 timeout=LOOKUP_TIMEOUT,
                 first_wait=FIRST_WAIT,
             )
-            if self._sequence <= max(asked, answer.get("sequence", 0)):
+            if self._sequence <= max(asked, answer.get("sequence", 0)) or wanted in self.routes:
                 break
-        if answer.get("code") is not None:
-            raise _error(answer)
         return answer
 
     def _is_current(self, answer: Mapping[str, Any], generation: int) -> bool:
@@ -299,10 +310,14 @@ class Directory:
         for resource_id in owned:
             key = (service, resource_id)
             known = self.routes.get(key)
-            if known is None:
-                continue
             epoch = epochs.get(resource_id)
-            if epoch is None:
+            if known is None:
+                # Callers wait for just this: when many resources change hands at once,
+                # nobody has to ask for each of them.
+                if epoch is not None and self._is_wanted(key, epoch):
+                    self._lost.pop(key, None)
+                    self._keep(key, Route(instance_id, epoch, node_id))
+            elif epoch is None:
                 if known.epoch <= int(facts["sequence"]):
                     self._lose(key)
                     if facts.get("cause") == "released":
@@ -313,6 +328,10 @@ class Directory:
             self.providers.pop(service, None)
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _is_wanted(self, key: ResourceKey, epoch: int) -> bool:
+        lost = self._lost.get(key)
+        return key in self._resource_queries if lost is None else lost[1] < epoch
 
     def on_disconnected(self) -> None:
         """Events are missed from now on, so nothing that is cached can be trusted."""
@@ -332,6 +351,12 @@ class Directory:
         self.providers.clear()
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _check(answer: Mapping[str, Any]) -> None:
+    """Raise what an answer stands for if it is a refusal."""
+    if answer.get("code") is not None:
+        raise _error(answer)
 
 
 def _error(answer: Mapping[str, Any]) -> AegisError:

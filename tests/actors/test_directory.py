@@ -45,19 +45,66 @@ class Supervisor:
         facts = {"instance_id": instance_id, "epoch": sequence, "node_id": "", "sequence": sequence}
         self.transport.publish(message.reply_to, encode_value(facts))
 
-    def tell_promoted(self, instance_id: str, epoch: int) -> None:
+    def tell_promoted(self, instance_id: str, epoch: int, resource_id: str = "A-1") -> None:
         facts = {
             "sequence": epoch,
             "service_name": "account",
             "instance_id": instance_id,
-            "resource_ids": ["A-1"],
-            "epochs": {"A-1": epoch},
+            "resource_ids": [resource_id],
+            "epochs": {resource_id: epoch},
             "role": "active",
         }
         self.transport.publish(SUBJECTS.event("promoted"), encode_value(facts))
 
 
-async def test_a_lookup_that_an_event_overtakes_asks_again_and_tells_the_new_owner() -> None:
+async def test_a_lookup_that_an_event_of_another_overtakes_asks_again() -> None:
+    broker = MemoryBroker()
+    transport = MemoryTransport(broker)
+    supervisor = Supervisor(MemoryTransport(broker))
+    directory = Directory(transport, SUBJECTS, SystemClock())
+    await supervisor.start()
+    await directory.start()
+    lookup = asyncio.create_task(directory.route("account", "A-1"))
+    query, _ = await supervisor.next_query()
+    change = asyncio.create_task(directory.wait_change())
+    await asyncio.sleep(0)
+    supervisor.tell_promoted("other", epoch=8, resource_id="A-2")
+    await change
+    supervisor.answer(query, "old", sequence=7)
+    query, min_sequence = await supervisor.next_query()
+    assert min_sequence == 8
+    supervisor.answer(query, "new", sequence=9)
+    assert await lookup == Route("new", 9)
+    assert directory.route_nowait("account", "A-1") == Route("new", 9)
+    assert directory.route_nowait("account", "A-2") is None
+    await directory.stop()
+
+
+async def test_the_next_owner_of_what_was_lost_is_learned_from_the_event_alone() -> None:
+    broker = MemoryBroker()
+    transport = MemoryTransport(broker)
+    supervisor = Supervisor(MemoryTransport(broker))
+    directory = Directory(transport, SUBJECTS, SystemClock())
+    await supervisor.start()
+    await directory.start()
+    lookup = asyncio.create_task(directory.route("account", "A-1"))
+    query, _ = await supervisor.next_query()
+    supervisor.answer(query, "old", sequence=7)
+    assert await lookup == Route("old", 7)
+    directory.invalidate_route("account", "A-1")
+    for epoch, expected in ((7, None), (9, Route("new", 9))):
+        change = asyncio.create_task(directory.wait_change())
+        await asyncio.sleep(0)
+        supervisor.tell_promoted("new" if epoch == 9 else "old", epoch=epoch)
+        await change
+        # An event of the owner that was lost brings nothing back.
+        assert directory.route_nowait("account", "A-1") == expected
+    assert await directory.route("account", "A-1") == Route("new", 9)
+    assert not supervisor.asked
+    await directory.stop()
+
+
+async def test_a_lookup_that_an_event_answers_tells_the_new_owner() -> None:
     broker = MemoryBroker()
     transport = MemoryTransport(broker)
     supervisor = Supervisor(MemoryTransport(broker))
@@ -72,9 +119,7 @@ async def test_a_lookup_that_an_event_overtakes_asks_again_and_tells_the_new_own
     await change
     # This answer is older than the event: to share it would send callers to the dead.
     supervisor.answer(query, "old", sequence=7)
-    query, min_sequence = await supervisor.next_query()
-    assert min_sequence == 8
-    supervisor.answer(query, "new", sequence=8)
     assert await lookup == Route("new", 8)
     assert directory.route_nowait("account", "A-1") == Route("new", 8)
+    assert not supervisor.asked
     await directory.stop()
