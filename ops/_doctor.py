@@ -110,7 +110,9 @@ async def _system(inspector: Inspector) -> AsyncIterator[Check]:
 def _candidates(names: Sequence[str]) -> Check:
     if len(names) > 1:
         return Check("candidates", OK, f"{len(names)} nodes can lead")
-    found = f"{names[0] if names else 'nobody'} alone can lead: without it nothing fails over"
+    found = "nobody can lead: nothing fails over"
+    if names:
+        found = f"{names[0]} alone can lead: without it nothing fails over"
     advice = "run one more node, or `aegis run --supervisor-only`, best on another host"
     return Check("candidates", WARN, found, advice)
 

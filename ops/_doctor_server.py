@@ -254,7 +254,10 @@ def _replicas(config: dict[str, Any], cluster: dict[str, Any], info: dict[str, A
         found = f"{count}, of which {', '.join(lagging)} cannot be reached or trail behind"
         return Check("replicas", FAIL, found, "see that all NATS servers run and reach each other")
     if count == 1 and info.get("cluster"):
-        advice = "make the stream anew with --replicas 3: the cluster then outlives a server"
+        advice = (
+            f"`nats stream update {config.get('name')} --replicas 3`, and run the nodes with "
+            "--replicas 3: the cluster then outlives a server"
+        )
         return Check("replicas", WARN, "1, on a cluster of servers", advice)
     return Check("replicas", OK, str(count))
 
