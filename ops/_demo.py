@@ -319,10 +319,7 @@ class _Demo:
                 await asyncio.wait([killer, *work])
                 watchdog.cancel()
         except ExceptionGroup as group_error:
-            error: Exception = group_error
-            while isinstance(error, ExceptionGroup):
-                error = error.exceptions[0]
-            raise error from None
+            raise _cause(group_error) from None
         return killer.result()
 
     async def _kill(
@@ -381,6 +378,12 @@ class _Demo:
             elif now - since > STALL_TIMEOUT:
                 words = "\n".join(filter(None, (node.last_words() for node in nodes)))
                 raise _Failed(f"no order was finished for {STALL_TIMEOUT:.0f} s\n{words}")
+
+
+def _cause(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first error of a group, which may be of a group within."""
+    first = group.exceptions[0]
+    return _cause(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _wait_standing_by(node: Node, inspector: Inspector) -> None:

@@ -46,7 +46,9 @@ def list_services(context: CommandContext, service: str | None = None) -> None:
     if not rows:
         context.output.line("no services")
         return
-    context.output.table(("service", "instance", "state", "started as", "owns", "standby", "queue"), rows)
+    context.output.table(
+        ("service", "instance", "state", "started as", "owns", "standby", "queue"), rows
+    )
 
 
 def show_route(context: CommandContext, resource: str) -> None:
