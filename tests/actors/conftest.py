@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from tests.actors import control_world
+from tests.support.nats import NatsServer
+
 
 @pytest.fixture(autouse=True)
 def plain_log_lines() -> Iterator[None]:
@@ -23,3 +26,12 @@ def plain_log_lines() -> Iterator[None]:
     structlog.reset_defaults()
     if configured is not None:
         structlog.configure(**configured)
+
+
+@pytest.fixture(params=["memory", "nats"])
+def play(request: pytest.FixtureRequest) -> control_world.Play:
+    """Run a scenario in memory and virtual time, and over a real server."""
+    if request.param == "memory":
+        return control_world.play
+    server: NatsServer = request.getfixturevalue("nats_server")
+    return lambda scenario: control_world.play(scenario, server)

@@ -17,7 +17,7 @@ from aegis.actors._control import ControlOptions, SupervisorCandidate
 from aegis.actors._directory import Directory
 from aegis.actors._election import ElectionOptions
 from aegis.actors._lease import LeaseOptions
-from aegis.actors._membership import Membership
+from aegis.actors._membership import Membership, Registration
 from aegis.errors import AegisError
 from aegis.transport._base import Message, StreamConfig, Subscription, Transport
 from aegis.transport._codec import decode_value, encode_value
@@ -30,7 +30,7 @@ from tests.support.cluster import Cluster
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 
-__all__ = ["ELECTION", "LEASE", "Listener", "Scenario", "World", "play", "play_on_cluster"]
+__all__ = ["ELECTION", "LEASE", "Listener", "Play", "Scenario", "World", "play", "play_on_cluster"]
 
 ELECTION = ElectionOptions(leader_timeout=0.6, renew_interval=0.15, retry_interval=0.05)
 LEASE = LeaseOptions(
@@ -43,6 +43,7 @@ LEASE = LeaseOptions(
 )
 
 type Scenario = Callable[[World], Awaitable[None]]
+type Play = Callable[[Scenario], None]
 
 
 class Listener:
@@ -127,6 +128,19 @@ class World:
         self._stops.append(member.stop)
         await member.start()
         return member
+
+    async def instance(self, name: str, instance_id: str, **options: Any) -> Membership:
+        """Start a node's membership, and register an instance of ``account`` there."""
+        member = await self.member(name, **options)
+        await member.register("account", instance_id)
+        return member
+
+    async def own(self, member: Membership, instance_id: str, *resource_ids: str) -> Registration:
+        """Register resources of ``account``, and wait until the lease covers them."""
+        held = await member.register_resources("account", instance_id, list(resource_ids))
+        for resource_id in resource_ids:
+            await member.wait_covered("account", resource_id, held.epochs[resource_id], timeout=5)
+        return held
 
     async def directory(self, name: str = "caller") -> Directory:
         """Start a directory."""

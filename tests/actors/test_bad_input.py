@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,23 +11,11 @@ from aegis.actors._lease import InstanceLoad
 from aegis.actors._membership import Membership
 from aegis.contracts import Role
 from aegis.errors import Conflict
-from tests.actors.control_world import LEASE, Listener, Scenario, World
+from tests.actors.control_world import LEASE, Listener, Play, World
 from tests.actors.control_world import play as play_scenario
-from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 
-type Play = Callable[[Scenario], None]
-
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(params=["memory", "nats"])
-def play(request: pytest.FixtureRequest) -> Play:
-    """Run a scenario in memory and virtual time, and over a real server."""
-    if request.param == "memory":
-        return play_scenario
-    server: NatsServer = request.getfixturevalue("nats_server")
-    return lambda scenario: play_scenario(scenario, server)
 
 
 async def claim(world: World, number: int, **fields: Any) -> dict[str, Any]:
@@ -43,8 +30,7 @@ async def owner_and_standby(world: World) -> tuple[Membership, Membership]:
     two = await world.member("node-2", listener=Listener())
     await one.register("account", "acct-1")
     await two.register("account", "acct-2")
-    held = await one.register_resources("account", "acct-1", ["R-1"])
-    await one.wait_covered("account", "R-1", held.epochs["R-1"], timeout=5)
+    await world.own(one, "acct-1", "R-1")
     await two.register_resources("account", "acct-2", ["R-1"], role=Role.STANDBY)
     return one, two
 
@@ -122,8 +108,7 @@ def test_a_resource_whose_owner_changes_cannot_be_forced_away_until_that_is_over
     async def scenario(world: World) -> None:
         leader = await world.leader()
         one, _ = await owner_and_standby(world)
-        three = await world.member("node-3")
-        await three.register("account", "acct-3")
+        three = await world.instance("node-3", "acct-3")
         await one.stop()
         await world.ask("service.disconnect", {"instance_id": "acct-1"})
         await world.wait_event("promoted", instance_id="acct-2")
@@ -212,8 +197,7 @@ def test_of_two_processes_with_one_instance_id_the_one_that_came_first_stays(pla
             assert error.facts["holder"] == winner.node_id
             assert "choose another instance id" in str(error)
         # Those that lost beat on, and take nothing from the winner.
-        held = await winner.register_resources("account", "acct-1", ["R-1"])
-        await winner.wait_covered("account", "R-1", held.epochs["R-1"], timeout=5)
+        held = await world.own(winner, "acct-1", "R-1")
         later = world.clock.boot_seconds() + 2 * LEASE.heartbeat_timeout
         await wait_until(lambda: world.clock.boot_seconds() > later, what="some beats later")
         assert winner.covers("account", "R-1", held.epochs["R-1"])

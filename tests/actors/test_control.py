@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -22,24 +21,13 @@ from aegis.errors import (
     Unavailable,
 )
 from aegis.transport._base import Append, Refused
-from tests.actors.control_world import LEASE, Listener, Scenario, World
+from tests.actors.control_world import LEASE, Listener, Play, World
 from tests.actors.control_world import play as play_scenario
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.virtual import pass_time
 
-type Play = Callable[[Scenario], None]
-
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(params=["memory", "nats"])
-def play(request: pytest.FixtureRequest) -> Play:
-    """Run a scenario in memory and virtual time, and over a real server."""
-    if request.param == "memory":
-        return play_scenario
-    server: NatsServer = request.getfixturevalue("nats_server")
-    return lambda scenario: play_scenario(scenario, server)
 
 
 # -- registration -----------------------------------------------------------------------
@@ -105,8 +93,7 @@ def test_an_instance_id_of_a_dead_process_is_taken_over(play: Play) -> None:
         await world.leader()
         one, two = await world.member("node-1"), await world.member("node-2")
         await one.register("account", "acct-1")
-        held = await one.register_resources("account", "acct-1", ["R-1"])
-        await one.wait_covered("account", "R-1", held.epochs["R-1"], timeout=5)
+        held = await world.own(one, "acct-1", "R-1")
         lease_end = one.lease.valid_until
         await one.stop()
         await two.register("account", "acct-1")
@@ -137,11 +124,9 @@ def test_two_nodes_that_start_with_one_instance_id_at_once_get_one_winner(play: 
 def test_resources_of_others_are_conflicts_unless_forced(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        one, two = await world.member("node-1"), await world.member("node-2")
-        await one.register("account", "acct-1")
-        await two.register("account", "acct-2")
-        first = await one.register_resources("account", "acct-1", ["R-1"])
-        await one.wait_covered("account", "R-1", first.epochs["R-1"], timeout=5)
+        one = await world.instance("node-1", "acct-1")
+        two = await world.instance("node-2", "acct-2")
+        first = await world.own(one, "acct-1", "R-1")
         refused = await two.register_resources("account", "acct-2", ["R-1", "R-2"])
         assert refused.conflicts == {"R-1": "acct-1"}
         assert refused.registered == ["R-2"]
@@ -156,19 +141,16 @@ def test_resources_of_others_are_conflicts_unless_forced(play: Play) -> None:
 def test_releasing_lets_the_next_owner_answer_without_a_wait(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        one, two = await world.member("node-1"), await world.member("node-2")
-        await one.register("account", "acct-1")
-        await two.register("account", "acct-2")
-        first = await one.register_resources("account", "acct-1", ["R-1"])
-        await one.wait_covered("account", "R-1", first.epochs["R-1"], timeout=5)
+        one = await world.instance("node-1", "acct-1")
+        two = await world.instance("node-2", "acct-2")
+        first = await world.own(one, "acct-1", "R-1")
         with pytest.raises(NotOwner) as caught:
             await two.release_resources("account", "acct-2", ["R-1"])
         assert caught.value.facts["owner"] == "acct-1"
         lease_end = one.lease.valid_until
         assert await one.release_resources("account", "acct-1", ["R-1"]) == ["R-1"]
         assert not one.covers("account", "R-1", first.epochs["R-1"])
-        second = await two.register_resources("account", "acct-2", ["R-1"])
-        await two.wait_covered("account", "R-1", second.epochs["R-1"], timeout=5)
+        await world.own(two, "acct-2", "R-1")
         assert world.clock.boot_seconds() < lease_end
         with pytest.raises(NotFound):
             await one.release_resources("account", "acct-1", ["R-9"])
@@ -179,8 +161,7 @@ def test_releasing_lets_the_next_owner_answer_without_a_wait(play: Play) -> None
 def test_a_thousand_resources_are_registered_at_once_and_one_more_refused(play: Play) -> None:
     async def scenario(world: World) -> None:
         candidate = await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         names = [f"R-{index}" for index in range(1000)]
         found = await node.register_resources("account", "acct-1", names)
         # The epoch is the sequence of the record that names the owner.
@@ -204,8 +185,7 @@ def test_a_thousand_resources_are_registered_at_once_and_one_more_refused(play: 
 def test_unregistering_takes_an_instance_out_with_what_it_holds(play: Play) -> None:
     async def scenario(world: World) -> None:
         candidate = await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await node.register_resources("account", "acct-1", ["R-1"])
         await node.unregister("account", "acct-1")
         assert candidate.registry.instances == {}
@@ -244,8 +224,7 @@ def test_garbage_on_every_subject_is_refused_and_does_no_harm(play: Play) -> Non
             for name in ("gone", "promoted", "first_answer"):
                 transport.publish(world.subjects.event(name), garbage)
         await transport.flush()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        await world.instance("node-1", "acct-1")
         assert candidate.leading
 
     play(scenario)
@@ -257,9 +236,8 @@ def test_garbage_on_every_subject_is_refused_and_does_no_harm(play: Play) -> Non
 def test_a_cached_lookup_asks_nobody_and_an_event_updates_it(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        one, two = await world.member("node-1"), await world.member("node-2")
-        await one.register("account", "acct-1")
-        await two.register("account", "acct-2")
+        one = await world.instance("node-1", "acct-1")
+        two = await world.instance("node-2", "acct-2")
         await one.register_resources("account", "acct-1", ["R-1"])
         directory = await world.directory()
         first = await directory.route("account", "R-1")
@@ -285,8 +263,7 @@ def test_a_cached_lookup_asks_nobody_and_an_event_updates_it(play: Play) -> None
 def test_concurrent_misses_are_one_lookup_and_misses_are_not_remembered(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         directory = await world.directory()
         results = await asyncio.gather(
             *[directory.route("account", "R-1") for _ in range(50)], return_exceptions=True
@@ -336,8 +313,7 @@ def test_every_candidate_answers_queries_even_for_what_was_registered_just_now(
         await world.leader("sup-1")
         others = [await world.candidate(f"sup-{index}") for index in (2, 3)]
         assert not any(other.leading for other in others)
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         for index in range(30):
             await node.register_resources("account", "acct-1", [f"R-{index}"])
             reply = await world.ask(
@@ -382,8 +358,7 @@ def test_services_are_listed_with_queue_depth_and_leader(play: Play) -> None:
 def test_a_node_answers_health_requests_with_its_instances(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1", health=lambda: {"tasks": 3})
-        await node.register("account", "acct-1")
+        await world.instance("node-1", "acct-1", health=lambda: {"tasks": 3})
         transport = await world.transport("test")
         reply = await transport.request(world.subjects.health("node-1"), b"", timeout=5)
         facts = msgpack.unpackb(reply.payload)
@@ -395,8 +370,7 @@ def test_a_node_answers_health_requests_with_its_instances(play: Play) -> None:
 def test_a_dead_instance_becomes_unhealthy_and_its_resources_are_released(play: Play) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await node.register_resources("account", "acct-1", ["R-1"])
         directory = await world.directory()
         await directory.route("account", "R-1")
@@ -438,10 +412,8 @@ def test_an_evicted_instance_is_told_by_its_next_beat_and_may_register_anew(play
     async def scenario(world: World) -> None:
         await world.leader()
         listener = Listener()
-        node = await world.member("node-1", listener=listener)
-        await node.register("account", "acct-1")
-        first = await node.register_resources("account", "acct-1", ["R-1"])
-        await node.wait_covered("account", "R-1", first.epochs["R-1"], timeout=5)
+        node = await world.instance("node-1", "acct-1", listener=listener)
+        first = await world.own(node, "acct-1", "R-1")
         evicted = await world.ask(
             "service.unregister", {"service_name": "account", "instance_id": "acct-1"}
         )
@@ -483,8 +455,7 @@ def test_a_leader_that_stops_is_succeeded_at_once_and_nothing_is_lost(play: Play
     async def scenario(world: World) -> None:
         first = await world.leader("sup-1")
         second = await world.candidate("sup-2")
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         held = await node.register_resources("account", "acct-1", ["R-1"])
         await first.stop()
         async with asyncio.timeout(10):
@@ -653,8 +624,7 @@ def test_a_leader_that_is_nowhere_is_succeeded_before_its_timeout() -> None:
 def test_new_resources_are_covered_without_waiting_for_a_beat() -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await wait_until(lambda: node.lease.valid(world.clock.boot_seconds()), what="a lease")
         await pass_time(LEASE.heartbeat_interval / 2)
         beat = node.lease.valid_until
@@ -670,10 +640,8 @@ def test_new_resources_are_covered_without_waiting_for_a_beat() -> None:
 def test_a_release_under_way_is_not_covered_any_more() -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
-        held = await node.register_resources("account", "acct-1", ["R-1"])
-        await node.wait_covered("account", "R-1", held.epochs["R-1"], timeout=5)
+        node = await world.instance("node-1", "acct-1")
+        held = await world.own(node, "acct-1", "R-1")
         releasing = asyncio.create_task(node.release_resources("account", "acct-1", ["R-1"]))
         await asyncio.sleep(0)
         assert not releasing.done()
@@ -712,8 +680,7 @@ def test_a_leader_that_is_cut_off_is_succeeded_within_the_timeout() -> None:
     async def scenario(world: World) -> None:
         first = await world.leader("sup-1")
         second = await world.candidate("sup-2")
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         world.memory("sup-1").disconnect()
         cut = world.clock.boot_seconds()
         async with asyncio.timeout(10):
@@ -735,8 +702,7 @@ def test_a_node_that_loses_its_connection_drops_its_lease_and_gets_it_back() -> 
     async def scenario(world: World) -> None:
         await world.leader()
         listener = Listener()
-        node = await world.member("node-1", listener=listener)
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1", listener=listener)
         held = await node.register_resources("account", "acct-1", ["R-1"])
         epoch = held.epochs["R-1"]
         await node.wait_covered("account", "R-1", epoch, timeout=5)
@@ -753,8 +719,7 @@ def test_a_node_that_loses_its_connection_drops_its_lease_and_gets_it_back() -> 
 def test_a_directory_trusts_nothing_from_before_a_reconnect() -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await node.register_resources("account", "acct-1", ["R-1"])
         directory = await world.directory()
         await directory.route("account", "R-1")
@@ -771,8 +736,7 @@ def test_a_directory_trusts_nothing_from_before_a_reconnect() -> None:
 def test_a_write_whose_answer_is_lost_is_found_again_and_answered() -> None:
     async def scenario(world: World) -> None:
         leader = await world.leader("sup-1", write_timeout=0.2)
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         broker = world.memory("sup-1").broker
         lost: list[str] = []
 
@@ -798,8 +762,7 @@ def test_a_write_whose_answer_is_lost_is_found_again_and_answered() -> None:
 def test_a_release_whose_write_has_no_answer_is_answered_as_done() -> None:
     async def scenario(world: World) -> None:
         leader = await world.leader("sup-1", write_timeout=0.2)
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await node.register_resources("account", "acct-1", ["R-1"])
         broker = world.memory("sup-1").broker
 
@@ -831,10 +794,8 @@ def test_a_release_whose_write_has_no_answer_is_answered_as_done() -> None:
 def test_a_node_that_cannot_hear_the_leader_keeps_no_lease_beyond_its_time() -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
-        held = await node.register_resources("account", "acct-1", ["R-1"])
-        await node.wait_covered("account", "R-1", held.epochs["R-1"], timeout=5)
+        node = await world.instance("node-1", "acct-1")
+        held = await world.own(node, "acct-1", "R-1")
         broker = world.memory("sup-1").broker
 
         def fate(hop: object) -> tuple[float, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,24 +17,13 @@ from aegis.contracts import Role
 from aegis.errors import Conflict
 from aegis.transport._nats import connect_nats
 from aegis.transport._nats_options import NatsOptions
-from tests.actors.control_world import ELECTION, LEASE, Listener, Scenario, World
+from tests.actors.control_world import ELECTION, LEASE, Listener, Play, World
 from tests.actors.control_world import play as play_scenario
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.virtual import pass_time
 
-type Play = Callable[[Scenario], None]
-
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture(params=["memory", "nats"])
-def play(request: pytest.FixtureRequest) -> Play:
-    """Run a scenario in memory and virtual time, and over a real server."""
-    if request.param == "memory":
-        return play_scenario
-    server: NatsServer = request.getfixturevalue("nats_server")
-    return lambda scenario: play_scenario(scenario, server)
 
 
 async def pair(world: World, *names: str) -> tuple[Membership, Membership]:
@@ -232,8 +220,7 @@ def test_two_nodes_that_start_with_the_id_of_a_dead_one_at_once_get_one_winner(
 ) -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        dead = await world.member("node-0")
-        await dead.register("account", "acct-1")
+        dead = await world.instance("node-0", "acct-1")
         await dead.register_resources("account", "acct-1", ["R-1"])
         await kill(world, dead)
         nodes = [await world.member(f"node-{index}") for index in (1, 2)]
@@ -375,8 +362,7 @@ def test_a_query_to_a_supervisor_that_stops_is_answered_without_a_wait(play: Pla
 def test_a_lookup_that_is_lost_is_repeated_soon() -> None:
     async def scenario(world: World) -> None:
         await world.leader()
-        node = await world.member("node-1")
-        await node.register("account", "acct-1")
+        node = await world.instance("node-1", "acct-1")
         await node.register_resources("account", "acct-1", ["R-1"])
         directory = await world.directory()
         broker = world.memory("sup-1").broker
@@ -570,8 +556,7 @@ def test_a_node_that_stands_still_is_not_taken_for_dead_when_it_is_disconnected(
 def test_a_dead_owner_without_standby_keeps_its_resources_until_its_silence_is_over() -> None:
     async def scenario(world: World) -> None:
         await obituary(world, await world.leader())
-        one = await world.member("node-1")
-        await one.register("account", "acct-1")
+        one = await world.instance("node-1", "acct-1")
         await one.register_resources("account", "acct-1", ["R-1"])
         await kill(world, one)
         killed = world.clock.boot_seconds()
@@ -580,10 +565,8 @@ def test_a_dead_owner_without_standby_keeps_its_resources_until_its_silence_is_o
         assert unhealthy["instance_id"] == "acct-1"
         assert world.clock.boot_seconds() - killed < 0.1
         # Whoever restarts it has as much time as without the proof.
-        two = await world.member("node-2")
-        await two.register("account", "acct-1")
-        again = await two.register_resources("account", "acct-1", ["R-1"])
-        await two.wait_covered("account", "R-1", again.epochs["R-1"], timeout=5)
+        two = await world.instance("node-2", "acct-1")
+        await world.own(two, "acct-1", "R-1")
         assert world.clock.boot_seconds() - killed < 0.2
         assert not [e for e in world.events if e["event"] == "released"]
 
