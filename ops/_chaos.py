@@ -17,6 +17,7 @@ import contextlib
 import json
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -49,6 +50,9 @@ _INTERRUPTED: Final = 130
 
 
 async def _run(shape: Shape, seconds: float, seed: int, tell: Callable[[str], None]) -> Report:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await _run_once(Report(seed, shape, seconds), tell)
     except NoHosts as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +82,24 @@ def test_hosts_that_are_cut_off_lose_nothing_or_the_run_says_why_there_are_none(
         assert report["faults"].keys() & {Fault.CUT_NODE, Fault.CUT_CALLER}
     else:
         print(f"no partitions: {report['no_partitions']}")
+
+
+@pytest.mark.timeout(120)
+async def test_a_run_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", CHAOS, "--minutes", "5", "--seed", "1"),
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert b"faults for 300 s, seed 1" in await process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    said = await process.stderr.read()
+    assert await process.wait() == 130
+    assert said.endswith(b"Interrupted (seed 1); all that was started has been stopped.\n")
+    assert not os.listdir(tmp_path), "files are left"
+    assert not processes_of(tmp_path), "processes are left"
 
 
 async def test_without_the_ip_command_there_are_no_hosts_and_the_reason_is_told(
