@@ -314,26 +314,29 @@ class _Demo:
         try:
             async with asyncio.TaskGroup() as group:
                 watchdog = group.create_task(self._watch(nodes))
-                killer = group.create_task(self._kill(exchange, inspector, nodes))
+                killer = group.create_task(self._kill(exchange, inspector, nodes, group))
                 work = [group.create_task(t.trade(wanted[t.account])) for t in traders]
                 await asyncio.wait([killer, *work])
                 watchdog.cancel()
         except ExceptionGroup as group_error:
-            raise _cause(group_error) from None
+            raise group_error.exceptions[0] from None
         return killer.result()
 
     async def _kill(
-        self, exchange: Exchange, inspector: Inspector, nodes: list[Node]
+        self,
+        exchange: Exchange,
+        inspector: Inspector,
+        nodes: list[Node],
+        group: asyncio.TaskGroup,
     ) -> list[Outage]:
         """Kill nodes when their time has come, see how long it takes, start them again."""
         exchange.on_open = self._changed.set
         outages: list[Outage] = []
         by_name = {node.name: node for node in nodes}
-        async with asyncio.TaskGroup() as returning:
-            for plan in sorted(self.kills, key=lambda plan: plan.share):
-                node = by_name[plan.node]
-                outages.append(await self._fail_over(plan, node, exchange, nodes))
-                returning.create_task(self._return(node, inspector))
+        for plan in sorted(self.kills, key=lambda plan: plan.share):
+            node = by_name[plan.node]
+            outages.append(await self._fail_over(plan, node, exchange, nodes))
+            group.create_task(self._return(node, inspector))
         return outages
 
     async def _fail_over(
@@ -378,12 +381,6 @@ class _Demo:
             elif now - since > STALL_TIMEOUT:
                 words = "\n".join(filter(None, (node.last_words() for node in nodes)))
                 raise _Failed(f"no order was finished for {STALL_TIMEOUT:.0f} s\n{words}")
-
-
-def _cause(group: ExceptionGroup[Exception]) -> Exception:
-    """Return the first error of a group, which may be of a group within."""
-    first = group.exceptions[0]
-    return _cause(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def _wait_standing_by(node: Node, inspector: Inspector) -> None:

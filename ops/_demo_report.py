@@ -195,5 +195,6 @@ def _next_steps() -> str:
         "  aegis run examples/accounts.py:Account --resource ACC-1\n"
         "                          a service of your own\n"
         "  aegis tree              what runs, once something does\n"
-        "  aegis bench             how fast it is beside plain NATS"
+        "  aegis bench             how fast it is beside plain NATS\n"
+        "  aegis bench failover    how long callers wait when an owner is lost"
     )
