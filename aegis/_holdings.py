@@ -54,7 +54,6 @@ class Holding:
     """The highest epoch that was heard of; with the role ACTIVE it is ours."""
     registered: bool = True
     """Whether the registry has this instance in the role STANDBY, if it has that."""
-    """The epoch of which the actor knows that it owns: it need not be told."""
     cell: ActorCell | None = None
     behaviour: JournaledBehaviour | None = None
     failures: int = 0
