@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -86,6 +87,10 @@ async def test_what_has_not_changed_hands_yet_is_served_meanwhile(system: System
         assert (await add(system, name))[1] == "b"
 
 
+def is_missing(name: str, cells: Mapping[str, object]) -> bool:
+    return name not in cells
+
+
 @on_both
 async def test_an_actor_that_is_busy_does_not_hold_up_the_others(system: System) -> None:
     busy = asyncio.Event()
@@ -101,7 +106,7 @@ async def test_an_actor_that_is_busy_does_not_hold_up_the_others(system: System)
     stopping = asyncio.ensure_future(system.stop_node(first))
     for name in names[1:]:
         assert await add(system, name) in [(1, "a"), (1, "b")]
-        await wait_until(lambda name=name: name not in cells, what=f"{name} is handed over")
+        await wait_until(partial(is_missing, name, cells), what=f"{name} is handed over")
         assert (await add(system, name))[1] == "b"
     assert not stopping.done()
     busy.set()

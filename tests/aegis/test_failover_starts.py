@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_a_start_goes_on_where_the_server_left_it(role: Role, alone: bool) -> No
         node.transport.reconnect()
         await asyncio.wait_for(starting, 30)
         for resource in RESOURCES:
-            await wait_until(lambda r=resource: is_served(system, r), what=f"{resource} is served")
+            await wait_until(partial(is_served, system, resource), what=f"{resource} is served")
         await node.stop()
         await node.transport.close()
 
