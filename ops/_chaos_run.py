@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from attrs import define
-
 from aegis._cluster import Cluster
 from aegis.errors import AegisError
 from aegis.ops._bench_processes import BenchFailed
@@ -28,6 +26,7 @@ from aegis.ops._chaos_faults import (
 )
 from aegis.ops._chaos_hosts import Hosts
 from aegis.ops._chaos_ledger import Story, read_story
+from aegis.ops._chaos_processes import NODE_COMMAND, Victim, tasks_of
 from aegis.ops._chaos_servers import ClusterServers, Servers
 from aegis.ops._chaos_services import Chest, Purse, Register
 from aegis.ops._chaos_work import BANKS, REGISTERS, RESOURCES
@@ -51,44 +50,8 @@ END_TIMEOUT: Final = 30.0
 CONVERGE_TIMEOUT: Final = 60.0
 """Seconds after the last fault in which every resource must answer, and every caller end."""
 
-DUMP_TIMEOUT: Final = 2.0
-
 _POLL_SECONDS: Final = 0.05
 _SERVICES: Final = (Purse, Chest, Register)
-
-# `aegis`, which tells what its tasks wait for when it gets SIGUSR1.
-_NODE: Final = """
-import asyncio, signal, sys
-from aegis.ops import _run
-run_contained = None
-def told(main, **options):
-    async def telling():
-        def tell():
-            for task in asyncio.all_tasks():
-                task.print_stack(limit=4, file=sys.stderr)
-            sys.stderr.flush()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
-        return await main
-    return run_contained(telling(), **options)
-import aegis._contained
-run_contained, aegis._contained.run_contained = aegis._contained.run_contained, told
-from aegis.ops.cli import main
-main()
-"""
-
-
-@define(eq=False)
-class _Process:
-    """A node or a caller, and the host that it runs on, if it has one."""
-
-    process: NodeProcess
-    host: str = ""
-    _started: bool = False
-
-    def has_started(self) -> bool:
-        """Whether a node runs that has said that it has started."""
-        self._started = self._started or self.process.has_logged("node_started")
-        return self._started and self.process.is_running
 
 
 class Run:
@@ -109,11 +72,11 @@ class Run:
         self._cluster = cluster
         self._hosts = hosts
         self._rng = log.rng
-        self.nodes: list[_Process] = []
+        self.nodes: list[Victim] = []
         """Those that run or are on their way back."""
-        self._callers: dict[str, _Process] = {}
+        self._callers: dict[str, Victim] = {}
         self._all: list[NodeProcess] = []
-        self._busy: set[_Process] = set()
+        self._busy: set[Victim] = set()
         """Nodes and callers that a fault has in hand."""
         self._server_busy = False
         self._works: set[asyncio.Task[None]] = set()
@@ -149,13 +112,13 @@ class Run:
             arguments,
             self._folder,
             environment=self._servers.environment,
-            command=("-c", _NODE),
+            command=NODE_COMMAND,
             prefix=self._prefix(host),
         )
         self._all.append(node)
         await node.start()
         # Not before: what has no process yet would be taken for one that has ended.
-        self.nodes.append(_Process(node, host))
+        self.nodes.append(Victim(node, host))
 
     async def start_caller(self, name: str) -> None:
         """Start a caller, which goes on where its ledger ends."""
@@ -171,7 +134,7 @@ class Run:
         )
         self._all.append(caller)
         await caller.start()
-        self._callers[name] = _Process(caller, name)
+        self._callers[name] = Victim(caller, name)
 
     def _prefix(self, host: str) -> list[str]:
         return [] if self._hosts is None else self._hosts.prefix(host)
@@ -224,7 +187,7 @@ class Run:
         self._harm(fault, victim)
         return victim.process.name
 
-    def _harm(self, fault: Fault, victim: _Process) -> None:
+    def _harm(self, fault: Fault, victim: Victim) -> None:
         self._busy.add(victim)
         if fault in (Fault.CUT_NODE, Fault.CUT_CALLER):
             self._later(self._cut(victim.host, self._rng.uniform(*CUT_SECONDS), victim))
@@ -248,13 +211,13 @@ class Run:
         if not task.cancelled() and task.exception() is None:
             self._works.discard(task)
 
-    async def _thaw(self, victim: _Process, seconds: float) -> None:
+    async def _thaw(self, victim: Victim, seconds: float) -> None:
         await asyncio.sleep(seconds)
         victim.process.send_signal(signal.SIGCONT)
         self.log.note("goes on", victim.process.name)
         self._busy.discard(victim)
 
-    async def _cut(self, host: str, seconds: float, victim: _Process | None = None) -> None:
+    async def _cut(self, host: str, seconds: float, victim: Victim | None = None) -> None:
         assert self._hosts is not None
         await asyncio.to_thread(self._hosts.cut, host)
         await asyncio.sleep(seconds)
@@ -290,7 +253,7 @@ class Run:
             self._harm(Fault.KILL_NODE, victim)
             self.log.note("killed with it", victim.process.name)
 
-    def _free_nodes(self) -> list[_Process]:
+    def _free_nodes(self) -> list[Victim]:
         """Return the nodes that something may happen to."""
         alone = [one for one in self.nodes if one not in self._busy]
         started = {one for one in alone if one.has_started()}
@@ -312,20 +275,20 @@ class Run:
         self._later(self._cut(name, self._rng.uniform(*CUT_SECONDS)))
         return name
 
-    async def _restart_caller(self, victim: _Process, seconds: float) -> None:
+    async def _restart_caller(self, victim: Victim, seconds: float) -> None:
         await victim.process.wait_ended()
         await asyncio.sleep(seconds)
         await self.start_caller(victim.host)
         self._busy.discard(victim)
 
-    async def _replace(self, victim: _Process, seconds: float, *, killed: bool) -> None:
+    async def _replace(self, victim: Victim, seconds: float, *, killed: bool) -> None:
         node = victim.process
         try:
             async with asyncio.timeout(END_TIMEOUT):
                 code = await node.wait_ended()
         except TimeoutError:
             raise BenchFailed(
-                f"{node.name} does not end within {END_TIMEOUT:g} s\n{await _dump(node)}"
+                f"{node.name} does not end within {END_TIMEOUT:g} s\n{await tasks_of(node)}"
             ) from None
         # Before it has started it knows of no signals yet.
         if not killed and code != 0 and node.has_logged("node_started"):
@@ -429,12 +392,3 @@ async def _until(holds: Callable[[], bool]) -> None:
         if holds():
             return
         await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _dump(node: NodeProcess) -> str:
-    """Return what the tasks of a node wait for."""
-    node.send_signal(signal.SIGUSR1)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DUMP_TIMEOUT):
-            await node.wait_ended()
-    return node.log_file.read_text(errors="replace")[-12_000:]

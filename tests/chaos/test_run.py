@@ -58,7 +58,7 @@ async def test_a_node_that_ended_before_it_had_started_is_started_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("aegis.ops._chaos_run.DOWN_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr("aegis.ops._chaos_run._NODE", "")  # ends at once
+    monkeypatch.setattr("aegis.ops._chaos_run.NODE_COMMAND", ("-c", ""))  # ends at once
     run = new_run(tmp_path)
     await run.start_node("active", "node-1")
     (first,) = run.nodes
@@ -75,8 +75,8 @@ async def test_the_last_node_that_has_started_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "aegis.ops._chaos_run._NODE",
-        "print('node_started', flush=True); import signal; signal.pause()",
+        "aegis.ops._chaos_run.NODE_COMMAND",
+        ("-c", "print('node_started', flush=True); import signal; signal.pause()"),
     )
     monkeypatch.setattr("aegis.ops._chaos_run.DOWN_SECONDS", (0.0, 0.0))
     run = new_run(tmp_path)
@@ -85,7 +85,9 @@ async def test_the_last_node_that_has_started_is_left_alone(
     (first,) = run.nodes
     await wait_until(first.has_started, what="it has started")
     assert await run.do(Fault.KILL_NODE) == ""
-    monkeypatch.setattr("aegis.ops._chaos_run._NODE", "import signal; signal.pause()")
+    monkeypatch.setattr(
+        "aegis.ops._chaos_run.NODE_COMMAND", ("-c", "import signal; signal.pause()")
+    )
     await run.start_node("standby", "node-2")
     # The only one that may be killed is the one that has not started.
     for _ in range(3):
@@ -110,7 +112,7 @@ async def test_a_node_that_is_told_to_end_and_does_not_fails_the_run_with_what_i
         "print('deaf', flush=True)\n"
         "signal.pause()\n"
     )
-    monkeypatch.setattr("aegis.ops._chaos_run._NODE", deaf)
+    monkeypatch.setattr("aegis.ops._chaos_run.NODE_COMMAND", ("-c", deaf))
     run = new_run(tmp_path)
     await run.start_node("active", "node-1")
     (node,) = run.nodes
