@@ -23,12 +23,13 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from attrs import evolve
 from rich.console import Console
 
 from aegis.errors import AegisError
+from aegis.ops._arguments import LineParser
 from aegis.ops._bench_loop import run
 from aegis.ops._bench_processes import BenchFailed
 from aegis.ops._chaos_hosts import NoHosts
@@ -112,12 +113,6 @@ async def _torment_and_judge(opened: Run, report: Report, tell: Callable[[str], 
     report.judge_amount()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run ``aegis chaos``; return the exit code: 1 if anything is wrong."""
     options = _parse(arguments)
@@ -150,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = LineParser(
         prog="aegis chaos",
         description="Kill, freeze, end and cut off processes at random; then check that nothing "
         "was lost or done twice.",
