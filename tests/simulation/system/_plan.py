@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-__all__ = ["Plan", "draw_plan"]
+__all__ = ["Plan", "draw_plan", "with_frozen_leaders", "with_late_answers", "with_splits"]
 
 MAX_DRIFT: Final = 0.005
 """How much too fast or slow a clock may run. A lease of 2 s has a margin of 50 ms, and a
@@ -131,4 +131,45 @@ def draw_plan(seed: int) -> Plan:
         false_event_rate=some(1.0, share=0.4),
         drift=MAX_DRIFT if rng.random() < 0.4 else 0.0,
         skew_seconds=rng.choice([0.0, 0.0, 2.0, 300.0]),
+    )
+
+
+def with_splits(plan: Plan) -> Plan:
+    """Return a mix in which the system is split, with callers on both sides, and hears of it."""
+    return evolve(
+        plan,
+        callers=max(2, plan.callers),
+        system_account=True,
+        event_loss=0.0,
+        split_rate=1.0,
+        split_seconds=max(plan.split_seconds, 2.5 * (0.5 if plan.halved else 1.0)),
+    )
+
+
+def with_late_answers(plan: Plan) -> Plan:
+    """Return a mix with splits into which messages from before arrive late."""
+    return evolve(
+        with_splits(plan),
+        split_seconds=4.0 * (0.5 if plan.halved else 1.0),
+        late=0.3,
+        late_seconds=2.5,
+        slow_handler=0.0,
+    )
+
+
+def with_frozen_leaders(plan: Plan) -> Plan:
+    """Return a mix in which the only leader there can be is frozen, and little else happens."""
+    return evolve(
+        plan,
+        nodes=2,
+        no_supervisor=True,
+        supervisor_only=False,
+        freeze_rate=1.0,
+        freeze_seconds=4.0 * (0.5 if plan.halved else 1.0),
+        kill_rate=0.0,
+        again=0.0,
+        outage_rate=0.0,
+        late=0.0,
+        cut_rate=0.0,
+        append_loss=0.0,
     )

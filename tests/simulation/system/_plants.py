@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+
+from attrs import frozen
 
 from aegis.actors import _journaled
 from aegis.actors._examiner import Examiner
@@ -20,8 +22,9 @@ from aegis.actors._standby import _ServiceFeed
 from aegis.errors import ProtocolError
 from aegis.transport import Append, Message
 from aegis.transport._codec import decode_value
+from tests.simulation.system._plan import Plan, with_frozen_leaders, with_late_answers, with_splits
 
-__all__ = ["PLANTS", "planted"]
+__all__ = ["PLANTS", "Plant", "planted"]
 
 
 async def _no_fence(self: Journal, owner: Owner) -> None:
@@ -93,49 +96,82 @@ def _no_tables(self: Owner) -> list[Any]:
     return [[0, []]]
 
 
-PLANTS: dict[str, tuple[str, list[tuple[Any, str, Any]]]] = {
-    "no-fence": (
+@frozen
+class Plant:
+    """A fault to plant."""
+
+    what: str
+    owner: Any
+    """The class of which something is replaced, and what of it."""
+    attribute: str
+    replacement: Any
+    mix: Callable[[Plan], Plan] | None = None
+    """What it shows in only, put into every seed, so that few of them are enough."""
+
+
+PLANTS: dict[str, Plant] = {
+    "no-fence": Plant(
         "a new owner reads the journal and writes no epoch record",
-        [(Journal, "fence", _no_fence)],
+        Journal,
+        "fence",
+        _no_fence,
+        mix=with_splits,
     ),
-    "lease-from-receipt": (
+    "lease-from-receipt": Plant(
         "a lease is counted from when its answer came, not from when the beat was sent",
-        [(Membership, "_on_answer", _lease_from_receipt(Membership._on_answer))],
+        Membership,
+        "_on_answer",
+        _lease_from_receipt(Membership._on_answer),
+        mix=with_late_answers,
     ),
-    "covered-at-once": (
+    "covered-at-once": Plant(
         "a new owner is covered before the lease of the one before has run out",
-        [(Roster, "_wanted", _covers_at_once)],
+        Roster,
+        "_wanted",
+        _covers_at_once,
+        mix=with_splits,
     ),
-    "unconditional-registry": (
+    "unconditional-registry": Plant(
         "the registry is written without the condition on the leader's record",
-        [(RegistryWriter, "_mine", _unconditional(RegistryWriter._mine))],
+        RegistryWriter,
+        "_mine",
+        _unconditional(RegistryWriter._mine),
     ),
-    "early-answer": (
-        "answers leave before the append is acknowledged",
-        [(Owner, "hold", _answers_at_once)],
+    "early-answer": Plant(
+        "answers leave before the append is acknowledged", Owner, "hold", _answers_at_once
     ),
-    "no-tables": (
-        "snapshots leave the session table out",
-        [(Owner, "_tables_to_wire", _no_tables)],
+    "no-tables": Plant(
+        "snapshots leave the session table out", Owner, "_tables_to_wire", _no_tables
     ),
-    "standby-gap": (
+    "standby-gap": Plant(
         "a standby that joins late is shown only what comes from then on",
-        [(_ServiceFeed, "add", _never_catches_up(_ServiceFeed.add))],
+        _ServiceFeed,
+        "add",
+        _never_catches_up(_ServiceFeed.add),
     ),
-    "death-by-event": (
+    "death-by-event": Plant(
         "a disconnect event alone counts as proof of death",
-        [(Examiner, "_is_nowhere", _is_nowhere)],
+        Examiner,
+        "_is_nowhere",
+        _is_nowhere,
+        mix=with_splits,
     ),
-    "no-grace": (
+    "no-grace": Plant(
         "a new leader does not wait for leases that its predecessors gave",
-        [(Roster, "begin", _begins_as_first(Roster.begin))],
+        Roster,
+        "begin",
+        _begins_as_first(Roster.begin),
+        mix=with_splits,
     ),
-    "judges-after-pause": (
+    "judges-after-pause": Plant(
         "a leader that was frozen judges at once by the silence that it slept through",
-        [(Roster, "tick", _never_pauses(Roster.tick))],
+        Roster,
+        "tick",
+        _never_pauses(Roster.tick),
+        mix=with_frozen_leaders,
     ),
 }
-"""The name of each plant, what it does, and what it replaces."""
+"""Each plant by its name."""
 
 
 @contextmanager
@@ -148,6 +184,7 @@ def planted(name: str, *, limits: OwnerLimits | None = None) -> Generator[None]:
     with ExitStack() as stack:
         if limits is not None:
             stack.enter_context(patch.object(_journaled, "_limits", small))
-        for owner, attribute, replacement in PLANTS[name][1] if name else ():
-            stack.enter_context(patch.object(owner, attribute, replacement))
+        if name:
+            plant = PLANTS[name]
+            stack.enter_context(patch.object(plant.owner, plant.attribute, plant.replacement))
         yield

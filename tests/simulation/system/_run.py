@@ -23,7 +23,7 @@ from tests.simulation.system._inside import Inside
 from tests.simulation.system._machines import CallerMachine, Machine, NodeMachine, Provided
 from tests.simulation.system._network import Cut, Network
 from tests.simulation.system._plan import Plan, draw_plan
-from tests.simulation.system._plants import planted
+from tests.simulation.system._plants import PLANTS, planted
 from tests.simulation.system._services import SERVICES
 from tests.simulation.system._world import InvariantViolated, World
 from tests.support.virtual import pass_time
@@ -61,13 +61,24 @@ class Outcome:
     """How long it took to converge after the faults."""
 
 
-def run_seed(seed: int, *, plant: str = "", detailed: bool = False) -> Outcome:
+def run_seed(
+    seed: int,
+    *,
+    plant: str = "",
+    mix: Callable[[Plan], Plan] | None = None,
+    detailed: bool = False,
+) -> Outcome:
     """Run one seed; the same seed does exactly the same each time.
+
+    ``mix`` changes what the seed has drawn, by default as the plant needs it.
 
     Raises:
         SeedFailed: a promise was broken.
     """
     plan = draw_plan(seed)
+    mix = mix or (PLANTS[plant].mix if plant else None)
+    if mix is not None:
+        plan = mix(plan)
     before = random.getstate()
     # The supervisors of actors draw the jitter of restarts from the global generator.
     random.seed(f"global {seed}")
@@ -293,16 +304,16 @@ class _Simulation:
         world.count("split")
         seconds = rng.uniform(0.5, 1.0) * self.plan.split_seconds
         led = next((m for m in self.nodes if m.host and m.host.name == self.checker.leader), None)
-        owners = self.inside.owners(*self.resources[0])
-        owner = next((m for m in self.nodes if m.name in owners), self._node())
+        owner, heirs = self._draw_owner(led)
         loses_leader = led is not None and led is not owner and rng.random() < 0.5
-        # Of the owner's half is the leader that is lost, and else the leader is not.
+        # Of the owner's half is the leader that is lost, and else the leader is not; on
+        # the other side is somebody who could own the resource next.
         there: list[Machine] = [owner]
-        here: list[Machine] = []
+        here: list[Machine] = [one for one in heirs[:1] if one is not led or not loses_leader]
         for machine in self.nodes:
-            if machine is led and machine is not owner:
+            if machine is led and machine not in (owner, *here):
                 (there if loses_leader else here).append(machine)
-            elif machine is not owner:
+            elif machine not in (owner, *here):
                 (there if here and rng.random() < 0.3 else here).append(machine)
         callers = rng.sample(self.callers, len(self.callers))
         for index, caller in enumerate(callers):
@@ -318,10 +329,29 @@ class _Simulation:
         rivals = [machine for machine in self.nodes if machine in here]
         mistakes: list[Callable[[], None]] = [
             partial(self._force, rivals),
-            partial(self._false_event, [owner]),
+            partial(self._false_event, [owner], "Client Closed"),
             partial(self._evict, [owner]),
         ]
         world.later(delay, rng.choices(mistakes, [4, 4, 1])[0])
+
+    def _draw_owner(self, led: NodeMachine | None) -> tuple[NodeMachine, list[NodeMachine]]:
+        """Return an owner that does not lead, if there is one, and who stands by for it.
+
+        What it owns is called most from now on.
+        """
+        found: list[tuple[int, NodeMachine, list[NodeMachine]]] = []
+        for index, resource in enumerate(self.resources):
+            owners = self.inside.owners(*resource)
+            standbys = {name for name, _ in self.inside.followers(*resource)}
+            heirs = [machine for machine in self.nodes if machine.name in standbys - {*owners}]
+            for machine in self.nodes:
+                if machine.name in owners and machine is not led and heirs:
+                    found.append((index, machine, heirs))
+        if not found:
+            return self._node(), []
+        index, owner, heirs = self.world.rng.choice(found)
+        self.resources.insert(0, self.resources.pop(index))
+        return owner, heirs
 
     def _lose(self, machine: NodeMachine) -> None:
         if self.world.rng.random() < 0.5:
@@ -383,13 +413,13 @@ class _Simulation:
         clock.wall_error_ms = int(rng.uniform(-290_000, 290_000))
         self.world.count("clock jumped")
 
-    def _false_event(self, among: list[NodeMachine] | None = None) -> None:
+    def _false_event(self, among: list[NodeMachine] | None = None, reason: str = "") -> None:
         rng = self.world.rng
         machine = self._node(among)
         if machine.host is not None:
             self.world.count("false disconnect event")
-            reason = rng.choice(["Client Closed", "Read Error", "Stale Connection"])
-            self.network.tell_disconnected(machine.host.name, reason)
+            drawn = rng.choice(["Client Closed", "Read Error", "Stale Connection"])
+            self.network.tell_disconnected(machine.host.name, reason or drawn)
 
     # -- afterwards ---------------------------------------------------------------------
 

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
 from tests.simulation.__main__ import Chunk, run_chunk
+from tests.simulation.system._plan import Plan, with_frozen_leaders, with_late_answers, with_splits
 from tests.simulation.system._plants import PLANTS
+from tests.simulation.system._report import missing
 from tests.simulation.system._run import SeedFailed, run_seed
 
 CHUNKS: Final = 10
@@ -21,8 +24,12 @@ SEEDS_IN_CHUNK: Final = 100
 SEEDS_FOR_A_PLANT: Final = 400
 """So many seeds are enough for each fault with room to spare."""
 
-RARE: Final = {"covered-at-once", "no-grace"}
-"""These two need more seeds than a test has."""
+SEEDS_FOR_A_MIX: Final = 40
+
+RARE: Final = {"lease-from-receipt", "no-grace"}
+"""Each shows only if a caller reads in a few hundred milliseconds, and from the right side."""
+
+SEEDS_FOR_A_RARE_PLANT: Final = 20_000
 
 SOAK: Final = range(10_000, 60_000, SEEDS_IN_CHUNK)
 
@@ -39,6 +46,7 @@ def run_seeds(start: int, end: int, *, plant: str = "") -> Counter[str]:
 def test_the_whole_system_keeps_every_promise_whatever_fails(chunk: int) -> None:
     counters = run_seeds(chunk * SEEDS_IN_CHUNK, (chunk + 1) * SEEDS_IN_CHUNK)
     assert counters["command ended: 200"] > 10 * SEEDS_IN_CHUNK
+    assert not missing(counters), "some fault or feature was never exercised"
 
 
 @pytest.mark.soak
@@ -55,6 +63,25 @@ def test_the_whole_system_keeps_every_promise_over_many_more_seeds() -> None:
 def test_a_fault_planted_into_the_system_is_caught(plant: str) -> None:
     with pytest.raises(SeedFailed, match=f"--system --seed .* --plant {plant}"):
         run_seeds(0, SEEDS_FOR_A_PLANT, plant=plant)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(14_400)
+@pytest.mark.parametrize("plant", sorted(RARE))
+def test_a_planted_fault_that_seldom_shows_is_caught(plant: str) -> None:
+    with pytest.raises(SeedFailed, match=f"--system --seed .* --plant {plant}"):
+        run_seeds(0, SEEDS_FOR_A_RARE_PLANT, plant=plant)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "mix",
+    [with_splits, with_late_answers, with_frozen_leaders],
+    ids=["splits", "late answers", "frozen leaders"],
+)
+def test_what_the_plants_show_in_shows_nothing_without_them(mix: Callable[[Plan], Plan]) -> None:
+    for seed in range(SEEDS_FOR_A_MIX):
+        run_seed(seed, mix=mix)
 
 
 def test_a_seed_does_the_same_in_every_process() -> None:
