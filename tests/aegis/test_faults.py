@@ -233,7 +233,7 @@ async def test_a_node_whose_server_cannot_be_kept_ends_with_code_1_and_says_why(
             "no NATS server answers at nats://127.0.0.1:1",
         ),
         (("--nats", "http://127.0.0.1"), 2, "--nats: 'http://127.0.0.1' does not begin with"),
-        (("--data-dir", "/dev/null/aegis"), 1, "/dev/null/aegis is not a folder"),
+        (("--data-dir", "/dev/null/aegis"), 2, "/dev/null/aegis is not a folder"),
         (("--data-dir", "/dev/null"), 2, "--data-dir: /dev/null is not a folder"),
     ],
 )
@@ -275,7 +275,7 @@ async def test_a_stream_that_is_set_up_otherwise_stops_the_start_and_names_the_s
             config = {"name": "aegis", "subjects": ["aegis.journal.>"], "max_age": 10**12}
             await plain.api("STREAM.CREATE.aegis", config)
         node = await NodeProcess.start(f"{SERVICES}:Vault", "--nats", server.url)
-        assert await node.wait_end() == 1
+        assert await node.wait_end() == 2
         last = node.lines[-1]
         assert last.startswith("error")
         assert "max_age" in last
