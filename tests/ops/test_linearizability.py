@@ -89,7 +89,7 @@ def histories(draw: st.DrawFn) -> tuple[Model[Any], list[Operation]]:
     return model, draw(st.permutations(history))
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(histories())
 def test_the_checker_agrees_with_one_that_tries_every_order(
     case: tuple[Model[Any], list[Operation]],
@@ -100,7 +100,7 @@ def test_the_checker_agrees_with_one_that_tries_every_order(
     assert violation is None or not violation.undecided
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(histories())
 def test_the_operation_named_is_where_the_shortest_failing_beginning_ends(
     case: tuple[Model[Any], list[Operation]],
