@@ -22,7 +22,7 @@ from tests.simulation.system._plan import Plan
 from tests.simulation.system._services import Asked, State, find_tag, step
 from tests.simulation.system._world import World
 
-__all__ = ["Call", "Checker"]
+__all__ = ["Call", "Checker", "Journal"]
 
 _FINAL: Final = (200, 422, 500)
 """What a handler answered, and the journal must hold."""
@@ -46,7 +46,7 @@ class Call:
 
 
 @define
-class _Journal:
+class Journal:
     """What the records of one resource amount to."""
 
     name: str
@@ -77,7 +77,7 @@ class Checker:
         self.world = world
         self.plan = plan
         self.journals = {
-            (service, name): _Journal(f"{service}/{name}", service == "book")
+            (service, name): Journal(f"{service}/{name}", service == "book")
             for service, name in resources
         }
         self.frozen_until: dict[str, float] = {}
@@ -104,7 +104,7 @@ class Checker:
         except Exception:
             self.world.fail("the checker failed: %s", traceback.format_exc())
 
-    def _on_record(self, journal: _Journal, source: str, stored: Stored, record: Record) -> None:
+    def _on_record(self, journal: Journal, source: str, stored: Stored, record: Record) -> None:
         world, name, sequence = self.world, journal.name, stored.sequence
         world.note(
             "%s %d: epoch %d %s",
@@ -132,7 +132,7 @@ class Checker:
         journal.by_sequence[sequence] = journal.state
         journal.last_sequence = sequence
 
-    def _on_entries(self, journal: _Journal, record: Record) -> None:
+    def _on_entries(self, journal: Journal, record: Record) -> None:
         entries = [one for one in record.entries or () if isinstance(one, CommandEntry)]
         if len(entries) > 1:
             self.world.count("group of several entries")
@@ -141,7 +141,7 @@ class Checker:
         if not journal.event_sourced and record.state is not None:
             self._compare(journal, record.state)
 
-    def _on_snapshot(self, journal: _Journal, record: Record) -> None:
+    def _on_snapshot(self, journal: Journal, record: Record) -> None:
         """A snapshot has no entries: which commands it commits, its state and tables tell."""
         known: list[tuple[tuple[int, bool], int, bytes]] = []
         tables: list[Any] = record.tables or [[0, []]]
@@ -164,7 +164,7 @@ class Checker:
         if record.state is not None:
             self._compare(journal, record.state)
 
-    def _changes(self, journal: _Journal, written: State) -> dict[int, str]:
+    def _changes(self, journal: Journal, written: State) -> dict[int, str]:
         """Return the uid of each change that a state has and the journal has not yet."""
         missing = written.count - journal.state.count
         if missing > len(written.recent):
@@ -173,7 +173,7 @@ class Checker:
         names = written.recent[len(written.recent) - missing :] if missing > 0 else []
         return dict(enumerate(names, start=journal.state.count + 1))
 
-    def _fill(self, journal: _Journal, changed: dict[int, str]) -> None:
+    def _fill(self, journal: Journal, changed: dict[int, str]) -> None:
         """Apply a change whose answer no table holds any more: its caller has given it up."""
         uid = changed.get(journal.state.count + 1)
         call = None if uid is None else self._calls.get(uid)
@@ -183,7 +183,7 @@ class Checker:
         status, value, state = step(journal.state, call.asked)
         self._note(journal, call, status, value, state)
 
-    def _apply(self, journal: _Journal, status: int, reply: bytes) -> None:
+    def _apply(self, journal: Journal, status: int, reply: bytes) -> None:
         """Apply one command by the answer that the journal has for it."""
         world, name = self.world, journal.name
         found = find_tag(reply)
@@ -205,7 +205,7 @@ class Checker:
             )
         self._note(journal, call, status, value, state)
 
-    def _note(self, journal: _Journal, call: Call, status: int, value: Any, state: State) -> None:
+    def _note(self, journal: Journal, call: Call, status: int, value: Any, state: State) -> None:
         uid = call.asked.uid
         if uid in journal.history:
             self.world.fail("%s: %s was applied twice", journal.name, call.asked)
@@ -216,7 +216,7 @@ class Checker:
         journal.by_count[state.count] = state
         self.world.count(f"applied: {status}")
 
-    def _compare(self, journal: _Journal, encoded: bytes) -> None:
+    def _compare(self, journal: Journal, encoded: bytes) -> None:
         written = _state(encoded)
         if written != journal.state:
             self.world.fail(
@@ -308,7 +308,7 @@ class Checker:
         elif code != 504 and call.asked.uid in journal.history and not self.plan.request_copies:
             self.world.fail("%s: %s ended with %d, but it ran", journal.name, call.asked, code)
 
-    def _judge_answer(self, journal: _Journal, call: Call) -> None:
+    def _judge_answer(self, journal: Journal, call: Call) -> None:
         journaled = journal.history.get(call.asked.uid)
         if journaled is None:
             self.world.fail("%s: %s was acknowledged and is lost", journal.name, call.asked)
@@ -328,7 +328,7 @@ class Checker:
                 self.world.fail("%s: %s took effect before its call", journal.name, call.asked)
             journal.seen = max(journal.seen, count)
 
-    def _judge_query(self, journal: _Journal, call: Call) -> None:
+    def _judge_query(self, journal: Journal, call: Call) -> None:
         count = call.value[2]
         state = journal.by_count.get(count)
         if state is None or state.told() != call.value:

@@ -7,7 +7,7 @@ from typing import Any
 from aegis.actors._journaled import JournaledBehaviour
 from aegis.contracts import Role
 from aegis.transport._codec import decode_value
-from tests.simulation.system._checker import Checker
+from tests.simulation.system._checker import Checker, Journal
 from tests.simulation.system._machines import NodeMachine
 from tests.simulation.system._services import State
 
@@ -44,28 +44,42 @@ class Inside:
         ]
 
     def check(self) -> None:
-        """Compare every standby's and every idle owner's state with the journal's."""
-        for machine in self._machines:
-            if not machine.running or machine.node is None:
-                continue
-            for (service, resource), journal in self._checker.journals.items():
+        """Compare every standby's and every idle owner's state with the journal's.
+
+        And of no resource may two nodes answer queries: neither of them has to be asked
+        just now for that to be wrong. One that is frozen may go on at any moment.
+        """
+        for (service, resource), journal in self._checker.journals.items():
+            answering: dict[str, int] = {}
+            for machine in self._machines:
+                if machine.host is None or machine.node is None:
+                    continue
+                covers = machine.node.membership.covers
                 for _, behaviour in self._behaviours(machine, service, resource):
                     owner = behaviour.owner
-                    if owner.serving and machine.node.membership.covers(
-                        service, resource, owner.epoch
-                    ):
-                        self._checker.on_serving(service, resource, owner.epoch)
-                    state = _state_of(behaviour, event_sourced=journal.event_sourced)
-                    expected = journal.by_sequence.get(behaviour.applied)
-                    if state is not None and state != expected:
-                        self._checker.world.fail(
-                            "%s: %s, at sequence %d, has %s; the journal says %s",
-                            journal.name,
-                            machine.name,
-                            behaviour.applied,
-                            state,
-                            expected,
-                        )
+                    if owner.serving and covers(service, resource, owner.epoch):
+                        answering[machine.host.name] = owner.epoch
+                    if machine.running:
+                        self._compare(machine, behaviour, journal)
+            if len(answering) > 1:
+                self._checker.world.fail("%s: all of %s may answer", journal.name, answering)
+            for epoch in answering.values():
+                self._checker.on_serving(service, resource, epoch)
+
+    def _compare(
+        self, machine: NodeMachine, behaviour: JournaledBehaviour, journal: Journal
+    ) -> None:
+        state = _state_of(behaviour, event_sourced=journal.event_sourced)
+        expected = journal.by_sequence.get(behaviour.applied)
+        if state is not None and state != expected:
+            self._checker.world.fail(
+                "%s: %s, at sequence %d, has %s; the journal says %s",
+                journal.name,
+                machine.name,
+                behaviour.applied,
+                state,
+                expected,
+            )
 
     def _behaviours(
         self, machine: NodeMachine, service: str, resource: str

@@ -26,8 +26,8 @@ SEEDS_FOR_A_PLANT: Final = 400
 
 SEEDS_FOR_A_MIX: Final = 40
 
-RARE: Final = {"lease-from-receipt", "no-grace"}
-"""Each shows only if a caller reads in a few hundred milliseconds, and from the right side."""
+RARE: Final = {"lease-from-receipt"}
+"""It shows only where the last answer before a split is late, and the owner is replaced."""
 
 SEEDS_FOR_A_RARE_PLANT: Final = 20_000
 
@@ -41,7 +41,7 @@ def run_seeds(start: int, end: int, *, plant: str = "") -> Counter[str]:
     return counters
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_the_whole_system_keeps_every_promise_whatever_fails(chunk: int) -> None:
     counters = run_seeds(chunk * SEEDS_IN_CHUNK, (chunk + 1) * SEEDS_IN_CHUNK)
@@ -58,7 +58,7 @@ def test_the_whole_system_keeps_every_promise_over_many_more_seeds() -> None:
     assert not failures, failures[0]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("plant", sorted(PLANTS.keys() - RARE))
 def test_a_fault_planted_into_the_system_is_caught(plant: str) -> None:
     with pytest.raises(SeedFailed, match=f"--system --seed .* --plant {plant}"):
@@ -73,7 +73,7 @@ def test_a_planted_fault_that_seldom_shows_is_caught(plant: str) -> None:
         run_seeds(0, SEEDS_FOR_A_RARE_PLANT, plant=plant)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "mix",
     [with_splits, with_late_answers, with_frozen_leaders],
