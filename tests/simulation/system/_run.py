@@ -436,6 +436,9 @@ class _Simulation:
         for caller in self.callers:
             caller.calling = False
         began = world.now
+        if self.plan.late or self.plan.copies or self.plan.request_copies:
+            # What is still on its way, such as a late request to leave, has its effect first.
+            await self._wait(self.plan.late_seconds)
         while not self._has_converged():
             if world.now - began > REST_SECONDS:
                 raise InvariantViolated(f"after {REST_SECONDS:g} s: {self._what_is_missing()}")
