@@ -229,7 +229,7 @@ class Election:
         if self._rivals is None:
             return None
         # Who resigns has answered its last beat before.
-        latest = frozenset() if self._resigned else frozenset({self.leader})
+        latest: frozenset[str] = frozenset() if self._resigned else frozenset({self.leader})
         return (self._rivals | latest) - {self.node_id}
 
     # -- outcomes -----------------------------------------------------------------------
