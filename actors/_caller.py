@@ -151,6 +151,10 @@ class Call:
             return None
         return Done(error=error)
 
+    def moved(self) -> None:
+        """Take note that another owner is known: how long the last one was tried says nothing."""
+        self._refusals = 0
+
     def refused(
         self, now: float, jitter: float, *, error: AegisError | None = None
     ) -> Done | Retry:

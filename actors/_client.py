@@ -293,7 +293,9 @@ class Client:
             route = self._directory.routes.get((pending.service, pending.resource))
             if route is None:
                 return None
-            pending.epoch = route.epoch
+            if route.epoch > pending.epoch:
+                pending.call.moved()
+                pending.epoch = route.epoch
             return route.instance_id
         providers = self._directory.providers.get(pending.service)
         if not providers:
@@ -354,14 +356,15 @@ class Client:
         request = pending.request
         request.attempt = pending.call.attempt()
         request.remaining_ms = int(left * 1000)
+        # Before it leaves: an instance of this process may refuse it at once, and then the
+        # time of the next attempt is set already.
+        self._set_timer(pending, now + min(left, pending.call.silence()))
         if self._local is not None and self._deliver_locally(pending, instance):
-            self._set_timer(pending, now + min(left, pending.call.silence()))
             return
         subject = self._instance_subjects.get(instance)
         if subject is None:
             subject = self._instance_subjects[instance] = self._subjects.instance(instance)
         self._exchange.send(subject, pending)
-        self._set_timer(pending, now + min(left, pending.call.silence()))
 
     def _deliver_locally(self, pending: _Pending, instance: str) -> bool:
         assert self._local is not None
@@ -387,7 +390,7 @@ class Client:
             return
         outgoing.call.undelivered()
         if outgoing.resource is not None:
-            self._directory.invalidate_route(outgoing.service, outgoing.resource)
+            self._directory.invalidate_route(outgoing.service, outgoing.resource, outgoing.epoch)
         else:
             self._directory.invalidate_service(outgoing.service)
         gone, outgoing.last_instance = outgoing.last_instance, ""
@@ -419,7 +422,7 @@ class Client:
             self._finish(pending, decision)
             return
         if decision.moved and pending.resource is not None:
-            self._directory.invalidate_route(pending.service, pending.resource)
+            self._directory.invalidate_route(pending.service, pending.resource, pending.epoch)
         pending.waiting = True
         self._backing_off[pending] = None
         self._set_timer(pending, now + decision.delay)

@@ -34,8 +34,8 @@ class ControlChannel:
         return f"{self.subjects.control_prefix}.{operation}"
 
     def leader(self, operation: str) -> str:
-        """Return where candidates ask the one that leads."""
-        return f"{self.subjects.control_prefix}.leader.{operation}"
+        """Return where the one that leads is asked, and no other."""
+        return self.subjects.leader_control(operation)
 
     def candidate(self, node_id: str) -> str:
         """Return where the candidate of a node tells that it is there."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
-from attrs import frozen
+from attrs import define, frozen
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis.actors._membership import control_request
+from aegis.actors._membership import QUERY_WAIT, control_request
 from aegis.actors._registration import map_of
 from aegis.actors._registry_entries import InstanceState, ResourceKey
 from aegis.contracts import Role
@@ -55,10 +55,6 @@ LOOKUP_TIMEOUT: Final = 5.0
 MAX_ASKED: Final = 3
 """How often one lookup asks while events overtake its answers."""
 
-FIRST_WAIT: Final = 0.05
-"""Seconds after which a lookup is repeated for the first time: a supervisor that was
-asked while its process ended never answers, and another does within a millisecond."""
-
 
 @frozen
 class Route:
@@ -75,6 +71,14 @@ class Provider:
 
     instance_id: str
     node_id: str = ""
+
+
+@define(eq=False)
+class _Lookup[T]:
+    """A lookup under way: all who want the same wait for one ``answer``."""
+
+    answer: asyncio.Future[T]
+    task: asyncio.Task[T]
 
 
 class Directory:
@@ -100,8 +104,8 @@ class Directory:
         self._sequence = 0
         self._lost: dict[ResourceKey, tuple[float, int]] = {}
         """When the owner of each of these was lost, and under which epoch it owned."""
-        self._resource_queries: dict[ResourceKey, asyncio.Task[Route]] = {}
-        self._service_queries: dict[str, asyncio.Task[tuple[Provider, ...]]] = {}
+        self._resource_queries: dict[ResourceKey, _Lookup[Route]] = {}
+        self._service_queries: dict[str, _Lookup[tuple[Provider, ...]]] = {}
         self._subscription: Subscription | None = None
         self._generation = 0
         self._changed = asyncio.Event()
@@ -118,8 +122,8 @@ class Directory:
         subscription, self._subscription = self._subscription, None
         self._forget()
         tasks: list[asyncio.Task[Any]] = [
-            *self._resource_queries.values(),
-            *self._service_queries.values(),
+            *(lookup.task for lookup in self._resource_queries.values()),
+            *(lookup.task for lookup in self._service_queries.values()),
         ]
         for task in tasks:
             task.cancel()
@@ -149,12 +153,10 @@ class Directory:
         known = self.routes.get(key)
         if known is not None:
             return known
-        query = self._resource_queries.get(key)
-        if query is None:
-            query = asyncio.get_running_loop().create_task(self._query_route(key))
-            self._resource_queries[key] = query
-            query.add_done_callback(lambda task: self._ended(self._resource_queries, key, task))
-        return await self._shared(query, timeout)
+        lookup = self._resource_queries.get(key)
+        if lookup is None:
+            lookup = _begin(self._resource_queries, key, self._query_route(key))
+        return await _wait(lookup, timeout)
 
     async def instances(self, service: str, *, timeout: float = 5.0) -> tuple[Provider, ...]:
         """Return the healthy active instances of a service, in a stable order.
@@ -166,12 +168,10 @@ class Directory:
         known = self.providers.get(service)
         if known:
             return known
-        query = self._service_queries.get(service)
-        if query is None:
-            query = asyncio.get_running_loop().create_task(self._query_service(service))
-            self._service_queries[service] = query
-            query.add_done_callback(lambda task: self._ended(self._service_queries, service, task))
-        return await self._shared(query, timeout)
+        lookup = self._service_queries.get(service)
+        if lookup is None:
+            lookup = _begin(self._service_queries, service, self._query_service(service))
+        return await _wait(lookup, timeout)
 
     async def wait_change(self) -> None:
         """Return at the next event: what failed before may succeed then."""
@@ -199,31 +199,9 @@ class Directory:
         """Forget the instances of a service."""
         self.providers.pop(service, None)
 
-    async def _shared[T](self, query: asyncio.Task[T], timeout: float) -> T:
-        """Wait for a lookup that others may be waiting for, too."""
-        try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(query)
-        except TimeoutError:
-            raise Unavailable(f"no supervisor answered within {timeout:g} s") from None
-
-    def _ended[K, T](
-        self, queries: dict[K, asyncio.Task[T]], key: K, task: asyncio.Task[T]
-    ) -> None:
-        if queries.get(key) is task:
-            del queries[key]
-        if not task.cancelled():
-            # Whoever waited has it; nobody may have.
-            task.exception()
-
     async def _query_route(self, key: ResourceKey) -> Route:
         generation = self._generation
-        answer = await self._ask(
-            "resource.query", {"service_name": key[0], "resource_id": key[1]}, wanted=key
-        )
-        told = self.routes.get(key)
-        if told is not None and told.epoch >= answer.get("epoch", 0):
-            return told  # An event was faster.
+        answer = await self._ask("resource.query", {"service_name": key[0], "resource_id": key[1]})
         _check(answer)
         route = Route(answer["instance_id"], answer["epoch"], answer["node_id"])
         if self._is_current(answer, generation):
@@ -255,13 +233,11 @@ class Directory:
             self.providers[service] = found
         return found
 
-    async def _ask(
-        self, operation: str, payload: dict[str, Any], wanted: ResourceKey | None = None
-    ) -> dict[str, Any]:
+    async def _ask(self, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask, and ask again if an event came meanwhile that the answer does not know of.
 
         Who waits for the lookup would otherwise be told of an owner that is gone already,
-        and have no further event to wait for. An event that tells what is ``wanted`` ends it.
+        and have no further event to wait for.
         """
         answer: dict[str, Any] = {}
         for _ in range(MAX_ASKED):
@@ -274,9 +250,9 @@ class Directory:
                 operation,
                 {**payload, "min_sequence": asked},
                 timeout=LOOKUP_TIMEOUT,
-                first_wait=FIRST_WAIT,
+                first_wait=QUERY_WAIT,
             )
-            if self._sequence <= max(asked, answer.get("sequence", 0)) or wanted in self.routes:
+            if self._sequence <= max(asked, answer.get("sequence", 0)):
                 break
         return answer
 
@@ -315,8 +291,7 @@ class Directory:
                 # Callers wait for just this: when many resources change hands at once,
                 # nobody has to ask for each of them.
                 if epoch is not None and self._is_wanted(key, epoch):
-                    self._lost.pop(key, None)
-                    self._keep(key, Route(instance_id, epoch, node_id))
+                    self._learn(key, Route(instance_id, epoch, node_id))
             elif epoch is None:
                 if known.epoch <= int(facts["sequence"]):
                     self._lose(key)
@@ -328,6 +303,16 @@ class Directory:
             self.providers.pop(service, None)
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _learn(self, key: ResourceKey, route: Route) -> None:
+        """Keep what an event tells; whoever waits for a lookup need not wait for it."""
+        self._lost.pop(key, None)
+        self._keep(key, route)
+        lookup = self._resource_queries.pop(key, None)
+        if lookup is not None:
+            if not lookup.answer.done():
+                lookup.answer.set_result(route)
+            lookup.task.cancel()
 
     def _is_wanted(self, key: ResourceKey, epoch: int) -> bool:
         lost = self._lost.get(key)
@@ -351,6 +336,39 @@ class Directory:
         self.providers.clear()
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _begin[K, T](lookups: dict[K, _Lookup[T]], key: K, work: Coroutine[Any, Any, T]) -> _Lookup[T]:
+    """Begin a lookup, which is in ``lookups`` until it ends."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+    lookup = lookups[key] = _Lookup(answer, loop.create_task(work))
+
+    def ended(task: asyncio.Task[T]) -> None:
+        if lookups.get(key) is lookup:
+            del lookups[key]
+        error = None if task.cancelled() else task.exception()
+        if answer.done():
+            return
+        if task.cancelled():
+            answer.cancel()
+        elif error is not None:
+            answer.set_exception(error)
+            answer.exception()  # Nobody may wait for it any more.
+        else:
+            answer.set_result(task.result())
+
+    lookup.task.add_done_callback(ended)
+    return lookup
+
+
+async def _wait[T](lookup: _Lookup[T], timeout: float) -> T:
+    """Wait for a lookup that others may be waiting for, too."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await asyncio.shield(lookup.answer)
+    except TimeoutError:
+        raise Unavailable(f"no supervisor answered within {timeout:g} s") from None
 
 
 def _check(answer: Mapping[str, Any]) -> None:

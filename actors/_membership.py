@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -43,6 +44,10 @@ ATTEMPT_TIMEOUT: Final = 2.0
 
 MAX_ASKED: Final = 500
 """Resources that are looked up in one request."""
+
+QUERY_WAIT: Final = 0.05
+"""Seconds after which a lookup is repeated for the first time: a supervisor that was
+asked while its process ended never answers, and another does within a millisecond."""
 
 FIRST_DELAY: Final = 0.02
 LONGEST_DELAY: Final = 0.25
@@ -344,7 +349,7 @@ class Membership:
                 "service_name": service,
                 "resource_ids": list(resource_ids[start : start + MAX_ASKED]),
             }
-            answer = await self._ask("resource.query", payload, timeout)
+            answer = await self._ask("resource.query", payload, timeout, first_wait=QUERY_WAIT)
             found += answer.get("resources", ())
         return found
 
@@ -359,6 +364,7 @@ class Membership:
         payload: Mapping[str, Any],
         timeout: float,
         on_attempt: Callable[[], None] | None = None,
+        first_wait: float = ATTEMPT_TIMEOUT,
     ) -> dict[str, Any]:
         return await control_request(
             self._transport,
@@ -368,6 +374,7 @@ class Membership:
             payload,
             timeout=timeout,
             on_attempt=on_attempt,
+            first_wait=first_wait,
         )
 
     # -- the lease ----------------------------------------------------------------------
@@ -496,11 +503,18 @@ async def control_request(
     The first attempt waits ``first_wait`` seconds, each other twice as long as the one
     before, up to `ATTEMPT_TIMEOUT`.
 
+    Any candidate answers a query, and a frozen one still takes its share of them: every
+    second attempt of a query goes to the one that leads.
+
     Raises:
         Unavailable: nobody answered in time.
         ConnectionClosed: the client is closed for good.
     """
     subject = f"{subjects.control_prefix}.{operation}"
+    asked = [subject]
+    if operation.endswith(".query"):
+        asked.append(subjects.leader_control(operation))
+    turns = itertools.cycle(asked)
     encoded = encode_value(payload)
     deadline = clock.boot_seconds() + timeout
     delay = FIRST_DELAY
@@ -510,7 +524,7 @@ async def control_request(
         if on_attempt is not None:
             on_attempt()
         try:
-            message = await transport.request(subject, encoded, timeout=min(left, wait))
+            message = await transport.request(next(turns), encoded, timeout=min(left, wait))
             answer = map_of(decode_value(message.payload))
             if answer is None:
                 raise ProtocolError(f"the answer of {subject} is no map")

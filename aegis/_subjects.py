@@ -67,6 +67,10 @@ class Subjects:
         """``ipc.resource.<verb>``; verbs are register, release, query."""
         return f"{self.control_prefix}.resource.{verb}"
 
+    def leader_control(self, operation: str) -> str:
+        """``ipc.leader.<operation>``: a query to the supervisor that leads, and no other."""
+        return f"{self.control_prefix}.leader.{operation}"
+
     def instance(self, instance_id: str) -> str:
         """The address of an instance and of all its resources."""
         return f"{self.namespace}.instance.{escape(instance_id)}"
