@@ -269,6 +269,8 @@ class CallerMachine(Machine):
         self.checker = checker
         self.resources = resources
         self.calling = True
+        self.only = ""
+        """``read`` or ``write`` for a while, and of the first resource alone; or else empty."""
         self._lanes = lanes
         self._calls = 0
         self._open: dict[str, Call] = {}
@@ -307,9 +309,9 @@ class CallerMachine(Machine):
             await pass_time(rng.expovariate(1.0 / self.plan.load))
             if not self.calling:
                 return
-            among = self.resources[:1] if rng.random() < self.plan.hot else self.resources
-            service, resource = rng.choice(among)
-            if rng.random() < reads:
+            hot = rng.random() < self.plan.hot or self.only
+            service, resource = rng.choice(self.resources[:1] if hot else self.resources)
+            if rng.random() < {"": reads, "read": 1.0, "write": 0.0}[self.only]:
                 await self.read(service, resource, rng.choice(TIMEOUTS))
             else:
                 name = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]

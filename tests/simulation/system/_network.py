@@ -49,6 +49,9 @@ STALE_SECONDS: Final = (2.05, 3.3)
 NOTICE_SECONDS: Final = (0.5, 3.3)
 """When a client does."""
 
+LATE_ANSWER_SECONDS: Final = (0.5, 1.9)
+"""How late answers to beats are while they are: a lease lasts 1 or 2 s."""
+
 _BROKER: Final = "broker"
 
 
@@ -96,6 +99,8 @@ class Network:
         self.broker = MemoryBroker(fate=self._fate)
         self.broker.store_fate = self._store_fate
         self.cuts: list[Cut] = []
+        self.late_answers_to = ""
+        """The machine to which the answers to its beats come late."""
         self._lines: dict[str, _Line] = {}
         self._arrivals: dict[tuple[str, str, str], float] = {}
         self._server = MemoryTransport(self.broker, name="server")
@@ -344,6 +349,9 @@ class Network:
             if world.chance(self._loss(kind)):
                 world.count(f"{kind}: lost")
                 return ()
+            if self.late_answers_to and self._is_late_answer(hop):
+                world.count("answer to a beat: late")
+                return (delay + self._draw(LATE_ANSWER_SECONDS),)
             if world.chance(plan.late):
                 world.count(f"{kind}: late")
                 return (delay + rng.random() * plan.late_seconds,)
@@ -379,6 +387,13 @@ class Network:
                 return hop.subject.startswith(f"{self.world.subjects.namespace}.journal.")
             case _:
                 return False
+
+    def _is_late_answer(self, hop: Hop) -> bool:
+        return (
+            hop.kind == "message"
+            and ".beat." in hop.subject
+            and self._machine(hop.destination) == self.late_answers_to
+        )
 
     def is_request(self, hop: Hop) -> bool:
         """Whether a message is a call on its way to an instance."""

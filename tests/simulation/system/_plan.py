@@ -7,7 +7,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-__all__ = ["Plan", "draw_plan", "with_frozen_leaders", "with_late_answers", "with_splits"]
+__all__ = ["Plan", "draw_plan", "with_frozen_leaders", "with_lone_owners", "with_splits"]
 
 MAX_DRIFT: Final = 0.005
 """How much too fast or slow a clock may run. A lease of 2 s has a margin of 50 ms, and a
@@ -74,6 +74,9 @@ class Plan:
     false_event_rate: float
     drift: float
     skew_seconds: float
+    lone_owner_rate: float
+    """Of answers to an owner's beats that come late, right before only a caller that reads
+    hears of it any more."""
 
 
 def draw_plan(seed: int) -> Plan:
@@ -131,6 +134,7 @@ def draw_plan(seed: int) -> Plan:
         false_event_rate=some(1.0, share=0.4),
         drift=MAX_DRIFT if rng.random() < 0.4 else 0.0,
         skew_seconds=rng.choice([0.0, 0.0, 2.0, 300.0]),
+        lone_owner_rate=some(4.0, share=0.3),
     )
 
 
@@ -146,14 +150,19 @@ def with_splits(plan: Plan) -> Plan:
     )
 
 
-def with_late_answers(plan: Plan) -> Plan:
-    """Return a mix with splits into which messages from before arrive late."""
+def with_lone_owners(plan: Plan) -> Plan:
+    """Return a mix in which owners are left alone with who only reads, and little else happens."""
     return evolve(
-        with_splits(plan),
-        split_seconds=4.0 * (0.5 if plan.halved else 1.0),
-        late=0.3,
-        late_seconds=2.5,
-        slow_handler=0.0,
+        plan,
+        callers=max(2, plan.callers),
+        lone_owner_rate=1.5,
+        split_rate=0.0,
+        cut_rate=0.0,
+        pair_cut_rate=0.0,
+        kill_rate=0.0,
+        freeze_rate=0.0,
+        caller_kill_rate=0.0,
+        outage_rate=0.0,
     )
 
 

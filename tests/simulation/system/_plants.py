@@ -22,7 +22,7 @@ from aegis.actors._standby import _ServiceFeed
 from aegis.errors import ProtocolError
 from aegis.transport import Append, Message
 from aegis.transport._codec import decode_value
-from tests.simulation.system._plan import Plan, with_frozen_leaders, with_late_answers, with_splits
+from tests.simulation.system._plan import Plan, with_frozen_leaders, with_lone_owners, with_splits
 
 __all__ = ["PLANTS", "Plant", "planted"]
 
@@ -122,7 +122,7 @@ PLANTS: dict[str, Plant] = {
         Membership,
         "_on_answer",
         _lease_from_receipt(Membership._on_answer),
-        mix=with_late_answers,
+        mix=with_lone_owners,
     ),
     "covered-at-once": Plant(
         "a new owner is covered before the lease of the one before has run out",

@@ -21,7 +21,7 @@ from aegis.transport._codec import encode_value
 from tests.simulation.system._checker import Checker
 from tests.simulation.system._inside import Inside
 from tests.simulation.system._machines import CallerMachine, Machine, NodeMachine, Provided
-from tests.simulation.system._network import Cut, Network
+from tests.simulation.system._network import LATE_ANSWER_SECONDS, Cut, Network
 from tests.simulation.system._plan import Plan, draw_plan
 from tests.simulation.system._plants import PLANTS, planted
 from tests.simulation.system._services import SERVICES
@@ -228,6 +228,7 @@ class _Simulation:
             (plan.caller_freeze_rate, self._freeze_caller),
             (plan.clock_jump_rate, self._jump_clock),
             (plan.false_event_rate, self._false_event),
+            (plan.lone_owner_rate, self._leave_owner_alone),
         ]
         for rate, action in rates:
             if rate > 0.0:
@@ -333,6 +334,41 @@ class _Simulation:
             partial(self._evict, [owner]),
         ]
         world.later(delay, rng.choices(mistakes, [4, 4, 1])[0])
+
+    def _leave_owner_alone(self) -> None:
+        """Answers to an owner's beats are late; then it hears of one caller alone.
+
+        That one only reads, so the owner does not meet the fence of its successor, and
+        for all that it knows its lease may go on. Those who write are on the other side.
+        """
+        world, network, rng = self.world, self.network, self.world.rng
+        if network.cuts or network.late_answers_to:
+            return
+        led = next((m for m in self.nodes if m.host and m.host.name == self.checker.leader), None)
+        owner, heirs = self._draw_owner(led)
+        if led is None or not heirs or len(self.callers) < 2:
+            return
+        world.count("owner left alone")
+        lease = 1.0 if self.plan.halved else 2.0
+        before, seconds = rng.uniform(0.3, 0.8) * lease, 1.5 * lease + LATE_ANSWER_SECONDS[1]
+        reader = rng.choice(self.callers)
+        others = [one for one in (*self.nodes, *self.callers) if one not in (owner, reader)]
+        network.late_answers_to = owner.name
+        for caller in self.callers:
+            caller.only = "read" if caller is reader else "write"
+
+        def split() -> None:
+            network.late_answers_to = ""
+            for one in others if world.faulty else ():
+                for other in (owner, reader):
+                    network.cut(Cut(one.name, other.name), seconds)
+
+        def end() -> None:
+            for caller in self.callers:
+                caller.only = ""
+
+        world.later(before, split)
+        world.later(before + seconds, end)
 
     def _draw_owner(self, led: NodeMachine | None) -> tuple[NodeMachine, list[NodeMachine]]:
         """Return an owner that does not lead, if there is one, and who stands by for it.
