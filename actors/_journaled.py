@@ -45,9 +45,13 @@ from aegis.errors import (
 from aegis.transport._base import Appended, AppendOutcome, Refused, Transport
 from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["JournaledBehaviour", "Ownership", "Takeover"]
+__all__ = ["MAX_CONCURRENT_READS", "JournaledBehaviour", "Ownership", "Takeover"]
 
 _log = structlog.get_logger("aegis.resource")
+
+MAX_CONCURRENT_READS: Final = 64
+"""So many journals a node reads at the same time: each read is a consumer on the server,
+and a thousand resources that start or change hands together need not be a thousand."""
 
 WARN_AT: Final = 0.5
 """The share of the largest state at which its size is told."""
@@ -88,7 +92,8 @@ class JournaledBehaviour:
     """What a resource actor does with requests.
 
     With ``feed`` it begins as a standby, which that shows the journal; ``epoch`` is
-    what it is promoted with. ``on_first_answer`` is called once after each promotion.
+    what it is promoted with. ``reads`` has its turn before each read of the journal; the
+    resources of a node share one. ``on_first_answer`` is called once after each promotion.
     """
 
     __slots__ = (
@@ -106,6 +111,7 @@ class JournaledBehaviour:
         "_mid_handler",
         "_on_first_answer",
         "_ownership",
+        "_reads",
         "_ready",
         "_spec",
         "_takeover",
@@ -129,6 +135,7 @@ class JournaledBehaviour:
         resource: str,
         epoch: int = 0,
         feed: StandbyFeed | None = None,
+        reads: asyncio.Semaphore | None = None,
         on_first_answer: Callable[[Takeover], object] | None = None,
     ) -> None:
         spec = describe(actor_class)
@@ -138,6 +145,7 @@ class JournaledBehaviour:
         self._transport = transport
         self._ownership = ownership
         self._journal = Journal(transport, subject)
+        self._reads = reads or asyncio.Semaphore(MAX_CONCURRENT_READS)
         # A class without state has snapshots too: they hold its table of sessions.
         limits = _limits(transport.max_payload_bytes)
         by_snapshots = not spec.is_event_sourced
@@ -309,16 +317,8 @@ class JournaledBehaviour:
         owner, spec, actor = self.owner, self._spec, self._actor
         count = 0
         if owner.phase is Phase.REPLAYING:
-            async for sequence, record, size in self._journal.read(
-                start=owner.read_from, until=owner.read_until
-            ):
-                count += 1
-                if owner.stopped:
-                    raise self._fenced()
-                if owner.replay(sequence, record, size) and spec.is_event_sourced:
-                    self._replay_events(sequence, record)
-                if owner.stopped:
-                    raise self._fenced()
+            async with self._reads:
+                count = await self._read_missing()
         if owner.stopped:
             raise self._fenced()
         if not owner.serving:
@@ -329,6 +329,20 @@ class JournaledBehaviour:
             )
         if owner.state is not None and not spec.is_event_sourced and spec.has_state:
             actor.state = self._structure_state(owner.state, owner.last_sequence)
+        return count
+
+    async def _read_missing(self) -> int:
+        owner, count = self.owner, 0
+        async for sequence, record, size in self._journal.read(
+            start=owner.read_from, until=owner.read_until
+        ):
+            count += 1
+            if owner.stopped:
+                raise self._fenced()
+            if owner.replay(sequence, record, size) and self._spec.is_event_sourced:
+                self._replay_events(sequence, record)
+            if owner.stopped:
+                raise self._fenced()
         return count
 
     def _replay_events(self, sequence: int, record: Record) -> None:
@@ -543,8 +557,9 @@ class JournaledBehaviour:
         if not owner.serving:
             return
         self._actor.state = spec.new_state()
-        async for sequence, record, _ in self._journal.read(start=1, until=owner.last_sequence):
-            self._replay_events(sequence, record)
+        async with self._reads:
+            async for sequence, record, _ in self._journal.read(start=1, until=owner.last_sequence):
+                self._replay_events(sequence, record)
 
     # -- answers and appends ----------------------------------------------------------
 
@@ -611,7 +626,8 @@ class JournaledBehaviour:
         """After anything but an acknowledgement: find out, and append again if need be."""
         try:
             if isinstance(outcome, Refused) and outcome.conflict and not outcome.again:
-                self._send(await self._journal.settle(self.owner, outcome))
+                async with self._reads:
+                    self._send(await self._journal.settle(self.owner, outcome))
             if self.owner.in_flight is not None:
                 if self._attempt:
                     await pause(self._attempt, self._journal.subject, outcome)

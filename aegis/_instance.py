@@ -70,6 +70,8 @@ class NodeParts:
     dispatcher: Dispatcher
     standbys: StandbyFeed
     reports: TakeoverReports
+    reads: asyncio.Semaphore
+    """Has its turn before each read of a journal."""
     connection: Callable[[], int]
     """Another number after each loss of the server."""
 
@@ -300,6 +302,7 @@ class Instance:
             resource=resource_id,
             epoch=holding.epoch,
             feed=None if holding.role is Role.ACTIVE else parts.standbys,
+            reads=parts.reads,
             on_first_answer=on_first_answer,
         )
 

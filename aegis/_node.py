@@ -26,6 +26,7 @@ from aegis.actors._directory import Directory
 from aegis.actors._dispatch import Dispatcher, InstanceDesk
 from aegis.actors._election import ElectionOptions
 from aegis.actors._handlers import describe
+from aegis.actors._journaled import MAX_CONCURRENT_READS
 from aegis.actors._lease import InstanceLoad, LeaseOptions
 from aegis.actors._membership import Membership
 from aegis.actors._obituary import Obituary
@@ -132,6 +133,7 @@ class Node:
             self.dispatcher,
             self.standbys,
             TakeoverReports(transport, self.subjects, self.node_id),
+            asyncio.Semaphore(MAX_CONCURRENT_READS),
             connection=lambda: self._connection,
         )
 

@@ -132,7 +132,11 @@ async def test_a_lookup_passes_over_candidates_that_are_frozen(system: System) -
     assert node.supervisor.leading
     loop = asyncio.get_running_loop()
     assert system.broker is not None
-    system.broker.fate = lambda hop: [] if frozen & {hop.source, hop.destination} else [0.0]
+
+    def fate(hop: Hop) -> Sequence[float]:
+        return [] if frozen & {hop.source, hop.destination} else [0.0]
+
+    system.broker.fate = fate
     for name in NAMES:
         begun = loop.time()
         assert await system.cluster.actor(Vault, name).total() == 0
