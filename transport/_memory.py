@@ -13,11 +13,10 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, copy_context
-from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import structlog
-from attrs import define, field, frozen
+from attrs import define, field
 
 from aegis.errors import (
     ConfigurationError,
@@ -39,6 +38,7 @@ from aegis.transport._base import (
     StreamConfig,
     Unknown,
 )
+from aegis.transport._pattern_index import PatternIndex, matches_cached
 from aegis.transport._subject import check_filter, check_subject, matches
 from aegis.transport._wire import append_headers, encoded_headers_size
 
@@ -59,8 +59,7 @@ CONTROL_SECONDS: Final = 5.0
 _log = structlog.get_logger("aegis.transport")
 
 
-@frozen
-class Hop:
+class Hop(NamedTuple):
     """One step of something on its way, for `MemoryBroker.fate` to decide on.
 
     ``message``: a message to one subscriber, or the notice that there is none.
@@ -129,8 +128,8 @@ class MemoryBroker:
         self.streams: dict[str, _Stream] = {}
         self.context = copy_context()
         """What arrives here happens in this context, not in that of the sender."""
-        self._exact: dict[str, list[_Subscription]] = {}
-        self._wild: list[_Subscription] = []
+        self._subscriptions: PatternIndex[_Subscription] = PatternIndex()
+        self._captures: PatternIndex[_Stream] = PatternIndex()
         self._turns: dict[tuple[str, str], int] = {}
         self._connections = 0
         self._arrivals: list[tuple[str, asyncio.Event]] = []
@@ -146,20 +145,11 @@ class MemoryBroker:
 
     def add_subscription(self, subscription: _Subscription) -> None:
         """Route messages to ``subscription`` from now on."""
-        if "*" in subscription.subject or ">" in subscription.subject:
-            self._wild.append(subscription)
-        else:
-            self._exact.setdefault(subscription.subject, []).append(subscription)
+        self._subscriptions.add(subscription.subject, subscription)
 
     def drop_subscription(self, subscription: _Subscription) -> None:
         """Route no more messages to ``subscription``."""
-        if subscription in self._wild:
-            self._wild.remove(subscription)
-        same = self._exact.get(subscription.subject, [])
-        if subscription in same:
-            same.remove(subscription)
-            if not same:
-                del self._exact[subscription.subject]
+        self._subscriptions.remove(subscription.subject, subscription)
 
     def delays(self, hop: Hop) -> Sequence[float]:
         """Return after how many seconds each copy of ``hop`` arrives."""
@@ -188,11 +178,9 @@ class MemoryBroker:
         return self._deliver(source.name, message) or stream is not None
 
     def _deliver(self, source: str, message: Message) -> bool:
-        found = list(self._exact.get(message.subject, ()))
-        found.extend(s for s in self._wild if _matches(s.subject, message.subject))
         groups: dict[tuple[str, str], list[_Subscription]] = {}
         chosen: list[_Subscription] = []
-        for subscription in found:
+        for subscription in self._subscriptions.find(message.subject):
             if not subscription.transport.attached:
                 continue
             if subscription.queue:
@@ -229,7 +217,9 @@ class MemoryBroker:
         """Create the stream, or compare; see `Transport.ensure_stream`."""
         existing = self.streams.get(config.name)
         if existing is None:
-            self.streams[config.name] = _Stream(config)
+            stream = self.streams[config.name] = _Stream(config)
+            for pattern in config.subjects:
+                self._captures.add(pattern, stream)
             return
         found = existing.config
         differences = [
@@ -244,10 +234,8 @@ class MemoryBroker:
             raise ConfigurationError(f"stream {config.name}: {'; '.join(differences)}")
 
     def _stream_of(self, subject: str) -> _Stream | None:
-        for stream in self.streams.values():
-            if any(_matches(pattern, subject) for pattern in stream.config.subjects):
-                return stream
-        return None
+        found = self._captures.find(subject)
+        return found[0] if found else None
 
     def stream_for(self, pattern: str) -> _Stream:
         """Return the stream that keeps the messages of ``pattern``.
@@ -344,7 +332,7 @@ class MemoryBroker:
         if self.on_stored is not None:
             self.on_stored(source, stored)
         for pattern, arrival in self._arrivals:
-            if _matches(pattern, subject):
+            if matches_cached(pattern, subject):
                 arrival.set()
         return sequence
 
@@ -374,7 +362,7 @@ class MemoryBroker:
         if "*" in pattern or ">" in pattern:
             sequences: list[int] = []
             for subject, all_of_it in stream.by_subject.items():
-                if all_of_it[-1] >= start and _matches(pattern, subject):
+                if all_of_it[-1] >= start and matches_cached(pattern, subject):
                     sequences += _from(all_of_it, start)
             sequences.sort()
         else:
@@ -387,11 +375,6 @@ class MemoryBroker:
             self._arrivals.append((pattern, arrival))
         else:
             self._arrivals.remove((pattern, arrival))
-
-
-@lru_cache(maxsize=16_384)
-def _matches(pattern: str, subject: str) -> bool:
-    return matches(pattern, subject)
 
 
 def _from(sequences: Sequence[int], start: int) -> list[int]:

@@ -127,6 +127,27 @@ class Host:
         self._loop.take_back(self._held)
 
 
+class _Soon(asyncio.Handle):
+    """A handle made without asyncio's look for its debug mode: a loop makes thousands."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: HostLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
 class HostLoop(VirtualTimeLoop):
     """A loop on virtual time that plays many hosts; see the module's docstring.
 
@@ -178,6 +199,32 @@ class HostLoop(VirtualTimeLoop):
         # Of two timers for the same moment, the one that was set first is first.
         heapq.heappush(self._timers, (at, self._timer_number, timer))
         return timer
+
+    def call_later[*Ts](
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call ``callback`` in ``delay`` seconds by the clock of the host that asks."""
+        host = _HOST.get()
+        at = self._virtual_now + (delay if host is None else delay / host.clock.rate)
+        timer = asyncio.TimerHandle(at, callback, args, self, context)
+        self._timer_number += 1
+        heapq.heappush(self._timers, (at, self._timer_number, timer))
+        return timer
+
+    def call_soon[*Ts](
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """Call ``callback`` in the next turn, without asyncio's checks."""
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def take_back(self, held: deque[asyncio.Handle]) -> None:
         """Queue what a host has kept."""

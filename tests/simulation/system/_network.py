@@ -104,6 +104,7 @@ class Network:
         self._lines: dict[str, _Line] = {}
         self._arrivals: dict[tuple[str, str, str], float] = {}
         self._server = MemoryTransport(self.broker, name="server")
+        self._copied = bool(plan.copies or plan.request_copies)
         self._down = False
         self._outage = ""
 
@@ -346,16 +347,16 @@ class Network:
             return ()
         copies = 1
         if world.faulty and kind != "control":
-            if world.chance(self._loss(kind)):
+            if (loss := self._loss(kind)) and world.chance(loss):
                 world.count(f"{kind}: lost")
                 return ()
             if self.late_answers_to and self._is_late_answer(hop):
                 world.count("answer to a beat: late")
                 return (delay + self._draw(LATE_ANSWER_SECONDS),)
-            if world.chance(plan.late):
+            if plan.late and world.chance(plan.late):
                 world.count(f"{kind}: late")
                 return (delay + rng.random() * plan.late_seconds,)
-            if self._may_be_copied(hop) and world.chance(self._copies(hop)):
+            if self._copied and self._may_be_copied(hop) and world.chance(self._copies(hop)):
                 world.count(f"{kind}: copied")
                 copies = 2
         # What is not late keeps its place among what goes the same way.
@@ -368,13 +369,9 @@ class Network:
         return (delay, delay + rng.choice([0.0, 0.001, plan.late_seconds]))
 
     def _loss(self, kind: str) -> float:
-        match kind:
-            case "append":
-                return self.plan.append_loss
-            case "acknowledgement":
-                return self.plan.acknowledgement_loss
-            case _:
-                return self.plan.loss
+        if kind == "append":
+            return self.plan.append_loss
+        return self.plan.acknowledgement_loss if kind == "acknowledgement" else self.plan.loss
 
     def _copies(self, hop: Hop) -> float:
         return self.plan.request_copies if self.is_request(hop) else self.plan.copies
