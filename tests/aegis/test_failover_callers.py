@@ -143,3 +143,26 @@ async def test_a_lookup_passes_over_candidates_that_are_frozen(system: System) -
         # One attempt may be the share of a frozen one; the next goes to the leader.
         assert loop.time() - begun < 0.1
     system.broker.fate = None
+
+
+@in_memory
+async def test_a_caller_that_hears_no_event_looks_again_when_the_old_owner_answers_421(
+    system: System,
+) -> None:
+    await system.start_node((Vault, ["V-1"]), instance_id="a")
+    second = await system.start_node((Vault, ["V-2"]), instance_id="b")
+    vault = system.cluster.actor(Vault, "V-1", timeout=5)
+    assert await vault.deposit(Decimal(1)) == 1
+    assert system.broker is not None
+    deaf = name_of(system.cluster.transport)
+
+    def fate(hop: Hop) -> Sequence[float]:
+        is_event = hop.subject.startswith(system.subjects.event(""))
+        return [] if is_event and hop.destination == deaf else [0.0]
+
+    system.broker.fate = fate
+    await second.add_resources("b", ["V-1"], force=True)
+    cached = system.cluster.directory.routes["vault", "V-1"]
+    assert cached.instance_id == "a"
+    assert await vault.deposit(Decimal(1)) == 2
+    assert system.cluster.directory.routes["vault", "V-1"].instance_id == "b"
