@@ -47,8 +47,9 @@ class PatternIndex[T]:
     def find(self, subject: str) -> list[T]:
         """Return the items for ``subject``: those for it alone, then all others."""
         found = list(self._exact.get(subject, ()))
-        for head in (_head(subject), ""):
-            for pattern, item in self._by_head.get(head, ()):
+        head = _head(subject)
+        for beginning in (head, "") if head else ("",):
+            for pattern, item in self._by_head.get(beginning, ()):
                 if matches_cached(pattern, subject):
                     found.append(item)
         return found
