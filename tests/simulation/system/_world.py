@@ -50,8 +50,15 @@ class World:
         return self.loop.now - self.began
 
     def later(self, delay: float, action: Callable[..., object], *args: Any) -> None:
-        """Do something in ``delay`` seconds that belongs to no host, whoever asks."""
-        self.loop.call_later(delay, action, *args, context=self._context.copy())
+        """Do something in ``delay`` seconds that belongs to no host, whoever asks.
+
+        Not once all is over: a host that is frozen then would keep its tasks from ending.
+        """
+        self.loop.call_later(delay, self._act, action, args, context=self._context.copy())
+
+    def _act(self, action: Callable[..., object], args: tuple[Any, ...]) -> None:
+        if not self.over:
+            action(*args)
 
     def note(self, text: str, *arguments: object, host: str = "") -> None:
         """Add a line to the trace; ``text`` is a %-format, filled in when shown."""
