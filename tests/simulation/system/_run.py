@@ -465,6 +465,9 @@ class _Simulation:
         world.note("the faults stop")
         world.faulty = False
         self.network.heal()
+        # A freeze that ends here may have been too short for a leader to notice.
+        ends = self.checker.frozen_until
+        self.checker.frozen_until = {name: at for name, at in ends.items() if at <= world.loop.now}
         machines: list[Machine] = [*self.nodes, *self.callers]
         for machine in machines:
             machine.resume()
