@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
 
 import pykka
 import structlog
 
+from aegis.actors._answers import AnswerSink
 from aegis.actors._cell import ActorCell, Directive, Props
+from aegis.actors._deadline import time_left
 from aegis.actors._future import AegisFuture
-from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Mailbox, current_envelope
+from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Envelope, Mailbox, current_envelope
+from aegis.actors._plain_command import plain_command
 from aegis.actors._ref import ActorRef, StopFlag
 from aegis.actors._runtime import Runtime
-from aegis.contracts import Request, Role
+from aegis.actors._workers import running_loop_or_none
+from aegis.contracts import Kind, Request, Role
 
 __all__ = ["AegisActor", "spawn"]
 
@@ -61,6 +66,9 @@ class AegisActor(_PykkaActor):
     None means ``resume`` for an `Exception`, since state is what it was before, and
     ``restart`` for what lies beyond (`SystemExit`, a cancellation).
     """
+
+    state_version: ClassVar[int] = 1
+    """Which form of the state this class writes; see `upcasts` for the earlier ones."""
 
     role: Role = Role.ACTIVE
     epoch: int = 0
@@ -154,6 +162,16 @@ class AegisActor(_PykkaActor):
         return envelope.message.message_id if envelope.message.session else ""
 
     @property
+    def time_left(self) -> float:
+        """How many seconds are left until nobody waits for the answer any more.
+
+        Infinite where no caller has a deadline. Calls that a handler makes of other
+        actors get no more than this, and a query that is async is cancelled at 0; a
+        command goes on, since its effect counts.
+        """
+        return time_left()
+
+    @property
     def log(self) -> structlog.stdlib.BoundLogger:
         """A logger that knows the service, the instance and the resource."""
         cell = self.actor_cell
@@ -179,6 +197,34 @@ class AegisActor(_PykkaActor):
             raise RuntimeError(f"{self.address}: actors elsewhere can be called in a node only")
         return cluster.actor(service, resource_id)
 
+    def publish(self, topic: str, value: Any) -> Awaitable[None]:
+        """Send ``value`` to whoever `subscribes` to ``topic`` now, at most once.
+
+        In a command it leaves when the command has happened, and not at all if that
+        fails; elsewhere as soon as all that it may tell of is stored. It need not be
+        awaited, so a plain ``def`` can publish, too.
+
+        Raises:
+            InvalidRequest: the topic has no legal form, or the value none on the wire.
+            TooLarge: the value is larger than a message may be.
+            RuntimeError: this actor is not part of a node.
+        """
+        cell = self.actor_cell
+        cluster = cell.runtime.cluster
+        if cluster is None:
+            raise RuntimeError(f"{self.address}: topics are there in a node only")
+        publication: AnswerSink = cluster.publication(topic, value)
+        envelope = current_envelope.get()
+        if envelope is not None and envelope.owner is cell and _is_command(envelope):
+            if envelope.published is None:
+                envelope.published = []
+            envelope.published.append(publication)
+        elif running_loop_or_none() is cell.runtime.loop:
+            cell.behaviour.release(publication)
+        else:
+            cell.runtime.call_soon(cell.behaviour.release, publication)
+        return _DONE
+
     def stop(self) -> None:
         """Stop after the messages that wait now."""
         self.actor_ref.stop()
@@ -186,6 +232,77 @@ class AegisActor(_PykkaActor):
     def emit(self, event: object) -> None:
         """Change the state by ``event``, through the method that `applies` it."""
         self.actor_cell.behaviour.emit(event)
+
+    def send(
+        self,
+        service: Any,
+        resource_id: str,
+        method: str,
+        /,
+        *,
+        reply_to: str | None = None,
+        **params: Any,
+    ) -> str:
+        """Send a command to a resource; it leaves when the command that runs now commits.
+
+        It takes effect there exactly once, whether its receiver is there now or comes
+        later; messages to one resource arrive in the order in which they were sent. If
+        the running command fails, nothing is sent. ``service`` is the receiver's class,
+        and then the parameters are checked, or a service name.
+
+        ``reply_to`` names a command of this class: it is called with an
+        `aegis.Answer` as ``answer``, whatever became of the message there. Returns the
+        message's id, which the answer carries.
+
+        Raises:
+            InvalidRequest: no command is running, or something is wrong; it names the field.
+            NotFound: there is no such command.
+            Overloaded: too many messages of this actor wait to be forwarded.
+        """
+        name, command, plain = plain_command(service, method, params)
+        return self.actor_cell.behaviour.send(name, resource_id, command, plain, reply_to)
+
+    def remind(
+        self,
+        name: str,
+        method: str,
+        /,
+        *,
+        after: float | timedelta | None = None,
+        at: datetime | None = None,
+        every: float | timedelta | None = None,
+        missed: Literal["run", "skip"] = "run",
+        **params: Any,
+    ) -> None:
+        """Call a command of this resource at a time; set when the running command commits.
+
+        It takes effect exactly once, not before its time by the clock of the owner's
+        host, also after a failover or a stop of the whole system; then it comes late, or
+        with ``missed="skip"`` not at all if that is by more than a second. See
+        `late_seconds`. ``after`` and ``every`` are seconds or a timedelta; with ``every``
+        it comes again and again, for the first time ``after`` or ``at`` that. A reminder of
+        the same name is replaced.
+
+        Raises:
+            InvalidRequest: no command is running, or something is wrong; it names the field.
+            NotFound: there is no such command.
+            Overloaded: the resource has too many reminders.
+        """
+        self.actor_cell.behaviour.remind(
+            name, method, params, after=after, at=at, every=every, missed=missed
+        )
+
+    def forget(self, name: str) -> None:
+        """End the reminder ``name``, if there is one, when the running command commits."""
+        self.actor_cell.behaviour.forget(name)
+
+    @property
+    def late_seconds(self) -> float:
+        """How much later than its time the reminder in hand comes; else 0."""
+        envelope = current_envelope.get()
+        if envelope is None or envelope.finished:
+            return 0.0
+        return float(getattr(envelope.reply_to, "late_seconds", 0.0))
 
     def watch(self, ref: ActorRef[Any]) -> None:
         """Receive a `Terminated` in `on_receive` when the actor of ``ref`` stops."""
@@ -233,6 +350,25 @@ class AegisActor(_PykkaActor):
     def on_receive(self, message: Any) -> Any:
         """Handle a message that calls no handler; the result answers an ask."""
         _log.warning("message_unexpected", address=self.address, message=type(message).__name__)
+
+
+class _Done:
+    """An awaitable of what is done already."""
+
+    def __await__(self) -> Generator[Any]:
+        yield from ()
+
+
+_DONE: Final = _Done()
+
+
+def _is_command(envelope: Envelope) -> bool:
+    """Whether a command is being handled: what it does may yet be taken back."""
+    message, cell = envelope.message, envelope.owner
+    if envelope.finished or not isinstance(message, Request) or cell is None:
+        return False
+    handler = cell.spec.handlers.get(message.method)
+    return handler is not None and handler.kind is Kind.COMMAND
 
 
 def spawn(

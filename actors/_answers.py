@@ -20,7 +20,21 @@ from aegis.errors import AegisError, TooLarge, to_wire
 from aegis.transport._base import Transport
 from aegis.transport._codec import encode_reply, encode_value
 
-__all__ = ["NO_ANSWER", "AnswerSink", "CallbackAnswer", "WireAnswer", "WireAnswers", "error_bytes"]
+__all__ = [
+    "NO_ANSWER",
+    "WITHDRAW",
+    "AnswerSink",
+    "CallbackAnswer",
+    "WireAnswer",
+    "WireAnswers",
+    "error_bytes",
+]
+
+WITHDRAW: Final = "$withdraw"
+"""Method of a notice that nobody waits for earlier requests any more; it has no answer.
+
+``of`` lists what told their answers apart; the reply subject has the same prefix.
+"""
 
 _log = structlog.get_logger("aegis.answers")
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aegis.actors._answers import AnswerSink
+from aegis.actors._answers import NO_ANSWER, AnswerSink
 from aegis.actors._execution import execute
 from aegis.actors._handlers import ActorSpec, describe
 from aegis.actors._local_answer import refuse
+from aegis.actors._streams import OpenStreams
 from aegis.contracts import OK, Kind, Request
-from aegis.errors import AegisError, DeadlineExpired
+from aegis.errors import AegisError, DeadlineExpired, InvalidRequest
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
@@ -57,6 +59,38 @@ class Behaviour(Protocol):
         """Apply and record an event, for the command that runs now."""
         ...
 
+    def release(self, publication: AnswerSink) -> None:
+        """Answer 200 once all is durable that handlers have seen so far; else 421."""
+        ...
+
+    def take_back_changes(self) -> bool:
+        """Undo what anything but a command has done to the state; return whether it had."""
+        ...
+
+    def send(
+        self, service: str, resource: str, method: str, params: dict[str, Any], reply_to: str | None
+    ) -> str:
+        """Send a message when the command that runs now commits; return its id."""
+        ...
+
+    def remind(
+        self,
+        name: str,
+        method: str,
+        params: dict[str, Any],
+        *,
+        after: float | timedelta | None,
+        at: datetime | None,
+        every: float | timedelta | None,
+        missed: str,
+    ) -> None:
+        """Set a reminder when the command that runs now commits."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """End a reminder when the command that runs now commits."""
+        ...
+
     async def stop(self, actor: AegisActor) -> None:
         """Finish what is under way; called after ``on_stop`` or ``on_failure``.
 
@@ -72,7 +106,7 @@ class PlainBehaviour:
     fails or is rejected.
     """
 
-    __slots__ = ("_actor", "_spec")
+    __slots__ = ("_actor", "_spec", "_streams")
 
     _actor: AegisActor
     _spec: ActorSpec
@@ -86,6 +120,7 @@ class PlainBehaviour:
         """Give the actor its new state."""
         self._actor = actor
         self._spec = describe(type(actor))
+        self._streams: OpenStreams | None = None
         if self._spec.has_state:
             vars(actor)["state"] = self._spec.new_state()
 
@@ -105,6 +140,12 @@ class PlainBehaviour:
         except AegisError as error:
             refuse(reply_to, error)
             return
+        if handler.is_stream:
+            if self._streams is None:
+                self._streams = OpenStreams(self._actor)
+            respond = NO_ANSWER.answer if reply_to is None else reply_to.answer
+            await self._streams.handle(handler, request, respond)
+            return
         if spec.has_state and handler.kind is Kind.COMMAND:
             state = vars(self._actor)
             before: Any = spec.unstructure_state(state["state"])
@@ -115,10 +156,36 @@ class PlainBehaviour:
             outcome = await execute(self._actor, handler, request)
         if reply_to is not None:
             reply_to.answer(outcome.status, outcome.encoded)
+        for publication in outcome.published:
+            publication.answer(OK, b"")
 
     def emit(self, event: object) -> None:
         """Apply an event."""
         self._spec.event_for(event).apply(self._actor, event)
 
+    def release(self, publication: AnswerSink) -> None:
+        """Answer at once: nothing is durable here."""
+        publication.answer(OK, b"")
+
+    def take_back_changes(self) -> bool:
+        """Do nothing: this state is not kept."""
+        return False
+
+    def send(
+        self, service: str, resource: str, method: str, params: dict[str, Any], reply_to: str | None
+    ) -> str:
+        """Refuse: nothing here would keep the message."""
+        raise InvalidRequest("only actors of a node can send messages", field="method")
+
+    def remind(self, name: str, method: str, params: dict[str, Any], **_times: Any) -> None:
+        """Refuse: nothing here would keep the reminder."""
+        raise InvalidRequest("only resources have reminders", field="name")
+
+    def forget(self, name: str) -> None:
+        """Refuse: there is no reminder here."""
+        raise InvalidRequest("only resources have reminders", field="name")
+
     async def stop(self, actor: AegisActor) -> None:
-        """Do nothing."""
+        """Close what is open."""
+        if self._streams is not None:
+            await self._streams.close()

@@ -28,6 +28,9 @@ FIRST_SILENCE: Final = 1.0
 
 LAST_SILENCE: Final = 4.0
 
+MAX_UNRESOLVED: Final = 64
+"""How many messages of unknown outcome a destination keeps open."""
+
 _RETRIED: Final = frozenset({421, 429, 503})
 """Refusals that reach the caller only when its deadline ran out."""
 
@@ -70,6 +73,7 @@ class Destination:
     """The lowest number still open: all below are answered or given up."""
     _open: set[int] = field(factory=set[int])
     window: int = WINDOW
+    _unresolved: dict[int, None] = field(factory=dict[int, None])
 
     @property
     def has_room(self) -> bool:
@@ -78,8 +82,8 @@ class Destination:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no message is open."""
-        return not self._open
+        """Whether no message is open that could still be sent again by itself."""
+        return len(self._open) == len(self._unresolved)
 
     def open(self) -> int:
         """Return the number of a new message; it is open until `close`."""
@@ -91,8 +95,27 @@ class Destination:
     def close(self, n: int) -> None:
         """Take note that message ``n`` is answered or given up: never sent again."""
         self._open.discard(n)
+        self._unresolved.pop(n, None)
         while self.low < self._next and self.low not in self._open:
             self.low += 1
+
+    def leave(self, n: int) -> None:
+        """Take note that the outcome of message ``n`` is unknown.
+
+        It stays open, so that its owner goes on to keep its reply for `resolve`; but not
+        for ever, and not where room is needed.
+        """
+        self._unresolved[n] = None
+        if len(self._unresolved) > MAX_UNRESOLVED:
+            self.abandon_oldest()
+
+    def abandon_oldest(self) -> bool:
+        """Close the oldest message that was left; return whether there was any."""
+        oldest = next(iter(self._unresolved), None)
+        if oldest is None:
+            return False
+        self.close(oldest)
+        return True
 
 
 @define(slots=True, eq=False)
@@ -141,6 +164,8 @@ class Call:
         self._silences = max(0, self._silences - 1)
         if status not in _UNJOURNALED and status != _MOVED:
             return Done(error=error)
+        if error.facts.get("withdrawn"):
+            return Done(error=error)  # That is journaled, however many attempts there were.
         if error.facts.get("done"):
             # It took effect, and nobody can say any more with which answer.
             return Done(error=OutcomeUnknown(error.message, message_id=self.message_id, done=True))

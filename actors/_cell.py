@@ -47,7 +47,7 @@ from aegis.actors._messages import (
 )
 from aegis.actors._ref import ActorRef
 from aegis.actors._runtime import Runtime
-from aegis.contracts import OK, Request
+from aegis.contracts import OK, Kind, Request
 from aegis.errors import ActorDead, MailboxFull, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class ActorCell:
         "_changed",
         "_failure",
         "_handling",
+        "_in_hand",
         "_life",
         "_task",
         "_watchers",
@@ -164,6 +165,7 @@ class ActorCell:
         self._life = 0  # Which actor object is meant: a killed one may still be busy.
         self._task: asyncio.Task[None] | None = None
         self._handling = False
+        self._in_hand: Envelope | None = None  # What the task handles.
         self._failure: Failure | None = None
         self._watchers: list[ActorRef[Any]] | None = None
         self._changed: AegisFuture[None] | None = None
@@ -239,6 +241,14 @@ class ActorCell:
             return ActorDead(f"{self.address}: the actor has stopped", address=self.address)
         self.restarts += 1
         self.runtime.observer.on_restart(self)
+        _log.info(
+            "actor_restarts",
+            address=self.address,
+            service_name=self.spec.service,
+            instance_id=self.props.instance_id,
+            resource_id=self.resource_id,
+            restarts=self.restarts,
+        )
         self.status = Status.STARTING
         self._failure = None
         self.mailbox.reopen()
@@ -340,6 +350,9 @@ class ActorCell:
                 return
             if self._run(self._process(envelope)):
                 envelope.task = self._task
+                self._in_hand = envelope
+                if envelope.deadline is not None:
+                    self._withdraw_at_deadline(envelope)
                 return
             now = time.perf_counter()
             if not turn_ends:
@@ -361,8 +374,44 @@ class ActorCell:
         if task is not self._task:
             return  # Of an earlier life.
         self._task = None
+        self._in_hand = None
         self._tell_change()
         self._pump()
+
+    def _withdraw_at_deadline(self, envelope: Envelope) -> None:
+        task, deadline = envelope.task, envelope.deadline
+        if task is None or deadline is None or not self._is_withdrawable(envelope):
+            return
+        timer = self.runtime.loop.call_at(deadline, self._withdraw, envelope)
+        task.add_done_callback(lambda _: timer.cancel(), context=self.runtime.context)
+
+    def withdraw(self, given_up: Callable[[Envelope], bool]) -> None:
+        """Cancel the queries, waiting or in hand, whose sender gave up; commands go on."""
+        for envelope in self.mailbox.waiting():
+            if given_up(envelope) and self._is_withdrawable(envelope):
+                envelope.deadline = -math.inf
+        envelope_in_hand = self._in_hand
+        if envelope_in_hand is not None and given_up(envelope_in_hand):
+            self._withdraw(envelope_in_hand)
+
+    def _withdraw(self, envelope: Envelope) -> None:
+        if self._in_hand is not envelope or not self._is_withdrawable(envelope):
+            return
+        envelope.withdrawn = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _is_withdrawable(self, envelope: Envelope) -> bool:
+        """Whether it is a query, and one that a cancellation ends: threads run on."""
+        message = envelope.message
+        if type(message) is not Request or envelope.finished:
+            return False
+        handler = self.spec.handlers.get(message.method)
+        return (
+            handler is not None
+            and handler.kind is Kind.QUERY
+            and (handler.is_async or handler.is_stream)
+        )
 
     async def _wait_for(self, coroutine: Any) -> None:
         """Run ``coroutine`` as this actor's task and wait for its end."""
@@ -380,7 +429,7 @@ class ActorCell:
         try:
             if type(message) is Request:
                 if envelope.deadline is not None:
-                    left = envelope.deadline - self.runtime.loop.time()
+                    left = max(-1.0, envelope.deadline - self.runtime.loop.time())
                     message.remaining_ms = math.ceil(left * 1000)
                 if message.trace:
                     enter_trace(message.trace)

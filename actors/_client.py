@@ -24,12 +24,20 @@ from aegis.actors._breaker import Breakers
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.actors._directory import Directory
 from aegis.actors._exchange import Exchange, Outgoing
+from aegis.actors._sessions import WINDOW
 from aegis.contracts import Request
-from aegis.errors import AegisError, ConnectionClosed, Disconnected, NotFound, Unavailable
+from aegis.errors import (
+    AegisError,
+    ConnectionClosed,
+    Disconnected,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from aegis.transport._base import Transport
 from aegis.transport._codec import decode_value
 
-__all__ = ["Client", "ClientStatistics", "LocalDelivery"]
+__all__ = ["Client", "ClientStatistics", "LocalDelivery", "Unresolved"]
 
 _log = structlog.get_logger("aegis.client")
 
@@ -58,6 +66,24 @@ class LocalDelivery(Protocol):
         """Deliver, or return False if the instance is not of this process."""
         ...
 
+    def withdraw(self, instance_id: str, request: Request, answer: CallbackAnswer) -> None:
+        """Cancel a query that was delivered with ``answer``; leave a command alone."""
+        ...
+
+
+@define(slots=True, frozen=True)
+class Unresolved:
+    """A message of an earlier call, whose outcome is unknown."""
+
+    session: str
+    n: int
+    first_sent_ms: int
+
+    @property
+    def low(self) -> int:
+        """A number that closes no message which could still be open."""
+        return max(1, self.n - WINDOW + 1)
+
 
 @define(slots=True, eq=False, kw_only=True)
 class _Pending(Outgoing):
@@ -72,6 +98,8 @@ class _Pending(Outgoing):
     epoch: int = 0
     """Of the owner that the last attempt went to."""
     waiting: bool = False
+    sink: CallbackAnswer | None = None
+    """Of the last attempt, if that went to an instance of this process."""
 
 
 class Client:
@@ -145,11 +173,13 @@ class Client:
         kind: str = "command",
         timeout: float,
         trace: str = "",
+        again: Unresolved | None = None,
     ) -> Any:
         """Call a handler and return its plain result; ``timeout`` in seconds.
 
         The same message is repeated until it is answered or the time is up. With
-        ``instance`` the call goes to that instance alone.
+        ``instance`` the call goes to that instance alone. With ``again`` it is that
+        message of an earlier call.
 
         Raises:
             AegisError: the class that stands for the answer's status.
@@ -160,10 +190,16 @@ class Client:
         deadline = loop.time() + timeout
         exact = kind == "command"
         session, n, low = "", 0, 0
+        first_sent_ms = self._clock.wall_ms() if exact and resource is None else 0
         destination: Destination | None = None
-        if exact:
+        if again is not None:
+            session, n, low = again.session, again.n, again.low
+            first_sent_ms = again.first_sent_ms
+        elif exact:
             destination = self._destination(service, resource, instance)
             while not destination.has_room:
+                if destination.abandon_oldest():
+                    continue
                 await self._wait_room(destination, deadline)
                 if self._closed:
                     raise ConnectionClosed("the client was closed")
@@ -179,7 +215,7 @@ class Client:
             method,
             params,
             0,
-            self._clock.wall_ms() if exact and resource is None else 0,
+            first_sent_ms,
             0,
             trace or new_traceparent(),
         )
@@ -192,17 +228,32 @@ class Client:
             future=loop.create_future(),
         )
         self._timed[pending] = None
+        unknown = False
         try:
             self._try(pending)
             return await pending.future
+        except asyncio.CancelledError:
+            self._withdraw(pending)
+            raise
+        except OutcomeUnknown as error:
+            unknown = not error.facts.get("done")
+            error.facts |= {
+                "service": service,
+                "resource_id": resource,
+                "first_sent_ms": request.first_sent_ms,
+            }
+            raise
         except AegisError as error:
-            floor = pending.call.too_old_to_begin(error) if exact else None
+            floor = pending.call.too_old_to_begin(error) if destination is not None else None
             if floor is None:
                 raise
         finally:
             self._forget(pending)
             if destination is not None:
-                destination.close(n)
+                if unknown:
+                    destination.leave(n)
+                else:
+                    destination.close(n)
                 room = self._room.get(destination)
                 if room is not None and destination.has_room:
                     room.set()
@@ -373,7 +424,10 @@ class Client:
             if not pending.future.done():
                 self._judge(pending, status, decode_value(value))
 
-        return self._local.deliver(instance, pending.request, CallbackAnswer(answered))
+        sink = CallbackAnswer(answered)
+        is_local = self._local.deliver(instance, pending.request, sink)
+        pending.sink = sink if is_local else None
+        return is_local
 
     # -- what the exchange tells ------------------------------------------------------
 
@@ -434,6 +488,16 @@ class Client:
             pending.future.set_exception(done.error)
         else:
             pending.future.set_result(done.value)
+
+    def _withdraw(self, pending: _Pending) -> None:
+        """Tell who has the call that nobody waits for it; there only a query is cancelled."""
+        instance = pending.last_instance
+        if not instance:
+            return
+        if pending.sink is not None and self._local is not None:
+            self._local.withdraw(instance, pending.request, pending.sink)
+        elif pending.tokens:
+            self._exchange.withdraw(self._instance_subjects[instance], pending)
 
     def _forget(self, pending: _Pending) -> None:
         self._timed.pop(pending, None)

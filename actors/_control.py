@@ -27,6 +27,7 @@ from aegis.actors._election import Claim, Election, ElectionOptions, Renew, Stan
 from aegis.actors._examiner import Examiner
 from aegis.actors._failover_reporter import FailoverReporter
 from aegis.actors._lease import Beat, LeaseOptions
+from aegis.actors._observer import Observer
 from aegis.actors._query_responder import QUERIES, QueryResponder
 from aegis.actors._registry import DEFAULT_MAX_RESOURCES, Change, Registry
 from aegis.actors._registry_follower import RegistryFollower
@@ -75,6 +76,7 @@ class SupervisorCandidate:
         clock: Clock,
         node_id: str,
         options: ControlOptions | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.options = options = options or ControlOptions()
         self.node_id = node_id
@@ -85,7 +87,7 @@ class SupervisorCandidate:
         )
         self._transport = transport
         self._clock = clock
-        self._channel = ControlChannel(transport, subjects)
+        self._channel = ControlChannel(transport, subjects, observer)
         self._writer = RegistryWriter(
             self._channel, clock, self.election, timeout=options.write_timeout
         )
@@ -97,6 +99,7 @@ class SupervisorCandidate:
         )
         self._queries = QueryResponder(
             self._channel,
+            clock,
             self.registry,
             self.roster,
             self.election,
@@ -396,5 +399,7 @@ class SupervisorCandidate:
             return
         self.roster.note(beat)
         self._examiner.heard(beat.node_id)
+        now = self._clock.boot_seconds()
+        self._channel.observer.on_beat(beat.node_id, beat.number, now, self.leading)
         if self._reign is not None and self.leading and not self._stopping:
             self._reign.answer(beat, message.reply_to)

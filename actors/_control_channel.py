@@ -10,6 +10,7 @@ import structlog
 from aegis._subjects import Subjects, escape
 from aegis.actors._decision import Event, refusal
 from aegis.actors._failover_log import Failover
+from aegis.actors._observer import Observer
 from aegis.actors._registry_entries import Key
 from aegis.errors import AegisError, ConnectionClosed, Unavailable
 from aegis.transport._base import Transport
@@ -25,9 +26,12 @@ STOPS: Final = "this supervisor stops: try again"
 class ControlChannel:
     """How one candidate answers and tells; what is lost with the connection is repeated."""
 
-    def __init__(self, transport: Transport, subjects: Subjects) -> None:
+    def __init__(
+        self, transport: Transport, subjects: Subjects, observer: Observer | None = None
+    ) -> None:
         self.transport = transport
         self.subjects = subjects
+        self.observer = observer or Observer()
 
     def operation(self, operation: str) -> str:
         """Return where everybody sends control requests."""
@@ -60,6 +64,7 @@ class ControlChannel:
 
     def tell(self, event: Event) -> None:
         """Log an event, and publish it to whoever listens."""
+        self.observer.on_registry_event(event)
         facts: dict[str, Any] = {}
         if len(event.resources) == 1:
             (facts["resource_id"],) = event.resources

@@ -8,14 +8,24 @@ of the instance itself.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, cast
 
 import structlog
 
 from aegis._subjects import Subjects
-from aegis.actors._answers import AnswerSink, CallbackAnswer, WireAnswers, error_bytes
+from aegis.actors._answers import (
+    WITHDRAW,
+    AnswerSink,
+    CallbackAnswer,
+    WireAnswer,
+    WireAnswers,
+    error_bytes,
+)
 from aegis.actors._cell import ActorCell
 from aegis.actors._mailbox import Envelope
+from aegis.actors._streams import STREAM, closed_stream, stream_name
 from aegis.contracts import OK, Request
 from aegis.errors import ActorDead, AegisError, MailboxFull, Moved, NotFound, ProtocolError
 from aegis.transport._base import Message, Subscription, Transport
@@ -41,11 +51,16 @@ class InstanceDesk:
 
     def deliver(self, request: Request, sink: AnswerSink, deadline: float) -> None:
         """Put the request into the mailbox it is for, or answer why not."""
+        if request.method == WITHDRAW:
+            self._withdraw(request, sink)
+            return
         try:
             cell = self._find(request)
         except AegisError as error:
             sink.answer(error.code, error_bytes(error))
             return
+        if STREAM in request.params:
+            _end_step(cell, request)
         try:
             cell.mailbox.put(Envelope(request, sink, deadline))
         except ActorDead as error:
@@ -54,6 +69,28 @@ class InstanceDesk:
         except MailboxFull as error:
             cell.runtime.observer.on_mailbox_full(cell)
             sink.answer(error.code, error_bytes(error))
+
+    def _withdraw(self, request: Request, sink: AnswerSink) -> None:
+        """Cancel the queries that the sender of ``request`` waits for no more."""
+        given: Any = request.params.get("of")
+        tokens = cast("list[object]", given) if isinstance(given, list) else []
+        if not isinstance(sink, WireAnswer) or sink.correlation is None:
+            return
+
+        def given_up(envelope: Envelope) -> bool:
+            other = envelope.reply_to
+            return (
+                isinstance(other, WireAnswer)
+                and other.reply_to == sink.reply_to
+                and other.correlation in tokens
+            )
+
+        self.withdraw(request, given_up)
+
+    def withdraw(self, request: Request, given_up: Callable[[Envelope], bool]) -> None:
+        """Cancel queries to the address of ``request``; one that moved is left alone."""
+        with suppress(AegisError):
+            self._find(request).withdraw(given_up)
 
     def _find(self, request: Request) -> ActorCell:
         if request.service != self.service:
@@ -71,6 +108,22 @@ class InstanceDesk:
                 f"instance {self.instance_id} does not own {self.service}/{request.resource}"
             )
         return cell
+
+
+def _end_step(cell: ActorCell, request: Request) -> None:
+    """If ``request`` closes a stream, cancel what its generator waits for at this moment.
+
+    Else the notice would wait for its turn behind the very step that it is to end.
+    """
+    name = closed_stream(request.params)
+    if name is None:
+        return
+
+    def is_pull(envelope: Envelope) -> bool:
+        message = envelope.message
+        return isinstance(message, Request) and stream_name(message.params) == name
+
+    cell.withdraw(is_pull)
 
 
 class Dispatcher:
@@ -131,6 +184,12 @@ class Dispatcher:
         )
         desk.deliver(copy, answer, self._loop.time() + request.remaining_ms / 1000)
         return True
+
+    def withdraw(self, instance_id: str, request: Request, answer: CallbackAnswer) -> None:
+        """Cancel a query that was delivered with ``answer``."""
+        desk = self._desks.get(instance_id)
+        if desk is not None:
+            desk.withdraw(request, lambda envelope: envelope.reply_to is answer)
 
     def _on_message(self, desk: InstanceDesk, message: Message) -> None:
         if not message.payload:

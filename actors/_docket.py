@@ -23,7 +23,7 @@ from aegis.actors._examiner import Examiner
 from aegis.actors._registry import Change, Registry
 from aegis.actors._registry_writer import RegistryWriter
 from aegis.actors._unknown_write import effects
-from aegis.errors import AegisError, HandlerFailed, NotFound, Overloaded, Unavailable
+from aegis.errors import AegisError, Conflict, HandlerFailed, NotFound, Overloaded, Unavailable
 from aegis.transport._base import Appended, AppendOutcome, Refused, Unknown
 
 __all__ = ["Docket", "Job"]
@@ -39,6 +39,10 @@ class Job:
 
     decide: Callable[[dict[Holder, bool]], Decision | Probe | None]
     reply_to: str = ""
+    operation: str = ""
+    """What is asked for, of a request."""
+    service: object = None
+    """For which service, as the request has it."""
     alive: dict[Holder, bool] = field(factory=dict[Holder, bool])
     unknown: Decision | None = None
     """The decision whose write had no answer: it may have taken effect."""
@@ -164,8 +168,25 @@ class Docket:
             # own answer is the right one.
             reply = job.unknown.reply
         self._channel.answer(job.reply_to, reply)
+        if job.operation:
+            service = self._registry.known_service(job.service)
+            took = self._clock.boot_seconds() - job.began
+            self._channel.observer.on_control_request(job.operation, service, reply, took)
+            self._tell_conflicts(job, reply)
         self._tell(job, happened + [e for e in decision.events if e not in told])
         return bool(sequences)
+
+    def _tell_conflicts(self, job: Job, reply: dict[str, Any]) -> None:
+        conflicts: dict[str, str] = reply.get("conflicts") or {}
+        if conflicts or reply.get("code") == Conflict.code:
+            _log.warning(
+                "conflict",
+                operation=job.operation,
+                service_name=job.service,
+                resources=len(conflicts),
+                reason=reply.get("message", ""),
+                trace_id=reply.get("trace_id", ""),
+            )
 
     def _undone(self, job: Job, decision: Decision, outcome: AppendOutcome) -> None:
         if isinstance(outcome, Unknown):

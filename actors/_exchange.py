@@ -8,12 +8,14 @@ reply subject ends in ``.m<number>``: the k-th request (from 0) has the correlat
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Protocol
 
-from attrs import define, field
+from attrs import define, evolve, field
 
+from aegis.actors._answers import WITHDRAW
 from aegis.actors._caller import Call
-from aegis.contracts import Request
+from aegis.contracts import Kind, Request
 from aegis.errors import AegisError
 from aegis.transport._base import Message, Transport
 from aegis.transport._codec import decode_reply_values, encode_request
@@ -80,6 +82,20 @@ class Exchange[P: Outgoing]:
         if not self._batches:
             self._loop.call_soon(self._flush)
         self._batches[subject] = [outgoing]
+
+    def withdraw(self, subject: str, outgoing: P) -> None:
+        """Tell that nobody waits for the answer any more."""
+        request = evolve(
+            outgoing.request,
+            kind=str(Kind.QUERY),
+            method=WITHDRAW,
+            params={"of": list(outgoing.tokens)},
+        )
+        token, self._token = self._token, self._token + 1
+        with suppress(AegisError):
+            self._transport.publish(
+                subject, encode_request(request), reply_to=f"{self._inbox}.m{token}"
+            )
 
     def forget(self, outgoing: P) -> None:
         """Take no more answers to any attempt."""

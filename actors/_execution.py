@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from attrs import define
 
-from aegis.actors._answers import error_bytes
+from aegis.actors._answers import AnswerSink, error_bytes
 from aegis.actors._handlers import HandlerSpec
+from aegis.actors._mailbox import current_envelope
 from aegis.contracts import OK, Request
-from aegis.errors import AegisError, HandlerFailed, InvalidRequest, Rejected
+from aegis.errors import AegisError, DeadlineExpired, HandlerFailed, InvalidRequest, Rejected
 from aegis.transport._codec import encode_value
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
 
-__all__ = ["SLOW_HANDLER_SECONDS", "Outcome", "execute", "take_back_cancellation", "text_of"]
+__all__ = [
+    "SLOW_HANDLER_SECONDS",
+    "Outcome",
+    "encoded_error",
+    "execute",
+    "handler_failed",
+    "take_back_cancellation",
+    "text_of",
+    "was_withdrawn",
+]
 
 SLOW_HANDLER_SECONDS: Final = 0.25
 """A handler that took longer is logged: it kept its actor, perhaps its loop, waiting."""
@@ -33,7 +44,8 @@ class Outcome:
 
     ``encoded`` is the value or the error as a reply carries it. ``cause`` is what
     the handler raised if that was a failure (500); the actor's supervisor has been
-    told.
+    told. ``published`` is what it has published, each to be answered 200 once the
+    command has happened; one that failed has published nothing.
     """
 
     status: int
@@ -42,6 +54,7 @@ class Outcome:
     error: AegisError | None = None
     cause: BaseException | None = None
     seconds: float = 0.0
+    published: Sequence[AnswerSink] = ()
 
 
 async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> Outcome:
@@ -59,7 +72,7 @@ async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> 
         arguments = handler.bind(request.params)
     except InvalidRequest as invalid:
         cell.runtime.observer.on_message_handled(cell, request.kind, invalid.code, 0.0)
-        return Outcome(invalid.code, _encoded(invalid), error=invalid)
+        return Outcome(invalid.code, encoded_error(invalid), error=invalid)
     began = time.perf_counter()
     value: Any = None
     error: AegisError | None = None
@@ -78,18 +91,22 @@ async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> 
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and cell.is_interrupted(actor):
             raise
-        cause = raised
-        error = _handler_failed(request, raised)
+        if was_withdrawn(raised):
+            error = DeadlineExpired(f"{request.method}: its caller gave up; it was cancelled")
+        else:
+            cause = raised
+            error = handler_failed(request, raised)
     take_back_cancellation()
     seconds = time.perf_counter() - began
     if error is not None:
         value = None
         status = error.code
-        encoded = _encoded(error)
+        encoded = encoded_error(error)
     if seconds >= SLOW_HANDLER_SECONDS:
         _log.warning(
             "handler_slow",
             service_name=request.service,
+            instance_id=cell.props.instance_id,
             resource_id=request.resource,
             operation=request.method,
             duration_ms=round(seconds * 1000, 1),
@@ -97,7 +114,17 @@ async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> 
     cell.runtime.observer.on_message_handled(cell, request.kind, status, seconds)
     if cause is not None and not cell.is_interrupted(actor):
         cell.fail(cause)
-    return Outcome(status, encoded, value, error, cause, seconds)
+    envelope = current_envelope.get()
+    published = envelope.published if status == OK and envelope is not None else None
+    return Outcome(status, encoded, value, error, cause, seconds, published or ())
+
+
+def was_withdrawn(raised: BaseException) -> bool:
+    """Whether a handler was cancelled because nobody waits for its answer any more."""
+    envelope = current_envelope.get()
+    return (
+        isinstance(raised, asyncio.CancelledError) and envelope is not None and envelope.withdrawn
+    )
 
 
 def _encode_result(handler: HandlerSpec, value: Any) -> bytes:
@@ -110,14 +137,16 @@ def _encode_result(handler: HandlerSpec, value: Any) -> bytes:
         ) from error
 
 
-def _handler_failed(request: Request, raised: BaseException) -> HandlerFailed:
+def handler_failed(request: Request, raised: BaseException) -> HandlerFailed:
+    """Return what the caller is told of what a handler has raised."""
     name = type(raised).__name__
     text = text_of(raised)
     where = f"{request.service}.{request.method} raised {name}"
     return HandlerFailed(f"{where}: {text}" if text else where, error=name)
 
 
-def _encoded(error: AegisError) -> bytes:
+def encoded_error(error: AegisError) -> bytes:
+    """Return ``error`` as a reply carries it, whatever state its class is in."""
     try:
         return error_bytes(error)
     except Exception:

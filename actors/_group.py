@@ -7,35 +7,47 @@ commits: the claim of one message is appended while the next handler runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
+from aegis._trace import new_traceparent
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
+from aegis.actors._appending import APPEND_TIMEOUT, pause_before
+from aegis.actors._cell import ActorCell
 from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
 from aegis.actors._execution import execute
 from aegis.actors._handlers import HandlerSpec, describe
-from aegis.actors._journal import APPEND_TIMEOUT, RESERVED_BYTES, pause
-from aegis.contracts import Kind, Request
+from aegis.actors._journal import RESERVED_BYTES
+from aegis.actors._posting import Gauge, append_all
+from aegis.actors._streams import OpenStreams
+from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
+from aegis.contracts import OK, Kind, Mail, Request, check_id
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
     HandlerFailed,
     InvalidRequest,
+    Overloaded,
     ProtocolError,
+    TooLarge,
     TooOld,
     Unavailable,
 )
 from aegis.transport._base import Append, Appended, Refused, Stored, Transport
-from aegis.transport._codec import decode_value, encode_value
+from aegis.transport._codec import decode_value, encode_mail, encode_value
 
 __all__ = ["GroupBehaviour"]
 
 _log = structlog.get_logger("aegis.group")
+
+MAX_OUTGOING: Final = 500
+"""How many messages one command may send: the server takes 1,000 in an atomic batch."""
 
 MAX_REMEMBERED: Final = 4_096
 """Answers kept in memory, so that a repeat need not ask the stream."""
@@ -57,6 +69,7 @@ class GroupBehaviour:
         actor_class: type[AegisActor],
         lease_held: Callable[[], bool],
         connection: Callable[[], int],
+        gauge: Gauge,
     ) -> None:
         self._transport = transport
         self._subjects = subjects
@@ -64,11 +77,16 @@ class GroupBehaviour:
         self._spec = describe(actor_class)
         self._lease_held = lease_held
         self._connection = connection
+        self._gauge = gauge
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
         self._answered: dict[str, tuple[int, bytes]] = {}
         self._under_way: dict[str, list[AnswerSink]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._streams: OpenStreams | None = None
+        self._sending: list[Append] | None = None
+        """What the command that runs now sends."""
+        self._sender = ""
 
     async def start(self, actor: AegisActor) -> None:
         """Nothing is to be recovered: an instance keeps no durable state."""
@@ -83,8 +101,76 @@ class GroupBehaviour:
         """Refuse: an instance has no journal that could keep the event."""
         raise InvalidRequest("an instance of a service group keeps no events", field="event")
 
+    def release(self, publication: AnswerSink) -> None:
+        """Answer at once: an instance keeps nothing that could get lost."""
+        publication.answer(OK, b"")
+
+    def take_back_changes(self) -> bool:
+        """Do nothing: what an instance remembers is no durable state."""
+        return False
+
+    def send(
+        self, service: str, resource: str, method: str, params: dict[str, Any], reply_to: str | None
+    ) -> str:
+        """Note a message, to be committed with the claim of the command that runs now.
+
+        Raises:
+            InvalidRequest: no command is running, or something of the message is wrong.
+            TooLarge, Overloaded: it is too large, or there are too many.
+        """
+        sending = self._sending
+        if sending is None:
+            raise InvalidRequest("messages are sent inside commands only", field="method")
+        if reply_to is not None:
+            raise InvalidRequest(
+                "reply_to: an instance of a service group has no mailbox; let a resource send",
+                field="reply_to",
+            )
+        for field, value in (("service", service), ("resource_id", resource)):
+            problem = check_id(value)
+            if problem is not None:
+                raise InvalidRequest(f"{field}: {problem}", field=field)
+        if len(sending) >= MAX_OUTGOING:
+            raise Overloaded(f"a command sends at most {MAX_OUTGOING} messages", limit=MAX_OUTGOING)
+        n = len(sending) + 1
+        request = Request(
+            Kind.COMMAND,
+            self._sender,
+            n,
+            n,
+            service,
+            resource,
+            method,
+            params,
+            0,
+            self._clock.wall_ms(),
+            1,
+            new_traceparent(),
+        )
+        payload = encode_mail(Mail(request))
+        limit = self._transport.max_payload_bytes - RESERVED_BYTES
+        if len(payload) > limit:
+            raise TooLarge(
+                f"the message to {service}/{resource} has {len(payload)} bytes; the limit is "
+                f"{limit}",
+                size_bytes=len(payload),
+                limit_bytes=limit,
+            )
+        sending.append(Append(self._subjects.mailbox(service, resource), payload))
+        return request.message_id
+
+    def remind(self, name: str, method: str, params: dict[str, Any], **_times: Any) -> None:
+        """Refuse: an instance has no journal that could keep the reminder."""
+        raise InvalidRequest("an instance of a service group has no reminders", field="name")
+
+    def forget(self, name: str) -> None:
+        """Refuse: there is none."""
+        raise InvalidRequest("an instance of a service group has no reminders", field="name")
+
     async def stop(self, actor: AegisActor) -> None:
         """Wait for the claims under way."""
+        if self._streams is not None:
+            await self._streams.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=APPEND_TIMEOUT)
         for task in self._tasks:
@@ -102,11 +188,28 @@ class GroupBehaviour:
         if request.kind == Kind.COMMAND and message_id:
             answer = self._answered.get(message_id)
             if answer is not None:
+                cell: ActorCell = self._actor.actor_cell
+                cell.runtime.observer.on_duplicate(cell)
                 sink.answer(*answer)
                 return
             if message_id in self._under_way:
+                cell = self._actor.actor_cell
+                cell.runtime.observer.on_duplicate(cell)
                 self._under_way[message_id].append(sink)
                 return
+        if request.kind == Kind.COMMAND and message_id and request.method == WITHDRAW_METHOD:
+            if is_too_far(request.first_sent_ms, self._clock.wall_ms()):
+                cell = self._actor.actor_cell
+                cell.runtime.observer.on_refused(cell, request.kind, TooOld.code)
+                gone = TooOld("the message was first sent too long ago to tell what became of it")
+                sink.answer(gone.code, error_bytes(gone))
+                return
+            self._under_way[message_id] = [sink]
+            claim = Claim(
+                request.first_sent_ms, self._connection(), DeadlineExpired.code, WITHDRAWN
+            )
+            self._claim(message_id, claim)
+            return
         try:
             handler = self._spec.handler(request.method)
             if request.remaining_ms <= 0:
@@ -127,13 +230,31 @@ class GroupBehaviour:
             elif not self._lease_held():
                 raise Unavailable("the node holds no lease at this moment")
         except AegisError as error:
+            cell = self._actor.actor_cell
+            cell.runtime.observer.on_refused(cell, request.kind, error.code)
             sink.answer(error.code, error_bytes(error))
             return
-        if handler.kind is Kind.COMMAND and message_id:
+        if handler.is_stream:
+            await self._stream(handler, request, sink)
+        elif handler.kind is Kind.COMMAND and message_id:
             await self._command(handler, request, message_id, sink)
         else:
             outcome = await execute(self._actor, handler, request)
             sink.answer(outcome.status, outcome.encoded)
+
+    async def _stream(self, handler: HandlerSpec, request: Request, sink: AnswerSink) -> None:
+        if self._streams is None:
+            limit = self._transport.max_payload_bytes - RESERVED_BYTES
+            self._streams = OpenStreams(self._actor, limit)
+
+        def respond(status: int, value: bytes) -> None:
+            if self._lease_held():
+                sink.answer(status, value)
+            else:
+                error = Unavailable("the node holds no lease at this moment")
+                sink.answer(error.code, error_bytes(error))
+
+        await self._streams.handle(handler, request, respond)
 
     async def _command(
         self,
@@ -153,7 +274,16 @@ class GroupBehaviour:
                 claim.found(decode_value(stored.payload))
                 self._finish(message_id, claim)
                 return
-            outcome = await execute(self._actor, handler, request)
+            sending = self._sending = []
+            self._sender = message_id
+            try:
+                outcome = await execute(self._actor, handler, request)
+            finally:
+                self._sending = None
+            if outcome.status != OK:
+                sending = []
+            if sending:
+                await self._gauge.check(sum(len(one.payload) for one in sending))
             if outcome.status == InvalidRequest.code:
                 # Nothing ran, so there is nothing to claim.
                 for waiting in self._under_way.pop(message_id, ()):
@@ -176,33 +306,59 @@ class GroupBehaviour:
                 limit_bytes=limit,
             )
             status, value = failure.code, error_bytes(failure)
+            sending = []
         claim = Claim(request.first_sent_ms, connection, status, value)
-        task = self._loop.create_task(self._commit(message_id, subject, claim))
+        published = outcome.published if status == OK else ()
+        self._claim(message_id, claim, sending, published)
+
+    def _claim(
+        self,
+        message_id: str,
+        claim: Claim,
+        sending: Sequence[Append] = (),
+        published: Sequence[AnswerSink] = (),
+    ) -> None:
+        task = self._loop.create_task(self._commit(message_id, claim, sending, published))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _commit(self, message_id: str, subject: str, claim: Claim) -> None:
-        payload = encode_value(claim.to_wire())
+    async def _commit(
+        self,
+        message_id: str,
+        claim: Claim,
+        sending: Sequence[Append],
+        published: Sequence[AnswerSink],
+    ) -> None:
+        subject = self._subjects.claim(self._spec.service, message_id)
+        # What the command sends is committed with the claim, or not at all.
+        appends = [
+            Append(subject, encode_value(claim.to_wire()), expect=0, ttl=CLAIM_TTL),
+            *sending,
+        ]
+        began = time.perf_counter()
         attempt = 0
         try:
             while True:
                 step = claim.begin(wall_ms=self._clock.wall_ms(), connection=self._connection())
                 if step is ClaimStep.APPEND:
-                    outcome = await self._transport.append(
-                        Append(subject, payload, expect=0, ttl=CLAIM_TTL), timeout=APPEND_TIMEOUT
-                    )
+                    outcome = await append_all(self._transport, appends)
                     if isinstance(outcome, Appended):
+                        cell: ActorCell = self._actor.actor_cell
+                        cell.runtime.observer.on_committed(time.perf_counter() - began)
                         step = claim.appended()
+                        # Who lost the race publishes nothing: the winner did.
+                        for publication in published:
+                            publication.answer(OK, b"")
                     elif isinstance(outcome, Refused) and outcome.conflict and not outcome.again:
                         step = claim.refused()
                     else:
-                        await pause(attempt, subject, outcome)
+                        await pause_before(attempt, subject, outcome)
                         attempt += 1
                         continue
                 if step is ClaimStep.READ:
                     stored = await self._read(subject)
                     if stored is None:
-                        await pause(attempt, subject, Refused())
+                        await pause_before(attempt, subject, Refused())
                         attempt += 1
                         continue
                     step = claim.found(decode_value(stored.payload))

@@ -8,25 +8,41 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+)
 from functools import partial
-from typing import Any, Concatenate, Final, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, cast, overload
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from aegis.actors._schema import Schema, Upcaster, check_static, versioned_state
+from aegis.actors._topic import DEFAULT_QUEUE_SIZE, OWN_RESOURCE, Overflow, pattern_problem
 from aegis.contracts import Kind, check_id
 from aegis.errors import ConfigurationError, InvalidRequest, NotFound
 from aegis.transport._convert import structurer, to_plain, unstructurer
+
+if TYPE_CHECKING:
+    from aegis.actors._reply_stream import ReplyStream
 
 __all__ = [
     "ActorSpec",
     "EventSpec",
     "HandlerSpec",
     "Parameter",
+    "SubscriptionSpec",
     "applies",
     "command",
     "describe",
     "query",
+    "subscribes",
+    "upcasts",
 ]
 
 MISSING: Final = inspect.Parameter.empty
@@ -44,6 +60,27 @@ class _Mark:
     name: str | None = None
     event: type | None = None
     version: int = 1
+    topics: tuple[_Topic, ...] = ()
+    from_version: int | None = None
+    """Of an upcaster: what it takes; ``event`` is then an event or the state."""
+
+    @property
+    def decorator(self) -> str:
+        """The decorator that left it."""
+        if self.kind is not None:
+            return self.kind
+        if self.from_version is not None:
+            return "upcasts"
+        return "subscribes" if self.topics else "applies"
+
+
+@frozen
+class _Topic:
+    """One ``@subscribes``."""
+
+    pattern: str
+    queue_size: int
+    overflow: Overflow
 
 
 # -- decorators -----------------------------------------------------------------------
@@ -80,18 +117,42 @@ def command(function: Any = None, /, *, name: str | None = None) -> Any:
     return _marked(function, _Mark(Kind.COMMAND, name))
 
 
+class _QueryDecorator(Protocol):
+    @overload
+    def __call__[S, **P, R](
+        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    @overload
+    def __call__[S, **P, R](  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[S, P], AsyncIterator[R]], /
+    ) -> Callable[Concatenate[S, P], ReplyStream[R]]: ...
+    @overload
+    def __call__[S, **P, R](
+        self, function: Callable[Concatenate[S, P], R], /
+    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+
+
 @overload
 def query[S, **P, R](
     function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
 ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
 @overload
+def query[S, **P, R](  # type: ignore[overload-overlap]  # an iterator is no plain result
+    function: Callable[Concatenate[S, P], AsyncIterator[R]], /
+) -> Callable[Concatenate[S, P], ReplyStream[R]]: ...
+@overload
 def query[S, **P, R](
     function: Callable[Concatenate[S, P], R], /
 ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
 @overload
-def query(*, name: str | None = None) -> _Decorator: ...
+def query(*, name: str | None = None) -> _QueryDecorator: ...
 def query(function: Any = None, /, *, name: str | None = None) -> Any:
-    """Mark a method as a query: it only reads. Else as `command`."""
+    """Mark a method as a query: it only reads. Else as `command`.
+
+    An ``async def`` that yields answers item by item, and its callers iterate. It runs
+    from one ``yield`` to the next; other messages may be handled in between, so what is
+    to be of one moment must be copied before the first.
+    """
     return _marked(function, _Mark(Kind.QUERY, name))
 
 
@@ -114,13 +175,90 @@ def applies[E, F: Callable[..., None]](event: type[E], /, *, version: int = 1) -
     return decorate
 
 
+def upcasts[F: Callable[..., Any]](kind: type, /, *, from_version: int) -> Callable[[F], F]:
+    """Mark the function that turns version ``from_version`` of an event or state into the next.
+
+    It is a ``@staticmethod``, takes the old value and returns the new one: plain maps, or
+    of classes that its hints name. Several are applied one after another, up to the
+    ``version`` of `applies`, or ``state_version`` of the class::
+
+        @staticmethod
+        @upcasts(Deposited, from_version=1)
+        def with_currency(old: dict[str, Any]) -> dict[str, Any]:
+            return {**old, "currency": "EUR"}
+    """
+    where = "@upcasts"
+    if not isinstance(cast("object", kind), type):
+        raise ConfigurationError(
+            f"{where} needs the class of an event or state, as in "
+            f"@upcasts(Deposited, from_version=1), not {kind!r}"
+        )
+    if type(from_version) is not int or from_version < 1:
+        raise ConfigurationError(f"{where}: from_version must be a whole number from 1")
+
+    def decorate(function: F) -> F:
+        # A staticmethod shows what it wraps as its `__func__`.
+        marked: object = getattr(function, "__func__", function)
+        _marked(marked, _Mark(None, event=kind, from_version=from_version))
+        return function
+
+    return decorate
+
+
+def subscribes[F: Callable[..., Any]](
+    topic: str,
+    /,
+    *,
+    queue_size: int = DEFAULT_QUEUE_SIZE,
+    overflow: Overflow | str = Overflow.DROP_OLDEST,
+) -> Callable[[F], F]:
+    """Mark a method that hears what is published to ``topic``, at most once each.
+
+    In ``topic`` the level ``*`` stands for any one, ``>`` at the end for one or more,
+    and ``{resource_id}`` for the resource's own name. Each actor of the class hears it
+    by itself: that of every instance, and every resource that the instance owns.
+
+    The method takes the value, structured by its type hint, and, if it wants it,
+    ``topic: str``. It is like a query: it reads ``self.state`` and does not change it.
+
+    What comes while the actor is busy waits in a queue of ``queue_size`` messages for
+    this method alone; when it is full, ``overflow`` says what is dropped, and counted.
+    Several decorators may stand above one method.
+    """
+    where = f"@subscribes({topic!r})"
+    if (problem := pattern_problem(topic)) is not None:
+        raise ConfigurationError(f"{where}: the topic {problem}")
+    if type(queue_size) is not int or queue_size < 1:
+        raise ConfigurationError(f"{where}: queue_size must be a whole number from 1")
+    try:
+        policy = Overflow(overflow)
+    except ValueError:
+        known = " or ".join(repr(str(one)) for one in Overflow)
+        raise ConfigurationError(f"{where}: overflow must be {known}, not {overflow!r}") from None
+
+    def decorate(function: F) -> F:
+        added = _Mark(None, topics=(_Topic(topic, queue_size, policy),))
+        mark = getattr(function, _MARK, None)
+        if isinstance(mark, _Mark) and mark.topics:
+            setattr(function, _MARK, evolve(mark, topics=added.topics + mark.topics))
+            return function
+        return cast("F", _marked(function, added))
+
+    return decorate
+
+
 def _marked(function: Any, mark: _Mark) -> Any:
     if function is None:
         return partial(_marked, mark=mark)
     if not inspect.isfunction(function):
         raise ConfigurationError(
-            f"@{mark.kind or 'applies'} marks methods, not {function!r}; "
-            "put it directly above the def"
+            f"@{mark.decorator} marks methods, not {function!r}; put it directly above the def"
+        )
+    earlier = getattr(function, _MARK, None)
+    if isinstance(earlier, _Mark):
+        raise ConfigurationError(
+            f"{function.__qualname__}: is marked @{mark.decorator} and @{earlier.decorator}; "
+            "a method is one of them"
         )
     setattr(function, _MARK, mark)
     return function
@@ -163,6 +301,8 @@ class HandlerSpec:
     """
     unstructure_result: Callable[[Any], Any]
     structure_result: Callable[[Any], Any]
+    is_stream: bool = False
+    """Whether the result comes item by item; the converters are those of one item."""
 
     def params_of(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by name.
@@ -226,8 +366,29 @@ class EventSpec:
     version: int
     event: type
     apply: Callable[[Any, Any], None]
-    structure: Callable[[Any], Any]
+    read: Callable[[int, Any], Any]
+    """Return the event that a plain value of a version, this or an earlier one, stands for."""
     unstructure: Callable[[Any], Any]
+
+
+@frozen(eq=False)
+class SubscriptionSpec:
+    """One topic, or pattern of topics, that a method of the class hears."""
+
+    pattern: str
+    name: str
+    function: Callable[..., Any]
+    is_async: bool
+    wants_topic: bool
+    structure: Callable[[Any], Any]
+    queue_size: int
+    overflow: Overflow
+
+    @property
+    def own_level(self) -> int | None:
+        """Which level (from 0) has to be the resource's own name, if one has."""
+        levels = self.pattern.split(".")
+        return levels.index(OWN_RESOURCE) if OWN_RESOURCE in levels else None
 
 
 @frozen(eq=False)
@@ -244,6 +405,7 @@ class ActorSpec:
     events: Mapping[str, EventSpec]
     structure_state: Callable[[Any], Any]
     unstructure_state: Callable[[Any], Any]
+    subscriptions: tuple[SubscriptionSpec, ...] = ()
 
     @property
     def has_state(self) -> bool:
@@ -326,6 +488,8 @@ def _describe(cls: Any) -> ActorSpec:
     reserved = frozenset(dir(root))
     handlers: dict[str, HandlerSpec] = {}
     appliers: list[tuple[Callable[..., Any], _Mark]] = []
+    subscriptions: list[SubscriptionSpec] = []
+    upcasters: dict[type | None, list[Upcaster]] = {}
     for attribute in dir(cls):
         function, mark = _marked_method(cls, attribute)
         if mark is None:
@@ -333,6 +497,12 @@ def _describe(cls: Any) -> ActorSpec:
         where = f"{cls.__qualname__}.{attribute}"
         if attribute in reserved:
             raise ConfigurationError(f"{where}: the name belongs to AegisActor; rename the method")
+        if mark.topics:
+            subscriptions += _subscriptions(where, attribute, mark, function)
+            continue
+        if mark.from_version is not None:
+            upcasters.setdefault(mark.event, []).append(_upcaster(where, cls, attribute, mark))
+            continue
         if mark.kind is None:
             appliers.append((function, mark))
             continue
@@ -342,20 +512,30 @@ def _describe(cls: Any) -> ActorSpec:
                 f"{where}: another method is called {handler.name!r}; give one another name"
             )
         handlers[handler.name] = handler
-    service = _service(cls, required=bool(handlers or appliers))
+    service = _service(cls, required=bool(handlers or appliers or subscriptions))
     state_type = _state_type(cls, reserved)
-    structure_state, unstructure_state = (
-        (_same, _same)
-        if state_type is None
-        else _converters(f"{cls.__qualname__}.state", state_type)
-    )
-    events = _events(cls, appliers)
+    structure_state, unstructure_state = _state_converters(cls, state_type, upcasters)
+    events = _events(cls, appliers, upcasters)
+    for kind in upcasters:
+        raise ConfigurationError(
+            f"{cls.__qualname__}: @upcasts({getattr(kind, '__name__', kind)}) is for an event that "
+            "the class applies, or for its state; it has no such one"
+        )
     if events and state_type is None:
         raise ConfigurationError(
             f"{cls.__qualname__}: @applies methods change self.state, but the class has none; "
             "declare it in the class body, as in state: AccountState"
         )
-    return ActorSpec(cls, service, handlers, state_type, events, structure_state, unstructure_state)
+    return ActorSpec(
+        cls,
+        service,
+        handlers,
+        state_type,
+        events,
+        structure_state,
+        unstructure_state,
+        tuple(subscriptions),
+    )
 
 
 def _marked_method(cls: type, attribute: str) -> tuple[Any, _Mark | None]:
@@ -364,6 +544,9 @@ def _marked_method(cls: type, attribute: str) -> tuple[Any, _Mark | None]:
     if isinstance(mark, _Mark):
         return function, mark
     inner = getattr(function, "__func__", None) or getattr(function, "__wrapped__", None)
+    mark = getattr(inner, _MARK, None)
+    if isinstance(mark, _Mark) and mark.from_version is not None:
+        return inner, mark
     if getattr(inner, _MARK, None) is not None:
         raise ConfigurationError(
             f"{cls.__qualname__}.{attribute}: another decorator hides its mark; "
@@ -410,8 +593,11 @@ def _converters(where: str, hint: Any) -> tuple[Callable[[Any], Any], Callable[[
 
 
 def _handler(where: str, name: str, kind: Kind, function: Callable[..., Any]) -> HandlerSpec:
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigurationError(f"{where}: a handler cannot yield; return a list instead")
+    is_stream = inspect.isasyncgenfunction(function)
+    if inspect.isgeneratorfunction(function) or (is_stream and kind is not Kind.QUERY):
+        raise ConfigurationError(
+            f"{where}: only a query that is async def can yield; return a list instead"
+        )
     if (problem := check_id(name)) is not None or name.startswith("_"):
         raise ConfigurationError(
             f"{where}: the name {name!r} {problem or 'must not begin with an underscore'}"
@@ -445,7 +631,7 @@ def _handler(where: str, name: str, kind: Kind, function: Callable[..., Any]) ->
         )
     if "return" not in hints:
         raise ConfigurationError(f"{where}: the result has no type hint; add one, as in -> None")
-    result = hints["return"]
+    result = _item_hint(where, hints["return"]) if is_stream else hints["return"]
     structure_result, unstructure_result = _converters(f"{where}: the result", result)
     return HandlerSpec(
         name=name,
@@ -457,7 +643,50 @@ def _handler(where: str, name: str, kind: Kind, function: Callable[..., Any]) ->
         bind=_binder(parameters),
         unstructure_result=unstructure_result,
         structure_result=structure_result,
+        is_stream=is_stream,
     )
+
+
+def _item_hint(where: str, hint: Any) -> Any:
+    """Return the type of what a generator yields."""
+    if typing.get_origin(hint) in (AsyncIterator, AsyncIterable, AsyncGenerator):
+        return typing.get_args(hint)[0]
+    raise ConfigurationError(
+        f"{where}: a query that yields needs the type of its items as hint, "
+        "as in -> AsyncIterator[int]"
+    )
+
+
+def _subscriptions(
+    where: str, name: str, mark: _Mark, function: Callable[..., Any]
+) -> list[SubscriptionSpec]:
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigurationError(f"{where}: a @subscribes method cannot yield")
+    declared = [p.name for p in inspect.signature(function).parameters.values()][1:]
+    if not declared or declared[1:] not in ([], ["topic"]):
+        raise ConfigurationError(
+            f"{where}: a @subscribes method takes self, the value and, if it wants it, topic: str"
+        )
+    hints = _hints(where, function)
+    if declared[0] not in hints:
+        raise ConfigurationError(
+            f"{where}: parameter {declared[0]!r} has no type hint; add one, "
+            f"as in {declared[0]}: int"
+        )
+    _converters(f"{where}: parameter {declared[0]!r}", hints[declared[0]])
+    return [
+        SubscriptionSpec(
+            pattern=topic.pattern,
+            name=name,
+            function=function,
+            is_async=inspect.iscoroutinefunction(function),
+            wants_topic=len(declared) > 1,
+            structure=structurer(hints[declared[0]], field=declared[0]),
+            queue_size=topic.queue_size,
+            overflow=topic.overflow,
+        )
+        for topic in mark.topics
+    ]
 
 
 def _binder(parameters: list[Parameter]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -511,7 +740,34 @@ def _state_type(cls: type, reserved: frozenset[str]) -> Any:
     return None
 
 
-def _events(cls: type, appliers: list[tuple[Callable[..., Any], _Mark]]) -> dict[str, EventSpec]:
+def _upcaster(where: str, cls: type, attribute: str, mark: _Mark) -> Upcaster:
+    function = check_static(where, inspect.getattr_static(cls, attribute))
+    hints = _hints(where, function)
+    (parameter,) = inspect.signature(function).parameters
+    structure, _ = _converters(f"{where}: the old value", hints.get(parameter, Any))
+    _, unstructure = _converters(f"{where}: the new value", hints.get("return", Any))
+    assert mark.from_version is not None
+    return Upcaster(mark.from_version, function, structure, unstructure)
+
+
+def _state_converters(
+    cls: Any, state_type: Any, upcasters: dict[type | None, list[Upcaster]]
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    if state_type is None:
+        return _same, _same
+    where = f"{cls.__qualname__}.state"
+    structure, unstructure = _converters(where, state_type)
+    name = getattr(state_type, "__name__", str(state_type))
+    steps = upcasters.pop(state_type, [])
+    schema = Schema.of(where, name, getattr(cls, "state_version", 1), structure, steps)
+    return versioned_state(schema, unstructure)
+
+
+def _events(
+    cls: type,
+    appliers: list[tuple[Callable[..., Any], _Mark]],
+    upcasters: dict[type | None, list[Upcaster]],
+) -> dict[str, EventSpec]:
     events: dict[str, EventSpec] = {}
     for function, mark in appliers:
         assert mark.event is not None
@@ -524,7 +780,9 @@ def _events(cls: type, appliers: list[tuple[Callable[..., Any], _Mark]]) -> dict
         if name in events:
             raise ConfigurationError(f"{where}: two methods apply events called {name}; keep one")
         structure, unstructure = _converters(f"{where}: the event", mark.event)
-        events[name] = EventSpec(name, mark.version, mark.event, function, structure, unstructure)
+        steps = upcasters.pop(mark.event, [])
+        schema = Schema.of(where, name, mark.version, structure, steps)
+        events[name] = EventSpec(name, mark.version, mark.event, function, schema.read, unstructure)
     return events
 
 

@@ -10,27 +10,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-import structlog
-
+from aegis.actors._appending import APPEND_TIMEOUT, pause_before
 from aegis.actors._owner import AppendPlan, Owner, Phase
 from aegis.actors._record import Record
 from aegis.errors import Fenced, JournalUnreadable, ProtocolError
 from aegis.transport._base import Append, Appended, AppendOutcome, Refused, Transport
 from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["APPEND_TIMEOUT", "RESERVED_BYTES", "Journal", "encode_record"]
+__all__ = ["MAX_CONCURRENT_READS", "RESERVED_BYTES", "Journal", "encode_record"]
 
-_log = structlog.get_logger("aegis.journal")
+MAX_CONCURRENT_READS: Final = 64
+"""So many journals a node reads at the same time: each read is a consumer on the server,
+and a thousand resources that start or change hands together need not be a thousand."""
 
 RESERVED_BYTES: Final = 4 * 1024
 """A record stays this far below the server's limit, for its headers and frame."""
-
-APPEND_TIMEOUT: Final = 5.0
-"""Seconds after which the outcome of an append counts as unknown."""
-
-RETRY_FIRST: Final = 0.05
-RETRY_LIMIT: Final = 1.0
-"""Seconds between repeats of an append: doubled from the first to the limit."""
 
 
 def encode_record(record: Record) -> bytes:
@@ -41,11 +35,15 @@ def encode_record(record: Record) -> bytes:
 class Journal:
     """Reads and appends the records of one subject."""
 
-    __slots__ = ("_transport", "subject")
+    __slots__ = ("_transport", "reads", "subject")
 
-    def __init__(self, transport: Transport, subject: str) -> None:
+    def __init__(
+        self, transport: Transport, subject: str, reads: asyncio.Semaphore | None = None
+    ) -> None:
         self._transport = transport
         self.subject = subject
+        self.reads = reads or asyncio.Semaphore(MAX_CONCURRENT_READS)
+        """To be held as long as a `read` lasts."""
 
     async def read(
         self, *, start: int, until: int | None
@@ -104,7 +102,7 @@ class Journal:
             if isinstance(outcome, Appended):
                 owner.fenced_at(outcome.sequence)
                 return
-            await pause(attempt, self.subject, outcome)
+            await pause_before(attempt, self.subject, outcome)
             attempt += 1
 
     async def settle(self, owner: Owner, refused: Refused) -> list[object]:
@@ -121,24 +119,12 @@ class Journal:
         until = refused.last_sequence
         if until is not None and until <= owner.last_sequence:
             until = None
-        async for sequence, record, _ in self.read(start=owner.last_sequence + 1, until=until):
-            released += owner.tail(sequence, record)
-            if owner.phase is Phase.STOPPED:
-                raise Fenced(
-                    f"{self.subject}: a newer owner has epoch {owner.newer_epoch}",
-                    epoch=owner.newer_epoch,
-                )
+        async with self.reads:
+            async for sequence, record, _ in self.read(start=owner.last_sequence + 1, until=until):
+                released += owner.tail(sequence, record)
+                if owner.phase is Phase.STOPPED:
+                    raise Fenced(
+                        f"{self.subject}: a newer owner has epoch {owner.newer_epoch}",
+                        epoch=owner.newer_epoch,
+                    )
         return released
-
-
-async def pause(attempt: int, subject: str, outcome: AppendOutcome) -> None:
-    """Wait before repeat ``attempt`` (from 0) of an append, and say why in the log."""
-    delay = min(RETRY_LIMIT, RETRY_FIRST * 2.0 ** min(attempt, 10))
-    _log.warning(
-        "append_repeated",
-        subject=subject,
-        attempt=attempt + 1,
-        delay_seconds=delay,
-        outcome=str(outcome),
-    )
-    await asyncio.sleep(delay)

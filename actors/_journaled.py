@@ -3,17 +3,20 @@
 A standby has the same behaviour: it follows the journal, refuses every message with
 421, and goes on as the owner once it is promoted.
 
-`JournaledBehaviour` ties three things together: the actor whose handlers run, the
-`Owner` (sans-I/O) that decides what is known and what may be answered, and the
-`Journal` that stores it. One message at a time comes in through `handle`; appends
-run beside it, one at a time, each with all that committed meanwhile.
+`JournaledBehaviour` ties these together: the `CommandRunner` and its `LiveState`,
+the `Owner` (sans-I/O) that decides what is known and what may be answered, the `Journal`
+that stores it and the `Committer` that moves records there, and what beside calls comes
+in and goes out: `MailDesk`, `ReminderTimer`, `Forwarder`. One message at a time comes in
+through `handle`; appends run beside it, one at a time, each with all that committed
+meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cache
+from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -21,20 +24,29 @@ from attrs import define
 
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
+from aegis.actors._cell import ActorCell
+from aegis.actors._command_runner import CommandRunner, Ran
+from aegis.actors._committer import Committer
 from aegis.actors._execution import execute
+from aegis.actors._forwarder import Forwarder
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
-from aegis.actors._journal import RESERVED_BYTES, Journal, pause
+from aegis.actors._journal import RESERVED_BYTES, Journal
+from aegis.actors._live_state import LiveState
+from aegis.actors._mail_desk import RESULT_METHOD, MailDesk, Slip
 from aegis.actors._owner import Owner, OwnerLimits, Phase
-from aegis.actors._record import CommandEntry, Event, Record
+from aegis.actors._post_office import PostOffice
+from aegis.actors._record import CommandEntry
 from aegis.actors._registry_entries import ResourceKey
+from aegis.actors._reminder_timer import ReminderTimer, Ring
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
 from aegis.actors._standby import StandbyFeed
-from aegis.contracts import OK, Kind, Request, Role
+from aegis.actors._streams import OpenStreams
+from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
+from aegis.contracts import OK, Kind, Mail, Request, Role
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
     Fenced,
-    HandlerFailed,
     InvalidRequest,
     JournalUnreadable,
     Moved,
@@ -42,19 +54,14 @@ from aegis.errors import (
     TooOld,
     Unavailable,
 )
-from aegis.transport._base import Appended, AppendOutcome, Refused, Transport
 from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["MAX_CONCURRENT_READS", "JournaledBehaviour", "Ownership", "Takeover"]
+__all__ = ["JournaledBehaviour", "Ownership", "Takeover"]
 
 _log = structlog.get_logger("aegis.resource")
 
-MAX_CONCURRENT_READS: Final = 64
-"""So many journals a node reads at the same time: each read is a consumer on the server,
-and a thousand resources that start or change hands together need not be a thousand."""
-
-WARN_AT: Final = 0.5
-"""The share of the largest state at which its size is told."""
+DRAIN_SECONDS: Final = 2.0
+"""How long an owner that stops forwards what it has committed; the next one goes on."""
 
 _FENCED: Final = error_bytes(Moved("a newer owner has taken over; look the resource up again"))
 
@@ -98,27 +105,24 @@ class JournaledBehaviour:
 
     __slots__ = (
         "_actor",
-        "_append",
-        "_attempt",
         "_begun",
-        "_emitted",
+        "_committer",
+        "_desk",
         "_feed",
-        "_flush_scheduled",
-        "_idle_waiter",
-        "_initial",
+        "_forwarder",
         "_journal",
+        "_live",
         "_loop",
-        "_mid_handler",
+        "_office",
         "_on_first_answer",
         "_ownership",
-        "_reads",
         "_ready",
+        "_runner",
         "_spec",
+        "_streams",
         "_takeover",
-        "_tasks",
-        "_transport",
+        "_timer",
         "_voided",
-        "_warned",
         "owner",
         "owns",
         "resource",
@@ -127,8 +131,7 @@ class JournaledBehaviour:
 
     def __init__(
         self,
-        transport: Transport,
-        subject: str,
+        office: PostOffice,
         ownership: Ownership,
         *,
         actor_class: type[AegisActor],
@@ -142,12 +145,12 @@ class JournaledBehaviour:
         self._spec: ActorSpec = spec
         self.service = spec.service
         self.resource = resource
-        self._transport = transport
+        self._office = office
         self._ownership = ownership
-        self._journal = Journal(transport, subject)
-        self._reads = reads or asyncio.Semaphore(MAX_CONCURRENT_READS)
-        # A class without state has snapshots too: they hold its table of sessions.
-        limits = _limits(transport.max_payload_bytes)
+        subject = office.subjects.journal(spec.service, resource)
+        self._journal = Journal(office.transport, subject, reads)
+        # A class without state has snapshots too: they hold its tables.
+        limits = _limits(office.transport.max_payload_bytes)
         by_snapshots = not spec.is_event_sourced
         if feed is None:
             self.owner = Owner(epoch=epoch, snapshot_state=by_snapshots, limits=limits)
@@ -156,6 +159,13 @@ class JournaledBehaviour:
         self._feed = feed
         self.owns = False
         """Whether the actor has been told that it is the owner, or was from the start."""
+        self._committer = Committer(self.owner, self._journal, self)
+        self._live = LiveState(spec, self.owner, subject)
+        self._runner = CommandRunner(self.key, office, self._committer, self._journal, self._live)
+        self._forwarder = Forwarder(office, self.owner)
+        self._desk: MailDesk | None = None
+        self._timer: ReminderTimer | None = None
+        self._streams: OpenStreams | None = None
         self._on_first_answer = on_first_answer
         self._ready = False
         self._begun = 0.0
@@ -163,15 +173,6 @@ class JournaledBehaviour:
         self._voided = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
-        self._initial: bytes = b""
-        self._append: asyncio.Future[AppendOutcome] | None = None
-        self._attempt = 0
-        self._flush_scheduled = False
-        self._mid_handler = False
-        self._emitted: list[Event] | None = None
-        self._idle_waiter: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Task[None]] | None = None
-        self._warned = False
 
     # -- life -------------------------------------------------------------------------
 
@@ -185,15 +186,12 @@ class JournaledBehaviour:
             JournalUnreadable: a record cannot be read; this actor alone stops.
         """
         self._actor = actor
-        owner, spec = self.owner, self._spec
-        if spec.has_state:
-            self._actor.state = spec.new_state()
-            self._initial = encode_value(spec.unstructure_state(self._actor.state))
+        self._live.begin(actor)
         if self._feed is not None:
             actor.role = Role.STANDBY
             self._feed.add(self)
             return
-        await self._journal.fence(owner)
+        await self._journal.fence(self.owner)
         await self._replay()
         self.owns = True
         await self._wait_covered()
@@ -226,6 +224,7 @@ class JournaledBehaviour:
         self._ready = True
         takeover.covered = loop.time() - begun
         self._takeover = takeover
+        self._open()
         return takeover
 
     async def _wait_covered(self) -> None:
@@ -258,7 +257,80 @@ class JournaledBehaviour:
 
     def _fenced(self) -> Fenced:
         newer = self.owner.newer_epoch
+        self._tell_fence()
         return Fenced(f"{self._journal.subject}: a newer owner has epoch {newer}", epoch=newer)
+
+    async def started(self, actor: AegisActor) -> None:
+        """Tell an owner that it is one: it has its state, and nobody else acts."""
+        if self.owns:
+            await actor.actor_cell.call_hook("on_promote", self.owner.epoch)
+            self._open()
+
+    def _open(self) -> None:
+        """Begin with what does not come from callers: mail, reminders, what has to go out."""
+        if self.owner.stopped:
+            return
+        mailbox = self._actor.actor_cell.mailbox
+        self._desk = MailDesk(
+            self.key, self._office, self._committer, mailbox, self._run_mail, self._on_repeat
+        )
+        self._timer = ReminderTimer(self.key, self._office.clock, self.owner, mailbox)
+        self.on_committed()
+
+    async def stop(self, actor: AegisActor) -> None:
+        """Finish the append under way and every answer that waits for it, then stop."""
+        self._leave_feed()
+        if self._streams is not None:
+            await self._streams.close()
+        # In the middle of a handler only a killed actor is stopped. Nothing that it
+        # still does may count: another life may fence with the same epoch now.
+        if self.owner.serving and not self._runner.is_running:
+            await self._committer.wait_quiescent()
+            self._forwarder.wake()
+            await self._forwarder.drain(DRAIN_SECONDS)
+        self._give_up()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way that a stop would have to wait for."""
+        return self.owner.quiescent
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a command is in the middle of its handler."""
+        return self._runner.is_running
+
+    async def _replay(self) -> int:
+        """Read what is missing up to the fence; return how many records that were."""
+        owner = self.owner
+        count = 0
+        if owner.phase is Phase.REPLAYING:
+            async with self._journal.reads:
+                count = await self._read_missing()
+        if owner.stopped:
+            raise self._fenced()
+        if not owner.serving:
+            raise JournalUnreadable(
+                f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
+                subject=self._journal.subject,
+                sequence=owner.read_until,
+            )
+        self._live.complete()
+        return count
+
+    async def _read_missing(self) -> int:
+        owner, count = self.owner, 0
+        async for sequence, record, size in self._journal.read(
+            start=owner.read_from, until=owner.read_until
+        ):
+            count += 1
+            if owner.stopped:
+                raise self._fenced()
+            if owner.replay(sequence, record, size):
+                self._live.replay(sequence, record)
+            if owner.stopped:
+                raise self._fenced()
+        return count
 
     # -- as a standby -----------------------------------------------------------------
 
@@ -289,105 +361,24 @@ class JournaledBehaviour:
             JournalUnreadable: it is broken, or of another release.
         """
         record = self._journal.decode(sequence, payload)
-        if self.owner.follow(sequence, record, len(payload)) and self._spec.is_event_sourced:
-            self._replay_events(sequence, record)
-
-    async def started(self, actor: AegisActor) -> None:
-        """Tell an owner that it is one: it has its state, and nobody else acts."""
-        if self.owns:
-            await actor.actor_cell.call_hook("on_promote", self.owner.epoch)
-
-    async def stop(self, actor: AegisActor) -> None:
-        """Finish the append under way and every answer that waits for it, then stop."""
-        self._leave_feed()
-        # In the middle of a handler only a killed actor is stopped. Nothing that it
-        # still does may count: another life may fence with the same epoch now.
-        if self.owner.serving and not self._mid_handler:
-            self._flush()
-            await self._wait_quiescent()
-        self._give_up()
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way that a stop would have to wait for."""
-        return self.owner.quiescent
-
-    async def _replay(self) -> int:
-        """Read what is missing up to the fence; return how many records that were."""
-        owner, spec, actor = self.owner, self._spec, self._actor
-        count = 0
-        if owner.phase is Phase.REPLAYING:
-            async with self._reads:
-                count = await self._read_missing()
-        if owner.stopped:
-            raise self._fenced()
-        if not owner.serving:
-            raise JournalUnreadable(
-                f"{self._journal.subject}: the epoch record at {owner.read_until} is missing",
-                subject=self._journal.subject,
-                sequence=owner.read_until,
-            )
-        if owner.state is not None and not spec.is_event_sourced and spec.has_state:
-            actor.state = self._structure_state(owner.state, owner.last_sequence)
-        return count
-
-    async def _read_missing(self) -> int:
-        owner, count = self.owner, 0
-        async for sequence, record, size in self._journal.read(
-            start=owner.read_from, until=owner.read_until
-        ):
-            count += 1
-            if owner.stopped:
-                raise self._fenced()
-            if owner.replay(sequence, record, size) and self._spec.is_event_sourced:
-                self._replay_events(sequence, record)
-            if owner.stopped:
-                raise self._fenced()
-        return count
-
-    def _replay_events(self, sequence: int, record: Record) -> None:
-        if record.state is not None:
-            self._actor.state = self._structure_state(record.state, sequence)
-        for entry in record.entries or ():
-            if isinstance(entry, CommandEntry):
-                for event in entry.events or ():
-                    self._apply_stored(event, sequence)
-
-    def _apply_stored(self, stored: Event, sequence: int) -> None:
-        found = self._spec.events.get(stored.name)
-        if found is None or found.version != stored.version:
-            raise self._unreadable(
-                sequence,
-                f"it holds the event {stored.name} of version {stored.version}, for which "
-                f"{self._spec.actor_class.__qualname__} has no @applies method",
-            )
-        try:
-            event = found.structure(decode_value(stored.body))
-        except AegisError as error:
-            raise self._unreadable(sequence, f"the event {stored.name}: {error}") from error
-        found.apply(self._actor, event)
-
-    def _structure_state(self, encoded: bytes, sequence: int) -> Any:
-        try:
-            return self._spec.structure_state(decode_value(encoded))
-        except AegisError as error:
-            raise self._unreadable(sequence, f"the state: {error}") from error
-
-    def _unreadable(self, sequence: int, what: str) -> JournalUnreadable:
-        return JournalUnreadable(
-            f"{self._journal.subject}, sequence {sequence}: {what}; "
-            "run the release that wrote it, or make the class read it",
-            subject=self._journal.subject,
-            sequence=sequence,
-        )
+        if self.owner.follow(sequence, record, len(payload)):
+            self._live.replay(sequence, record)
 
     # -- messages ---------------------------------------------------------------------
 
     async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its append is missing."""
+        if isinstance(reply_to, Slip):
+            if self._desk is not None:
+                await self._desk.handle(reply_to)
+            return
+        if isinstance(reply_to, Ring):
+            await self._ring(reply_to)
+            return
         sink = NO_ANSWER if reply_to is None else reply_to
         owner = self.owner
         if not owner.serving:
+            self._observe_refusal(request.kind, Moved.code)
             sink.answer(Moved.code, _FENCED)
             return
         drops: str | None = None
@@ -396,12 +387,20 @@ class JournaledBehaviour:
         if request.kind == Kind.COMMAND:
             known = owner.admit(request.session, request.n, request.low)
             if isinstance(known, Known):
-                self._hold(sink, known.status, known.reply)
+                self._on_repeat()
+                self._committer.hold(sink, known.status, known.reply)
                 return
             if isinstance(known, Refusal):
+                self._observe_refusal(request.kind, known.status)
                 sink.answer(known.status, error_bytes(_refusal(known)))
                 return
             drops = known.drops
+            if request.method == WITHDRAW_METHOD:
+                self._withdraw(request, sink, drops)
+                return
+        elif request.method == RESULT_METHOD and self._desk is not None:
+            self._desk.ask(request, sink)
+            return
         try:
             handler = self._spec.handler(request.method)
             if request.remaining_ms <= 0:
@@ -413,6 +412,7 @@ class JournaledBehaviour:
                     f"kind: {self.service}.{handler.name} is a command, not a query", field="kind"
                 )
         except AegisError as error:
+            self._observe_refusal(request.kind, error.code)
             sink.answer(error.code, error_bytes(error))
             return
         if handler.kind is Kind.QUERY:
@@ -422,173 +422,166 @@ class JournaledBehaviour:
 
     async def _query(self, handler: HandlerSpec, request: Request, sink: AnswerSink) -> None:
         if not self._covered():
+            self._observe_refusal(request.kind, Unavailable.code)
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
+        if handler.is_stream:
+            if self._streams is None:
+                limit = self._office.transport.max_payload_bytes - RESERVED_BYTES
+                self._streams = OpenStreams(self._actor, limit)
+            await self._streams.handle(handler, request, partial(self._answer_query, sink))
+            return
         outcome = await execute(self._actor, handler, request)
+        self._answer_query(sink, outcome.status, outcome.encoded)
+
+    def _answer_query(self, sink: AnswerSink, status: int, value: bytes) -> None:
         # The handler may have waited: what it read is current only if no other owner
         # can have written meanwhile.
         if not self.owner.serving or not self._covered():
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
-        self._hold(sink, outcome.status, outcome.encoded)
-
-    async def _command(
-        self,
-        handler: HandlerSpec,
-        request: Request,
-        sink: AnswerSink,
-        drops: str | None,
-    ) -> None:
-        owner, spec = self.owner, self._spec
-        self._mid_handler = True
-        self._emitted = None
-        try:
-            outcome = await execute(self._actor, handler, request)
-            status, value = outcome.status, outcome.encoded
-            if status == InvalidRequest.code:
-                sink.answer(status, value)  # Nothing ran, so there is nothing to journal.
-                return
-            state: bytes | None = None
-            if status == OK and spec.has_state and not spec.is_event_sourced:
-                state, status, value = self._encode_state(status, value)
-            if status == OK and (problem := self._too_large(value, state)) is not None:
-                status, value = HandlerFailed.code, error_bytes(problem)
-            if status != OK:
-                state = None
-                await self._undo()
-        finally:
-            self._mid_handler = False
-        if not owner.serving:
-            sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
-            return
-        events, self._emitted = self._emitted, None
-        owner.commit(
-            CommandEntry(
-                request.session,
-                request.n,
-                request.low,
-                status,
-                value,
-                events if status == OK else None,
-            ),
-            state,
-            drops=drops,
-        )
-        self._hold(sink, status, value)
-        if not self._flush_scheduled and self._append is None:
-            # Not at once: the messages that wait in the mailbox run first and commit
-            # in the same record.
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
-    def emit(self, event: object) -> None:
-        """Note ``event`` for the record of the running command, and apply it.
-
-        Raises:
-            InvalidRequest: no command is running, or the class has no such event.
-        """
-        if not self._mid_handler:
-            raise InvalidRequest("events are emitted inside commands only", field="event")
-        found = self._spec.event_for(event)
-        encoded = encode_value(found.unstructure(event))
-        found.apply(self._actor, event)
-        if self._emitted is None:
-            self._emitted = []
-        self._emitted.append(Event(found.name, found.version, encoded))
-
-    # -- outcomes ---------------------------------------------------------------------
-
-    def _encode_state(self, status: int, value: bytes) -> tuple[bytes | None, int, bytes]:
-        """Return the encoded state if it changed, and the status and value that result."""
-        try:
-            encoded = encode_value(self._spec.unstructure_state(self._actor.state))
-        except AegisError as error:
-            failure = HandlerFailed(f"the new state cannot be journaled: {error}")
-            return None, failure.code, error_bytes(failure)
-        return (None if encoded == self._last_state() else encoded), status, value
-
-    def _last_state(self) -> bytes:
-        return self._initial if self.owner.state is None else self.owner.state
-
-    def _too_large(self, value: bytes, state: bytes | None) -> HandlerFailed | None:
-        limit = self._transport.max_payload_bytes - RESERVED_BYTES
-        size = len(value) + len(state or b"") + sum(len(e.body) + 64 for e in self._emitted or ())
-        if state is not None and not self._warned and size > limit * WARN_AT:
-            self._warned = True
-            _log.warning(
-                "state_grows_large",
-                service_name=self.service,
-                resource_id=self.resource,
-                size_bytes=len(state),
-                limit_bytes=limit,
-            )
-        # A snapshot record carries the kept replies, too.
-        if size + self.owner.sessions.size_bytes <= limit:
-            return None
-        return HandlerFailed(
-            f"the command's effect takes {size} bytes, more than a record may have; "
-            "keep the state or the answer smaller",
-            size_bytes=size,
-            limit_bytes=limit,
-        )
-
-    async def _undo(self) -> None:
-        """Bring the state back to what it was before the command that failed."""
-        spec = self._spec
-        if not spec.has_state:
-            return
-        if spec.is_event_sourced:
-            if self._emitted:
-                await self._reload()
-            return
-        last = self._last_state()
-        try:
-            changed = encode_value(spec.unstructure_state(self._actor.state)) != last
-        except AegisError:
-            changed = True
-        if changed:
-            self._actor.state = spec.structure_state(decode_value(last))
-
-    async def _reload(self) -> None:
-        """Read the state anew from the journal, after all before has been stored."""
-        self._flush()
-        await self._wait_quiescent()
-        owner, spec = self.owner, self._spec
-        if not owner.serving:
-            return
-        self._actor.state = spec.new_state()
-        async with self._reads:
-            async for sequence, record, _ in self._journal.read(start=1, until=owner.last_sequence):
-                self._replay_events(sequence, record)
-
-    # -- answers and appends ----------------------------------------------------------
+        self._committer.hold(sink, status, value)
 
     def _covered(self) -> bool:
         return self._ownership.lease_covers(self.service, self.resource, self.owner.epoch)
 
-    def _hold(self, sink: AnswerSink, status: int, value: bytes) -> None:
-        if self.owner.hold((sink, status, value)):
-            sink.answer(status, value)
-            if self._takeover is not None:
-                self._tell_first_answer()
-
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._append is not None or not self.owner.append_due:
+    async def _command(
+        self, handler: HandlerSpec, request: Request, sink: AnswerSink, drops: str | None
+    ) -> None:
+        ran = await self._runner.run(handler, request)
+        if ran.status == InvalidRequest.code:
+            sink.answer(ran.status, ran.value)  # Nothing ran, so there is nothing to journal.
             return
-        owner = self.owner
-        whole_state: bytes | None = None
-        if self._spec.is_event_sourced and owner.snapshot_due and not self._mid_handler:
-            whole_state = self._snapshot()
-        plan = owner.append_next(whole_state=whole_state)
-        if plan is not None:
-            self._attempt = 0
-            self._append_now()
+        if not self.owner.serving:
+            sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
+            return
+        self._commit(ran, ran.entry(request), drops)
+        self._committer.hold(sink, ran.status, ran.value)
 
-    def _snapshot(self) -> bytes | None:
-        encoded = encode_value(self._spec.unstructure_state(self._actor.state))
-        size = len(encoded) + self.owner.sessions.size_bytes
-        if size <= self._transport.max_payload_bytes - RESERVED_BYTES:
+    def _withdraw(self, request: Request, sink: AnswerSink, drops: str | None) -> None:
+        """Journal that the message has not run: now it never will."""
+        withdrawn = Ran(DeadlineExpired.code, WITHDRAWN)
+        self._observe_refusal(request.kind, withdrawn.status)
+        self._commit(withdrawn, withdrawn.entry(request), drops)
+        self._committer.hold(sink, withdrawn.status, withdrawn.value)
+
+    async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> None:
+        """Run a message of the mailbox: whatever comes of it is its effect."""
+        request = mail.request
+        try:
+            handler = self._spec.handler(request.method)
+            if handler.kind is Kind.QUERY:
+                raise InvalidRequest(
+                    f"method: {self.service}.{handler.name} is a query; only commands can be sent",
+                    field="method",
+                )
+            ran = await self._runner.run(handler, request, mail.reply_to)
+        except AegisError as error:
+            self._observe_refusal(request.kind, error.code)
+            ran = Ran(error.code, error_bytes(error))
+            self._runner.add_answer(request, mail.reply_to, ran)
+        if self.owner.serving:
+            entry = ran.entry(request)
+            entry.mail = slip.letter.sequence
+            self._commit(ran, entry, drops)
+            if self._desk is not None:
+                self._desk.tell(request.message_id, ran.status, ran.value)
+
+    async def _ring(self, ring: Ring) -> None:
+        """Run a reminder that is due, unless it was changed meanwhile."""
+        timer = self._timer
+        if timer is None or ring.timer is not timer or not self.owner.serving:
+            return
+        due = timer.begin(ring)
+        if due is None:
+            return
+        reminder, change = due
+        ran = Ran(OK, _NIL)
+        if not ring.is_missed:
+            request = ring.request
+            try:
+                handler = self._spec.handler(reminder.method, Kind.COMMAND)
+                request.params = decode_value(reminder.params)
+                ran = await self._runner.run(handler, request)
+            except AegisError as error:
+                self._observe_refusal(request.kind, error.code)
+                ran = Ran(error.code, error_bytes(error))
+            if ran.status != OK:
+                _log.warning(
+                    "reminder_failed",
+                    service_name=self.service,
+                    resource_id=self.resource,
+                    reminder=reminder.name,
+                    operation=reminder.method,
+                    status=ran.status,
+                )
+        if self.owner.serving:
+            entry = ran.entry(Request(Kind.COMMAND, "", 0, 0, *self.key, reminder.method, {}, 0))
+            entry.reminders = [change, *(entry.reminders or ())]
+            self._commit(ran, entry, None)
+        timer.arm()
+
+    def _commit(self, ran: Ran, entry: CommandEntry, drops: str | None) -> None:
+        self.owner.commit(entry, ran.state, drops=drops)
+        for publication in ran.published:
+            self.release(publication)
+        self._committer.flush_soon()
+
+    # -- what handlers ask for ----------------------------------------------------------
+
+    def emit(self, event: object) -> None:
+        """Note an event for the record of the running command, and apply it."""
+        self._runner.emit(event)
+
+    def send(
+        self, service: str, resource: str, method: str, params: dict[str, Any], reply_to: str | None
+    ) -> str:
+        """Note a message for the record of the running command; return its id."""
+        return self._runner.send(service, resource, method, params, reply_to)
+
+    def remind(
+        self,
+        name: str,
+        method: str,
+        params: dict[str, Any],
+        *,
+        after: float | timedelta | None,
+        at: datetime | None,
+        every: float | timedelta | None,
+        missed: str,
+    ) -> None:
+        """Note a reminder for the record of the running command."""
+        self._runner.remind(name, method, params, after=after, at=at, every=every, missed=missed)
+
+    def forget(self, name: str) -> None:
+        """Note the end of a reminder for the record of the running command."""
+        self._runner.forget(name)
+
+    def release(self, publication: AnswerSink) -> None:
+        """Let it leave like an answer to a query: not before what it may tell of is stored."""
+        if self.owner.stopped or self.owner.hold((publication, OK, b"")):
+            publication.answer(Moved.code if self.owner.stopped else OK, b"")
+
+    def take_back_changes(self) -> bool:
+        """Bring the state back to what commands have made of it, if it differs.
+
+        Of an event-sourced class that cannot be told from one encoding; `emit` refuses
+        what is no command there.
+        """
+        spec = self._spec
+        if not spec.has_state or spec.is_event_sourced or not self.owner.serving:
+            return False
+        return self._live.undo()
+
+    # -- what the committer tells -------------------------------------------------------
+
+    def whole_state(self) -> bytes | None:
+        """Return the state for a snapshot, where records do not hold it anyway."""
+        if not self._spec.is_event_sourced or self._runner.is_running:
+            return None
+        encoded = self._live.encoded()
+        size = len(encoded) + self.owner.tables_bytes
+        if size <= self._office.transport.max_payload_bytes - RESERVED_BYTES:
             return encoded
         _log.error(
             "snapshot_too_large",
@@ -599,106 +592,75 @@ class JournaledBehaviour:
         )
         return None
 
-    def _append_now(self) -> None:
-        plan = self.owner.in_flight
-        assert plan is not None
-        append = self._append = self._journal.append(plan)
-        append.add_done_callback(self._on_outcome)
+    def on_appended(self, seconds: float) -> None:
+        """Tell how long an append took."""
+        self._cell.runtime.observer.on_committed(seconds)
 
-    def _on_outcome(self, append: asyncio.Future[AppendOutcome]) -> None:
-        if self._append is not append:
-            return
-        self._append = None
-        if append.cancelled() or self.owner.stopped:
-            return
-        outcome = append.result()
-        if isinstance(outcome, Appended):
-            self._send(self.owner.appended(outcome.sequence))
-            self._go_on()
-            return
-        task = self._loop.create_task(self._resolve(outcome))
-        if self._tasks is None:
-            self._tasks = set()
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def on_committed(self) -> None:
+        """Let what has become possible begin: messages out, mail in, the next reminder."""
+        self._forwarder.wake()
+        if self._desk is not None:
+            self._desk.on_committed()
+        if self._timer is not None:
+            self._timer.arm()
 
-    async def _resolve(self, outcome: AppendOutcome) -> None:
-        """After anything but an acknowledgement: find out, and append again if need be."""
-        try:
-            if isinstance(outcome, Refused) and outcome.conflict and not outcome.again:
-                async with self._reads:
-                    self._send(await self._journal.settle(self.owner, outcome))
-            if self.owner.in_flight is not None:
-                if self._attempt:
-                    await pause(self._attempt, self._journal.subject, outcome)
-                self._attempt += 1
-        except Fenced as error:
-            _log.warning(
-                "fenced",
-                service_name=self.service,
-                resource_id=self.resource,
-                epoch=self.owner.epoch,
-                newer_epoch=self.owner.newer_epoch,
-            )
-            self._give_up()
-            self._ownership.on_fenced(
-                self.service, self.resource, self.owner.epoch, int(error.facts.get("epoch", 0))
-            )
-            return
-        except AegisError as error:
-            _log.error(
-                "journal_unreadable",
-                service_name=self.service,
-                resource_id=self.resource,
-                error=str(error),
-            )
-            self._give_up()
-            self._actor.actor_cell.fail(error)
-            return
-        if self.owner.stopped:
-            return
-        if self.owner.in_flight is not None:
-            self._append_now()
-        else:
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if self.owner.append_due:
-            self._flush()
-        elif self._idle_waiter is not None and self.owner.quiescent:
-            self._wake()
-
-    def _send(self, answers: list[Any]) -> None:
-        for sink, status, value in answers:
-            sink.answer(status, value)
-        if answers and self._takeover is not None:
-            self._tell_first_answer()
-
-    def _tell_first_answer(self) -> None:
+    def on_answered(self) -> None:
+        """Tell the first answer after a promotion."""
         takeover, self._takeover = self._takeover, None
         if takeover is not None and self._on_first_answer is not None:
             takeover.first_answer = self._loop.time() - self._begun
             self._on_first_answer(takeover)
 
-    async def _wait_quiescent(self) -> None:
-        while self.owner.serving and not self.owner.quiescent:
-            self._idle_waiter = self._loop.create_future()
-            await self._idle_waiter
+    def on_append_fenced(self, newer_epoch: int) -> None:
+        """Stop: whatever was under way is another owner's to do."""
+        self._tell_fence()
+        self._give_up()
+        self._ownership.on_fenced(self.service, self.resource, self.owner.epoch, newer_epoch)
 
-    def _wake(self) -> None:
-        waiter, self._idle_waiter = self._idle_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def on_unreadable(self, error: AegisError) -> None:
+        """Let the actor fall."""
+        self._give_up()
+        self._actor.actor_cell.fail(error)
+
+    def _on_repeat(self) -> None:
+        """Tell of a command that has come before."""
+        cell = self._cell
+        cell.runtime.observer.on_duplicate(cell)
+
+    def _observe_refusal(self, kind: str, status: int) -> None:
+        cell = self._cell
+        cell.runtime.observer.on_refused(cell, kind, status)
+
+    def _tell_fence(self) -> None:
+        cell = self._cell
+        _log.warning(
+            "fenced",
+            service_name=self.service,
+            instance_id=cell.props.instance_id,
+            resource_id=self.resource,
+            epoch=self.owner.epoch,
+            newer_epoch=self.owner.newer_epoch,
+        )
+        cell.runtime.observer.on_fenced(cell)
+
+    @property
+    def _cell(self) -> ActorCell:
+        cell: ActorCell = self._actor.actor_cell
+        return cell
 
     def _give_up(self) -> None:
         """Void the memory: whoever still waits for an answer must look elsewhere."""
-        for sink, _, _ in self.owner.stop():
+        for sink, _, _ in self._committer.stop():
             sink.answer(Moved.code, _FENCED)
+        if self._desk is not None:
+            self._desk.close()
+        if self._timer is not None:
+            self._timer.stop()
+        self._forwarder.stop()
         self._voided.set()
-        self._wake()
-        for task in list(self._tasks or ()):
-            if task is not asyncio.current_task():
-                task.cancel()
+
+
+_NIL: Final = encode_value(None)
 
 
 @cache

@@ -30,7 +30,16 @@ class Envelope:
     message, None for a tell. ``deadline`` is a time of the actor's event loop.
     """
 
-    __slots__ = ("deadline", "finished", "message", "owner", "reply_to", "task")
+    __slots__ = (
+        "deadline",
+        "finished",
+        "message",
+        "owner",
+        "published",
+        "reply_to",
+        "task",
+        "withdrawn",
+    )
 
     def __init__(
         self,
@@ -46,6 +55,10 @@ class Envelope:
         self.task: asyncio.Task[None] | None = None
         """The task that handles the message, once it had to wait for something."""
         self.finished = False
+        self.published: list[AnswerSink] | None = None
+        """What the command has published: it leaves when the command has happened."""
+        self.withdrawn = False
+        """Whether its sender gave up waiting: its handler is cancelled."""
 
     def __repr__(self) -> str:
         return f"Envelope({self.message!r}, reply_to={self.reply_to!r})"
@@ -208,6 +221,11 @@ class Mailbox:
         if envelope is None:
             raise queue.Empty
         return envelope
+
+    def waiting(self) -> list[Envelope]:
+        """Return the messages that wait; they stay where they are."""
+        with self._lock:
+            return list(self._mail or ())
 
     def close(self) -> list[Envelope]:
         """Refuse messages from now on and return those that waited."""

@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
+from aegis._trace import current_trace_id, new_traceparent, trace_id_of
 from aegis.actors._applied import AppliedReport
 from aegis.actors._lease import BeatAnswer, InstanceLoad, Lease, LeaseChange, LeaseOptions
 from aegis.actors._registration import map_of
@@ -142,6 +143,7 @@ class Membership:
         self._owner: dict[ResourceKey, str] = {}
         self._claimed: set[str] = set()
         self._reign = 0
+        self._lease_ran = False
         self._transport = transport
         self._subjects = subjects
         self._clock = clock
@@ -184,7 +186,9 @@ class Membership:
 
     def on_disconnected(self) -> None:
         """The lease ends before the connection can be back."""
+        self._watch_lease()
         self._tell(self.lease.drop())
+        self._watch_lease()
 
     def on_reconnected(self) -> None:
         """Ask for a new lease at once."""
@@ -423,6 +427,7 @@ class Membership:
     def _beat(self) -> None:
         if not self._transport.connected:
             return
+        self._watch_lease()
         loads = self._load()
         told = self._report.next(self._applied())
         instances = {
@@ -436,6 +441,22 @@ class Membership:
                 encode_value(beat.to_wire()),
                 reply_to=f"{self._inbox}.{beat.number}",
             )
+
+    def _watch_lease(self) -> None:
+        """Tell when the lease has run out, and when it runs again."""
+        now = self._clock.boot_seconds()
+        runs = self.lease.valid(now)
+        if self._lease_ran and not runs:
+            _log.warning(
+                "lease_lost",
+                node_id=self.node_id,
+                covered=len(self.lease.covered),
+                seconds_ago=round(now - self.lease.valid_until, 3),
+                action="queries are refused until a leading supervisor answers",
+            )
+        elif runs and not self._lease_ran:
+            _log.info("lease_held", node_id=self.node_id)
+        self._lease_ran = runs
 
     def _on_answer(self, message: Message) -> None:
         if message.no_responders:
@@ -514,6 +535,10 @@ async def control_request(
     asked = [subject]
     if operation.endswith(".query"):
         asked.append(subjects.leader_control(operation))
+    else:
+        # Whoever looks at the logs finds both sides of a request by it.
+        trace_id = payload.get("trace_id") or current_trace_id() or trace_id_of(new_traceparent())
+        payload = {**payload, "trace_id": trace_id}
     turns = itertools.cycle(asked)
     encoded = encode_value(payload)
     deadline = clock.boot_seconds() + timeout

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aegis.actors._cell import ActorCell
+    from aegis.actors._decision import Event
     from aegis.actors._messages import Failure
     from aegis.actors._supervisor import Supervisor
 
@@ -22,9 +24,28 @@ class Observer:
     def on_message_handled(self, cell: ActorCell, kind: str, status: int, seconds: float) -> None:
         """Tell that a handler ended.
 
-        ``kind`` is ``command``, ``query`` or ``message``; ``status`` is that of the
-        answer; ``seconds`` is how long the handler took, without the wait before it.
+        ``kind`` is ``command``, ``query``, ``message`` or, of a topic, ``publication``;
+        ``status`` is that of the answer; ``seconds`` is how long the handler took,
+        without the wait before it.
         """
+
+    def on_publication_dropped(self, cell: ActorCell, topic: str) -> None:
+        """Tell that an actor did not hear a message of a topic (its pattern): too many waited."""
+
+    def on_refused(self, cell: ActorCell, kind: str, status: int) -> None:
+        """Tell that a request was answered, with an error, before any handler ran."""
+
+    def on_duplicate(self, cell: ActorCell) -> None:
+        """Tell that a command had come before: it got the answer of the first time."""
+
+    def on_committed(self, seconds: float) -> None:
+        """Tell that an append was acknowledged, ``seconds`` after it was first made."""
+
+    def on_fenced(self, cell: ActorCell) -> None:
+        """Tell that an owner has met a newer one, and acts no more."""
+
+    def on_dead_letter(self, service: str) -> None:
+        """Tell that a message was given up, and is kept among the dead letters."""
 
     def on_mailbox_full(self, cell: ActorCell) -> None:
         """Tell that a message was refused. May run in any thread."""
@@ -43,3 +64,29 @@ class Observer:
 
     def on_escalation(self, supervisor: Supervisor, failure: Failure) -> None:
         """Tell that a supervisor gave up on its children."""
+
+    # -- the system ---------------------------------------------------------------------
+
+    def on_event(self, facts: Mapping[str, Any]) -> None:
+        """Tell of an event of the whole system, as it came: its keys may be missing."""
+
+    def on_registry_event(self, event: Event) -> None:
+        """Tell of an event that this node, as the leader, has just put on record."""
+
+    def on_control_request(
+        self, operation: str, service: str, reply: Mapping[str, Any], seconds: float
+    ) -> None:
+        """Tell how this node, as the leader, answered a request to change the registry.
+
+        ``service`` is empty if there is none of that name. ``seconds`` includes the wait
+        for the requests before it.
+        """
+
+    def on_lookup(self, service: str, found: bool, seconds: float) -> None:
+        """Tell that somebody asked this node who owns a resource; of no service: ''."""
+
+    def on_beat(self, node_id: str, number: int, now: float, leading: bool) -> None:
+        """Tell that a node's beat came; each node counts its own from 1.
+
+        ``leading`` says whether this node is the one that judges by it.
+        """

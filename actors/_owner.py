@@ -16,8 +16,11 @@ owner begins with FENCING.
 
 While SERVING, for each request in turn: `admit` (known already?), run the handler,
 `commit` its entry, `hold` the answer. At most one append is under way; whatever
-commits meanwhile goes out together in the next one. `released` hands out an answer
-when every append that the answer could have seen is acknowledged.
+commits meanwhile goes out together in the next one. An answer is handed out when every
+append that it could have seen is acknowledged.
+
+Mail, the durable sends to the resource, is run in the order of its mailbox: `admit_mail`,
+the handler, `commit`. The record that commits its effect moves the cursor behind it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,19 @@ from typing import Any, Final
 
 from attrs import define
 
-from aegis.actors._record import CommandEntry, Entry, Record, SessionDropped
+from aegis.actors._mail import MAIL_AHEAD, MAX_MAIL_REPLIES, Hopeless, MailTable, Seen
+from aegis.actors._outbox import Outbox
+from aegis.actors._record import (
+    CommandEntry,
+    Entry,
+    Forwarded,
+    MailSessionDropped,
+    MailSkipped,
+    MailTried,
+    Record,
+    SessionDropped,
+)
+from aegis.actors._reminders import Reminders
 from aegis.actors._sessions import (
     MAX_KEPT_BYTES,
     MAX_KEPT_REPLY_BYTES,
@@ -50,7 +65,7 @@ RECORD_BYTES: Final = 8 * 1024 * 1024 - 4 * 1024
 """No record is larger, unless a single entry with its state is: a server that refuses a
 record for its size would refuse it for ever. The embedded server takes 8 MiB."""
 
-_RECORD_OVERHEAD_BYTES: Final = 48
+_RECORD_OVERHEAD_BYTES: Final = 80
 
 SNAPSHOT_EVERY_RECORDS: Final = 512
 """A snapshot replaces the journal at the latest after so many records."""
@@ -75,6 +90,18 @@ class OwnerLimits:
     max_kept_reply_bytes: int = MAX_KEPT_REPLY_BYTES
     max_kept_bytes: int = MAX_KEPT_BYTES
     window: int = WINDOW
+    max_mail_replies: int = MAX_MAIL_REPLIES
+    mail_ahead: int = MAIL_AHEAD
+
+    def mail_table(self) -> MailTable:
+        """Return an empty table of mail with these bounds."""
+        return MailTable(
+            max_sessions=self.max_sessions,
+            max_replies=self.max_mail_replies,
+            max_kept_reply_bytes=self.max_kept_reply_bytes,
+            max_kept_bytes=self.max_kept_bytes,
+            window=self.window,
+        )
 
     def session_table(self) -> SessionTable:
         """Return an empty table with these bounds."""
@@ -117,6 +144,19 @@ class AppendPlan:
         return self.record.is_snapshot
 
 
+@define(slots=True, frozen=True)
+class _Done:
+    """An entry that waits for its record, with state and cursor right after it.
+
+    A group may be cut anywhere: a record whose entries took effect without their state,
+    or with the cursor of others, would lose messages.
+    """
+
+    entry: Entry
+    state: bytes | None
+    cursor: int
+
+
 class Owner:
     """Everything an owner remembers of one resource beside its live state.
 
@@ -130,20 +170,28 @@ class Owner:
         "_held",
         "_in_flight",
         "_in_flight_count",
+        "_in_flight_mail",
+        "_in_flight_outgoing",
         "_journal_bytes",
         "_journal_records",
-        "_limits",
         "_pending",
         "_snapshot_bytes",
         "_snapshot_state",
         "cursor",
         "epoch",
         "last_sequence",
+        "limits",
+        "mail",
         "newer_epoch",
+        "outbox",
         "phase",
         "read_until",
+        "reminders",
         "sessions",
         "state",
+        "stored_cursor",
+        "tried",
+        "uncommitted_mail",
     )
 
     def __init__(self, *, epoch: int, snapshot_state: bool, limits: OwnerLimits = _LIMITS) -> None:
@@ -152,19 +200,29 @@ class Owner:
         self.newer_epoch = 0
         """After `Phase.STOPPED`: the epoch of the newer owner, or 0."""
         self.sessions = limits.session_table()
+        self.mail = limits.mail_table()
+        self.outbox = Outbox()
+        self.reminders = Reminders()
+        self.tried = (0, 0)
+        """A message of the mailbox, and how often it has been tried with a note of it."""
         self.state: bytes | None = None
         """The encoded state after the last command (snapshot form), or the state of
         the last snapshot record (event-sourced form); None for a new resource."""
         self.cursor = 0
+        """The mail up to this sequence is dealt with, or will be with what is pending."""
+        self.stored_cursor = 0
+        """... and is by what the journal holds: nobody will read it again."""
+        self.uncommitted_mail = 0
+        """How many messages of the mailbox have run that the journal does not know of."""
         self.last_sequence = 0
         self.read_until = 0
         self._snapshot_state = snapshot_state
-        self._limits = limits
-        # Each entry with the state after it, so that a group may be cut anywhere: a
-        # record whose entries took effect without their state would lose them.
-        self._pending: list[tuple[Entry, bytes | None]] = []
+        self.limits = limits
+        self._pending: list[_Done] = []
         self._in_flight: AppendPlan | None = None
         self._in_flight_count = 0
+        self._in_flight_mail = 0
+        self._in_flight_outgoing = 0
         self._executed = 0  # entries that handlers have finished, ever
         self._committed = 0  # ... that the journal has acknowledged
         self._held: deque[tuple[int, Any]] | None = None
@@ -274,7 +332,8 @@ class Owner:
             self._note(entry)
         if record.state is not None:
             self.state = record.state
-        self.cursor = max(self.cursor, record.cursor)
+        self.cursor = self.stored_cursor = max(self.cursor, record.cursor)
+        self.outbox.settle(self.outbox.last_n)
 
     # -- serving ----------------------------------------------------------------------
 
@@ -282,22 +341,56 @@ class Owner:
         """Say what to do with a command: run it (`Fresh`), or answer without running."""
         return self.sessions.look_up(session, n, low)
 
+    def admit_mail(self, session: str, n: int, low: int) -> Seen | Fresh | Hopeless:
+        """Say what to do with a message of the mailbox: run it (`Fresh`), `pass_over` it,
+        or `skip` it.
+        """
+        return self.mail.look_up(session, n, low)
+
     def commit(self, entry: CommandEntry, state: bytes | None, *, drops: str | None = None) -> None:
         """Take in the effect of a handler that has finished.
 
         ``state`` is the encoded state if the handler changed it (snapshot form).
-        ``drops`` is the session that `admit` said must make room.
+        ``drops`` is the session that `admit` or `admit_mail` said must make room.
         """
         if drops is not None:
-            dropped = SessionDropped(drops)
-            self._note(dropped)
-            self._pending.append((dropped, None))
-            self._executed += 1
-        self._note(entry)
-        self._pending.append((entry, state))
-        self._executed += 1
+            self._add(MailSessionDropped(drops) if entry.mail else SessionDropped(drops), None)
+        if entry.mail:
+            self.cursor = entry.mail
+            self.uncommitted_mail += 1
+        self._add(entry, state)
         if state is not None:
             self.state = state
+
+    def pass_over(self, sequence: int) -> None:
+        """Leave out a message of the mailbox that is a repeat; the next record says so."""
+        self.cursor = sequence
+
+    def skip(self, skipped: MailSkipped, *, drops: str | None = None) -> None:
+        """Give up a message of the mailbox; the dead letters have it by now."""
+        if drops is not None:
+            self._add(MailSessionDropped(drops), None)
+        self.cursor = skipped.sequence
+        self.uncommitted_mail += 1
+        self._add(skipped, None)
+
+    def try_mail(self, sequence: int) -> int:
+        """Note in the journal that a message of the mailbox is about to run, alone.
+
+        Returns how often that has been noted before. Run it when all is `quiescent`.
+        """
+        tries = self.tries(sequence)
+        self._add(MailTried(sequence), None)
+        return tries
+
+    def tries(self, sequence: int) -> int:
+        """Return how often a message of the mailbox was tried with a note of it."""
+        return self.tried[1] if self.tried[0] == sequence else 0
+
+    def _add(self, entry: Entry, state: bytes | None) -> None:
+        self._note(entry)
+        self._pending.append(_Done(entry, state, self.cursor))
+        self._executed += 1
 
     def hold(self, answer: Any) -> bool:
         """Keep ``answer`` until all it could have seen is durable.
@@ -334,7 +427,7 @@ class Owner:
     @property
     def snapshot_due(self) -> bool:
         """Whether the next record should be a snapshot, to keep replays short."""
-        limits = self._limits
+        limits = self.limits
         return self._journal_records >= limits.snapshot_every_records or (
             self._journal_bytes >= limits.snapshot_min_bytes
             and self._journal_bytes >= limits.snapshot_growth * self._snapshot_bytes
@@ -356,16 +449,27 @@ class Owner:
             and self._snapshot_fits(whole_state)
         ):
             record = Record(self.epoch, [], self.cursor, whole_state, tables=self._tables_to_wire())
-            count = len(self._pending)
-            self._pending = []
+            group, self._pending = self._pending, []
+            self._in_flight_outgoing = self.outbox.last_n
+            self.outbox.mark(self.outbox.forwarded)
         else:
             count = self._cut()
             group = self._pending[:count]
             del self._pending[:count]
-            state = next((state for _, state in reversed(group) if state is not None), None)
-            record = Record(self.epoch, [entry for entry, _ in group], self.cursor, state)
+            state = next((done.state for done in reversed(group) if done.state is not None), None)
+            entries = [done.entry for done in group]
+            self._in_flight_outgoing = max(
+                (e.outgoing[-1].n for e in entries if isinstance(e, CommandEntry) and e.outgoing),
+                default=0,
+            )
+            if self.outbox.forwarded > self.outbox.marked:
+                self.outbox.mark(self.outbox.forwarded)
+                entries.append(Forwarded(self.outbox.forwarded))
+            cursor = group[-1].cursor if self._pending else self.cursor
+            record = Record(self.epoch, entries, cursor, state)
         self._in_flight = AppendPlan(record, self.last_sequence)
-        self._in_flight_count = count
+        self._in_flight_count = len(group)
+        self._in_flight_mail = sum(_is_mail(done.entry) for done in group)
         return self._in_flight
 
     @property
@@ -383,6 +487,9 @@ class Owner:
         self._in_flight = None
         self.last_sequence = sequence
         self._committed += self._in_flight_count
+        self.uncommitted_mail -= self._in_flight_mail
+        self.stored_cursor = max(self.stored_cursor, plan.record.cursor)
+        self.outbox.settle(self._in_flight_outgoing)
         if plan.rollup:
             self._journal_records, self._journal_bytes = 1, 0
             self._snapshot_bytes = len(plan.payload)
@@ -427,23 +534,54 @@ class Owner:
     # -- within -----------------------------------------------------------------------
 
     def _note(self, entry: Entry) -> None:
-        if isinstance(entry, CommandEntry):
+        match entry:
+            case CommandEntry():
+                self._note_command(entry)
+            case MailSessionDropped():
+                self.mail.drop(entry.session)
+            case SessionDropped():
+                self.sessions.drop(entry.session)
+            case MailTried():
+                self.tried = (entry.sequence, self.tries(entry.sequence) + 1)
+            case MailSkipped():
+                if entry.session:
+                    self.mail.record(entry.session, entry.n, entry.low)
+            case Forwarded():
+                self.outbox.mark(entry.n)
+
+    def _note_command(self, entry: CommandEntry) -> None:
+        if entry.mail:
+            self.mail.record(entry.session, entry.n, entry.low)
+            self.mail.keep(f"{entry.session}-{entry.n}", entry.status, entry.reply)
+        else:
             self.sessions.record(entry.session, entry.n, entry.low, entry.status, entry.reply)
-        elif isinstance(entry, SessionDropped):
-            self.sessions.drop(entry.session)
+        for message in entry.outgoing or ():
+            self.outbox.add(message)
+        for change in entry.reminders or ():
+            self.reminders.change(change)
+
+    @property
+    def tables_bytes(self) -> int:
+        """At least as many bytes as all but the state takes in a snapshot."""
+        return (
+            _RECORD_OVERHEAD_BYTES
+            + self.sessions.size_bytes
+            + self.mail.size_bytes
+            + self.outbox.size_bytes
+            + self.reminders.size_bytes
+        )
 
     def _snapshot_fits(self, state: bytes | None) -> bool:
         # If not, the journal grows on: replays take longer, but nothing stands still.
-        size = _RECORD_OVERHEAD_BYTES + len(state or b"") + self.sessions.size_bytes
-        return size <= self._limits.record_bytes
+        return len(state or b"") + self.tables_bytes <= self.limits.record_bytes
 
     def _cut(self) -> int:
-        limits = self._limits
+        limits = self.limits
         size = state_bytes = 0
-        for count, (entry, state) in enumerate(self._pending):
-            size += entry.size_bytes if isinstance(entry, CommandEntry) else 64
-            if state is not None:
-                state_bytes = len(state)
+        for count, done in enumerate(self._pending):
+            size += done.entry.size_bytes
+            if done.state is not None:
+                state_bytes = len(done.state)
             whole = _RECORD_OVERHEAD_BYTES + size + state_bytes
             if count and (size > limits.group_bytes or whole > limits.record_bytes):
                 return count
@@ -461,13 +599,31 @@ class Owner:
         return released
 
     def _tables_to_wire(self) -> list[Any]:
-        return [self.sessions.to_wire()]
+        return [
+            self.sessions.to_wire(),
+            self.mail.to_wire(),
+            self.outbox.to_wire(),
+            self.reminders.to_wire(),
+            list(self.tried),
+        ]
 
     def _load_tables(self, wire: list[Any]) -> None:
         self.sessions.load(wire[0])
+        if len(wire) > 1:  # A release without mail wrote the first table alone.
+            _, mail, outbox, reminders, tried = wire
+            self.mail.load(mail)
+            self.outbox.load(outbox)
+            self.reminders.load(reminders)
+            self.tried = (tried[0], tried[1])
 
     def _stop(self, newer_epoch: int) -> None:
         self.phase = Phase.STOPPED
         self.newer_epoch = newer_epoch
         self._in_flight = None
         self._pending = []
+
+
+def _is_mail(entry: Entry) -> bool:
+    if isinstance(entry, CommandEntry):
+        return entry.mail > 0
+    return isinstance(entry, MailSkipped)

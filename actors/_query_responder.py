@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from aegis._clock import Clock
 from aegis.actors import _registration as registration
 from aegis.actors._control_channel import STOPS, ControlChannel
 from aegis.actors._election import Election
@@ -39,6 +40,7 @@ class QueryResponder:
     def __init__(
         self,
         channel: ControlChannel,
+        clock: Clock,
         registry: Registry,
         roster: Roster,
         election: Election,
@@ -49,6 +51,7 @@ class QueryResponder:
     ) -> None:
         self.stopping = False
         self._channel = channel
+        self._clock = clock
         self._registry = registry
         self._roster = roster
         self._election = election
@@ -93,6 +96,8 @@ class QueryResponder:
                     self._spawn(self._ask_leader(operation, message, error))
                 else:
                     self._channel.refuse(message.reply_to, error)
+                    if operation == "resource.query":
+                        self._channel.observer.on_lookup("", False, 0.0)
                 return
             except ProtocolError as error:
                 wrong = InvalidRequest(f"payload: {error}", field="payload")
@@ -111,7 +116,14 @@ class QueryResponder:
             answer = query_services(self._registry, services, self._queue_depth)
             answer["leader"] = {"node_id": self._election.leader, "term": self._election.term}
             return answer
-        return query_resources(self._registry, registration.query_resources(payload))
+        began = self._clock.boot_seconds()
+        request = registration.query_resources(payload)
+        answer = query_resources(self._registry, request)
+        if request.resource_ids is not None:
+            service = self._registry.known_service(request.service_name)
+            took = self._clock.boot_seconds() - began
+            self._channel.observer.on_lookup(service, True, took)
+        return answer
 
     def _queue_depth(self, instance_id: str) -> int | None:
         load = self._roster.loads.get(instance_id)

@@ -7,20 +7,28 @@ entry is an array whose first element is its kind:
 ====  ==========================================================================
 kind  then
 ====  ==========================================================================
-0     command: session, n, low, status, reply, events|nil, outgoing|nil, mail
+0     command: session, n, low, status, reply, events|nil, outgoing|nil, mail, and
+      reminders if it set or forgot any
 1     session dropped: session. The floor rises to its start
 2     mail tried: mailbox sequence. An owner is about to run it alone
-3     mail skipped: mailbox sequence, reason. It went to the dead letters
+3     mail skipped: mailbox sequence, reason, session, n, low. It went to the dead
+      letters; session is empty if no table is to note it
+4     mail session dropped: session. The floor of mail rises to its start
+5     forwarded: n. The outgoing messages up to it stand in their mailboxes
 ====  ==========================================================================
 
 ``reply``, ``state`` and each event's body are encoded msgpack values, carried as
 bytes: replaying, comparing and forwarding never decodes them. ``mail`` is the
-mailbox sequence of a durable send and 0 for a call.
+mailbox sequence of a durable send and 0 for a call. An outgoing message is
+``[n, service, resource, payload]``, the payload being what its mailbox will hold. A
+reminder that is set is ``[name, method, params, due_ms, every_ms, skip_missed,
+trace]``, and one that is over ``[name]``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
 from attrs import define, field
 
@@ -31,15 +39,21 @@ __all__ = [
     "CommandEntry",
     "Entry",
     "Event",
+    "Forwarded",
+    "MailSessionDropped",
     "MailSkipped",
     "MailTried",
+    "Outgoing",
     "Record",
+    "Reminder",
+    "ReminderOver",
     "SessionDropped",
+    "reminder_from_wire",
 ]
 
 RECORD_VERSION: Final = 1
 
-_COMMAND, _DROPPED, _TRIED, _SKIPPED = range(4)
+_COMMAND, _DROPPED, _TRIED, _SKIPPED, _MAIL_DROPPED, _FORWARDED = range(6)
 
 _ENTRY_OVERHEAD_BYTES: Final = 48
 """Upper bound of what an entry costs beside its session, reply and events."""
@@ -54,9 +68,81 @@ class Event:
     body: bytes
 
 
+@define(slots=True, frozen=True)
+class Outgoing:
+    """One message that a command sends: its number at the sender, and its address.
+
+    ``payload`` is the message itself, as it will stand in the mailbox.
+    """
+
+    n: int
+    service: str
+    resource: str
+    payload: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as it takes in an encoded record."""
+        return 32 + _text_bytes(self.service, self.resource) + len(self.payload)
+
+    def to_wire(self) -> list[Any]:
+        """Return it as plain values."""
+        return [self.n, self.service, self.resource, self.payload]
+
+
+@define(slots=True, frozen=True)
+class Reminder:
+    """A command that the actor gives itself at a time: ``due_ms`` is Unix time.
+
+    ``params`` is the encoded map of its parameters. ``every_ms`` is 0 for one that comes
+    once; with ``skip_missed`` one that could not be given in time is left out.
+    """
+
+    name: str
+    method: str
+    params: bytes
+    due_ms: int
+    every_ms: int = 0
+    skip_missed: bool = False
+    trace: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as it takes in an encoded record."""
+        return 48 + _text_bytes(self.name, self.method, self.trace) + len(self.params)
+
+    def to_wire(self) -> list[Any]:
+        """Return it as plain values."""
+        return [
+            self.name,
+            self.method,
+            self.params,
+            self.due_ms,
+            self.every_ms,
+            self.skip_missed,
+            self.trace,
+        ]
+
+
+@define(slots=True, frozen=True)
+class ReminderOver:
+    """The reminder ``name`` was forgotten, or has come for the last time."""
+
+    name: str
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as it takes in an encoded record."""
+        return 8 + _text_bytes(self.name)
+
+    def to_wire(self) -> list[Any]:
+        """Return it as plain values."""
+        return [self.name]
+
+
 @define(slots=True)
 class CommandEntry:
-    """What one command did: its reply, and its events or outgoing messages.
+    """What one command did: its reply, events, outgoing messages and reminders.
 
     ``session`` is empty for a message that nobody can repeat: its sender lives in
     the owner's own process. Such an entry leaves no trace in the session table.
@@ -68,8 +154,9 @@ class CommandEntry:
     status: int
     reply: bytes
     events: list[Event] | None = None
-    outgoing: list[Any] | None = None
+    outgoing: list[Outgoing] | None = None
     mail: int = 0
+    reminders: list[Reminder | ReminderOver] | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -77,6 +164,10 @@ class CommandEntry:
         size = _ENTRY_OVERHEAD_BYTES + len(self.session) + len(self.reply)
         if self.events:
             size += sum(16 + len(event.name) + len(event.body) for event in self.events)
+        if self.outgoing:
+            size += sum(message.size_bytes for message in self.outgoing)
+        if self.reminders:
+            size += sum(reminder.size_bytes for reminder in self.reminders)
         return size
 
 
@@ -86,23 +177,58 @@ class SessionDropped:
 
     session: str
 
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as the entry takes in an encoded record."""
+        return 16 + len(self.session)
+
+
+@define(slots=True, frozen=True)
+class MailSessionDropped(SessionDropped):
+    """The same of a session of durable sends."""
+
 
 @define(slots=True, frozen=True)
 class MailTried:
-    """The message at ``sequence`` of the mailbox is about to run again, alone."""
+    """The message at ``sequence`` of the mailbox is about to run, alone."""
 
     sequence: int
+    size_bytes: ClassVar[int] = 16
 
 
 @define(slots=True, frozen=True)
 class MailSkipped:
-    """The message at ``sequence`` of the mailbox was given up."""
+    """The message at ``sequence`` of the mailbox was given up.
+
+    ``session``, ``n`` and ``low`` are its own, if the table of mail is to note it: then a
+    copy of it that comes later does not run either.
+    """
 
     sequence: int
     reason: str
+    session: str = ""
+    n: int = 0
+    low: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as the entry takes in an encoded record."""
+        return 48 + _text_bytes(self.reason, self.session)
 
 
-type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped
+@define(slots=True, frozen=True)
+class Forwarded:
+    """The outgoing messages up to number ``n`` stand in their mailboxes."""
+
+    n: int
+    size_bytes: ClassVar[int] = 16
+
+
+type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped | Forwarded
+
+
+def _text_bytes(*texts: str) -> int:
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 @define(slots=True)
@@ -169,7 +295,7 @@ def _entry_to_wire(entry: Entry) -> list[Any]:
     match entry:
         case CommandEntry():
             events = [[e.name, e.version, e.body] for e in entry.events or ()]
-            return [
+            wire: list[Any] = [
                 _COMMAND,
                 entry.session,
                 entry.n,
@@ -177,21 +303,28 @@ def _entry_to_wire(entry: Entry) -> list[Any]:
                 entry.status,
                 entry.reply,
                 events or None,
-                entry.outgoing or None,
+                [message.to_wire() for message in entry.outgoing] if entry.outgoing else None,
                 entry.mail,
             ]
+            if entry.reminders:
+                wire.append([reminder.to_wire() for reminder in entry.reminders])
+            return wire
+        case MailSessionDropped():
+            return [_MAIL_DROPPED, entry.session]
         case SessionDropped():
             return [_DROPPED, entry.session]
         case MailTried():
             return [_TRIED, entry.sequence]
         case MailSkipped():
-            return [_SKIPPED, entry.sequence, entry.reason]
+            return [_SKIPPED, entry.sequence, entry.reason, entry.session, entry.n, entry.low]
+        case Forwarded():
+            return [_FORWARDED, entry.n]
 
 
 def _entry_from_wire(wire: list[Any]) -> Entry:
     kind = wire[0]
     if kind == _COMMAND:
-        _, session, n, low, status, reply, events, outgoing, mail = wire
+        _, session, n, low, status, reply, events, outgoing, mail, *reminders = wire
         return CommandEntry(
             session=session,
             n=n,
@@ -199,13 +332,24 @@ def _entry_from_wire(wire: list[Any]) -> Entry:
             status=status,
             reply=reply,
             events=[Event(*event) for event in events] if events else None,
-            outgoing=outgoing,
+            outgoing=[Outgoing(*message) for message in outgoing] if outgoing else None,
             mail=mail,
+            reminders=[reminder_from_wire(one) for one in reminders[0]] if reminders else None,
         )
-    if kind == _DROPPED:
-        return SessionDropped(wire[1])
-    if kind == _TRIED:
-        return MailTried(wire[1])
-    if kind == _SKIPPED:
-        return MailSkipped(wire[1], wire[2])
+    if kind in _OTHERS:
+        return _OTHERS[kind](*wire[1:])
     raise ValueError(f"unknown kind of entry {kind!r}")
+
+
+_OTHERS: Final[dict[int, Callable[..., Entry]]] = {
+    _DROPPED: SessionDropped,
+    _TRIED: MailTried,
+    _SKIPPED: MailSkipped,
+    _MAIL_DROPPED: MailSessionDropped,
+    _FORWARDED: Forwarded,
+}
+
+
+def reminder_from_wire(wire: list[Any]) -> Reminder | ReminderOver:
+    """Return what `Reminder.to_wire` or `ReminderOver.to_wire` gave."""
+    return Reminder(*wire) if len(wire) > 1 else ReminderOver(*wire)

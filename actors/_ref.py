@@ -8,13 +8,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, overload
 
 import pykka
+from attrs import evolve
 from pykka.messages import ProxyCall, ProxyGetAttr
 
 from aegis._trace import current_traceparent
+from aegis.actors._deadline import deadline_of_caller
 from aegis.actors._future import AegisFuture
 from aegis.actors._local_answer import LocalAnswer
 from aegis.actors._mailbox import Envelope, Mailbox, current_envelope
 from aegis.actors._messages import NO_DEADLINE_MS, Call, Stop, as_exception
+from aegis.actors._reply_stream import ReplyStream
+from aegis.actors._streams import STREAM, Pull
 from aegis.actors._workers import running_loop_or_none
 from aegis.contracts import Kind, Request
 from aegis.errors import (
@@ -240,6 +244,19 @@ class ActorRef[A: AegisActor](_PykkaRef):
             future.try_set_exception(error)
         return future
 
+    def stream(
+        self, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ReplyStream[Any]:
+        """Iterate over what a query yields: what a proxy does, on the actor's own loop."""
+        params = handler.params_of(args, kwargs)
+        plain = evolve(handler, structure_result=_as_is)
+
+        async def pull(wanted: Pull, _: str | None, timeout: float | None) -> Any:
+            asked = {**params, STREAM: wanted.to_wire()}
+            return await self.ask_handler(plain, (), asked)
+
+        return ReplyStream(pull, handler.structure_result)
+
     def _envelope(
         self, message: Any, current: Envelope | None, future: AegisFuture[Any] | None
     ) -> Envelope:
@@ -287,12 +304,17 @@ class ActorRef[A: AegisActor](_PykkaRef):
             NO_DEADLINE_MS,
             trace=current_traceparent(),
         )
-        return Envelope(request, None if future is None else LocalAnswer(future, handler))
+        if future is None:
+            return Envelope(request)
+        # Whoever asks for somebody else has no more time than that one gave.
+        return Envelope(request, LocalAnswer(future, handler), deadline_of_caller(current))
 
     def _limit(self, envelope: Envelope, future: AegisFuture[Any], timeout: float) -> None:
         loop = self._cell.runtime.loop
         # The loop's clock may be read in any thread; its timers may not.
-        envelope.deadline = loop.time() + timeout
+        deadline = loop.time() + timeout
+        given = envelope.deadline
+        envelope.deadline = deadline if given is None else min(deadline, given)
         if running_loop_or_none() is loop:
             _start_timer(loop, envelope, future, self.address)
         else:
@@ -372,9 +394,11 @@ class ProxyMethod:
         self._name = name
         self._handler = handler
 
-    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any]:
-        """Ask; return the future of the result."""
+    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any] | ReplyStream[Any]:
+        """Ask; return the future of the result, or the iterator of what comes item by item."""
         if self._handler is not None:
+            if self._handler.is_stream:
+                return self._ref.stream(self._handler, args, kwargs)
             return self._ref.ask_handler(self._handler, args, kwargs)
         return self._ref.ask(self._message(args, kwargs))
 
@@ -486,6 +510,10 @@ def _expire(envelope: Envelope, future: AegisFuture[Any], address: str) -> None:
             f"{address}: {what} began, and did not end in time", address=address, message_id=""
         )
     future.try_set_exception(error)
+
+
+def _as_is(value: Any) -> Any:
+    return value
 
 
 _INT_MIN: Final = -(2**63)

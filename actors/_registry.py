@@ -196,6 +196,10 @@ class Registry:
             self._sorted = sorted(self.resources)
         return self._sorted
 
+    def known_service(self, service: object) -> str:
+        """Return the name of a service if there is one of that name, else ''."""
+        return service if isinstance(service, str) and service in self.by_service else ""
+
     def state_of(self, instance_id: str) -> InstanceState:
         """Return whether an instance may be chosen; one that is not there may not."""
         instance = self.instances.get(instance_id)

@@ -21,6 +21,7 @@ from aegis.actors._health import Judgement, Verdict
 from aegis.actors._lease import Beat, BeatAnswer
 from aegis.actors._placement import carry_out, give_up, relocate
 from aegis.actors._query_responder import QUERIES, QueryResponder
+from aegis.actors._registration import map_of
 from aegis.actors._registry import Registry
 from aegis.actors._registry_entries import InstanceState
 from aegis.actors._requests import handle
@@ -128,7 +129,10 @@ class Reign:
                 return handle(self._registry, operation, payload, alive=alive, unsettled=unsettled)
 
             now = self._clock.boot_seconds()
-            self._docket.request(Job(decide, message.reply_to, began=now))
+            service = (map_of(payload) or {}).get("service_name")
+            self._docket.request(
+                Job(decide, message.reply_to, operation, service=service, began=now)
+            )
 
         return on_request
 

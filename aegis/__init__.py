@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from aegis._remote_ref import RemoteRef
     from aegis._service_client import ServiceClient
     from aegis.actors._actor import AegisActor
-    from aegis.actors._handlers import applies, command, query
+    from aegis.actors._handlers import applies, command, query, subscribes, upcasts
     from aegis.actors._messages import Call, Terminated
     from aegis.actors._ref import ActorRef
+    from aegis.actors._reply_stream import ReplyStream
     from aegis.actors._supervisor import Supervisor
-    from aegis.contracts import Role
+    from aegis.contracts import Answer, Receipt, Role
     from aegis.errors import (
         ActorDead,
         AegisError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         Overloaded,
         ProtocolError,
         Rejected,
+        StreamBroken,
         TooLarge,
         TooManyResources,
         TooOld,
@@ -55,6 +57,7 @@ __all__ = [
     "ActorRef",
     "AegisActor",
     "AegisError",
+    "Answer",
     "BlockingCluster",
     "Call",
     "Cluster",
@@ -75,10 +78,13 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
+    "Receipt",
     "Rejected",
     "RemoteRef",
+    "ReplyStream",
     "Role",
     "ServiceClient",
+    "StreamBroken",
     "Supervisor",
     "Terminated",
     "TooLarge",
@@ -90,6 +96,8 @@ __all__ = [
     "connect",
     "connect_blocking",
     "query",
+    "subscribes",
+    "upcasts",
 ]
 
 _HOME: Final = {
@@ -103,10 +111,15 @@ _HOME: Final = {
     "applies": "aegis.actors._handlers",
     "command": "aegis.actors._handlers",
     "query": "aegis.actors._handlers",
+    "subscribes": "aegis.actors._handlers",
+    "upcasts": "aegis.actors._handlers",
     "Call": "aegis.actors._messages",
     "Terminated": "aegis.actors._messages",
     "ActorRef": "aegis.actors._ref",
+    "ReplyStream": "aegis.actors._reply_stream",
     "Supervisor": "aegis.actors._supervisor",
+    "Answer": "aegis.contracts",
+    "Receipt": "aegis.contracts",
     "Role": "aegis.contracts",
     "ActorDead": "aegis.errors",
     "AegisError": "aegis.errors",
@@ -128,6 +141,7 @@ _HOME: Final = {
     "Overloaded": "aegis.errors",
     "ProtocolError": "aegis.errors",
     "Rejected": "aegis.errors",
+    "StreamBroken": "aegis.errors",
     "TooLarge": "aegis.errors",
     "TooManyResources": "aegis.errors",
     "TooOld": "aegis.errors",

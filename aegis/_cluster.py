@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import Future
 from pathlib import PurePath
 from types import TracebackType
@@ -17,15 +17,31 @@ from aegis._clock import Clock, SystemClock
 from aegis._config import ConnectOptions, connect_options
 from aegis._config_sources import Sources
 from aegis._connection import open_connection
-from aegis._proxy import Address, RemoteProxy
+from aegis._proxy import Address, RemoteProxy, stream_of
 from aegis._remote_ref import Background, RemoteRef
 from aegis._subjects import Subjects
-from aegis.actors._client import Client, ClientStatistics
+from aegis.actors._client import Client, ClientStatistics, Unresolved
+from aegis.actors._deadline import time_left
 from aegis.actors._directory import Directory
 from aegis.actors._handlers import ActorSpec, describe
+from aegis.actors._mail_desk import RESULT_METHOD
 from aegis.actors._mailbox import current_envelope
-from aegis.contracts import Kind, Request
-from aegis.errors import AegisError, CommandInCommand, InvalidRequest
+from aegis.actors._plain_command import plain_command
+from aegis.actors._publication import Publication
+from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
+from aegis.actors._sender import MailSender
+from aegis.actors._withdrawal import WITHDRAW_METHOD
+from aegis.contracts import Kind, Receipt, Request
+from aegis.errors import (
+    AegisError,
+    CommandInCommand,
+    DeadlineExpired,
+    InvalidRequest,
+    Moved,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
 from aegis.transport._base import Transport
 from aegis.transport._convert import to_plain
 
@@ -42,6 +58,9 @@ __all__ = [
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a call may take, unless it or its connection says otherwise."""
 
+RESULT_RETRY_SECONDS = 0.2
+"""How often an owner is looked for that is to tell the reply to a message."""
+
 
 class Cluster:
     """One system of actors, as seen by a caller. Made by `connect`.
@@ -56,12 +75,16 @@ class Cluster:
         subjects: Subjects,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        clock: Clock | None = None,
     ) -> None:
         self.transport = transport
         self.subjects = subjects
         self.timeout = timeout
+        self.sender = MailSender(transport, subjects, clock or SystemClock())
+        """By which durable messages leave."""
         self.background = Background(asyncio.get_running_loop())
         self._client = client
+        self._loop = asyncio.get_running_loop()
 
     @overload
     def actor[A](
@@ -121,6 +144,154 @@ class Cluster:
         address = Address(service, resource_id, instance_id)
         return await self.call_handler(address, method, plain, "command", timeout)
 
+    def stream(
+        self,
+        service: str,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        instance_id: str | None = None,
+        timeout: float | None = None,
+        window: int = DEFAULT_WINDOW,
+    ) -> ReplyStream[Any]:
+        """Iterate over what a query yields, as plain values: ``async for item in ...``.
+
+        ``timeout`` (seconds) is for each item. At most ``window`` items are produced
+        ahead of what has been taken. See `ReplyStream` for how it ends.
+        """
+        plain = {name: to_plain(value) for name, value in (params or {}).items()}
+        address = Address(service, resource_id, instance_id)
+        return stream_of(self, address, method, plain, _as_is, window=window, timeout=timeout)
+
+    async def publish(self, topic: str, value: Any) -> None:
+        """Send ``value`` to whoever subscribes to ``topic`` now, at most once.
+
+        Raises:
+            InvalidRequest: the topic has no legal form, or the value none on the wire.
+            TooLarge: the value is larger than a message may be.
+            Disconnected: there is no server; nothing is kept to be sent later.
+        """
+        self.publication(topic, value).send()
+
+    def publication(self, topic: str, value: Any) -> Publication:
+        """Return ``value`` as what leaves for ``topic``; raises as `publish` does."""
+        return Publication.of(self.transport, self.subjects, topic, value)
+
+    async def send(
+        self,
+        service: Any,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send a command to a resource for good: it takes effect there exactly once.
+
+        Returns as soon as the message is in the resource's mailbox, where it waits
+        until an owner is there, whoever that will be: nobody need ever have registered
+        the service. Messages of this connection to one resource take effect in the order
+        in which they were sent. ``service`` is a name, an address ``service/resource``,
+        or the actor's class, and then the parameters are checked. The reply can be had by
+        `result`.
+
+        Raises:
+            InvalidRequest: a parameter or a name is wrong, or no resource is named.
+            Overloaded: the stream is so full that sends are stopped; nothing was sent.
+            Unavailable: the server could not be reached in time; nothing was sent.
+            OutcomeUnknown: the time was up and nobody can tell whether it was sent.
+            CommandInCommand: it was called inside a command; use ``self.send`` there.
+        """
+        if isinstance(service, str):
+            address = Address.parse(service)
+            service = address.service
+            resource_id = address.resource_id if resource_id is None else resource_id
+            if address.instance_id is not None:
+                raise InvalidRequest(
+                    "a durable message goes to a resource, not to an instance", field="instance_id"
+                )
+        name, command, plain = plain_command(service, method, dict(params or {}))
+        if resource_id is None:
+            raise InvalidRequest(
+                f"{name}: a durable message goes to a resource; name one "
+                "(resource_id, or an address service/resource)",
+                field="resource_id",
+            )
+        refuse_in_command(f"send to {name}/{resource_id}", "use self.send, which leaves with it")
+        limit = self._limit(timeout, f"send to {name}/{resource_id}")
+        return await self.sender.send(name, resource_id, command, plain, timeout=limit)
+
+    async def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
+        """Return the plain result of a message that was sent, as soon as there is one.
+
+        Waits for an owner too, if there is none. Of each resource the last 1,000
+        replies are kept.
+
+        Raises:
+            AegisError: the class that stands for the answer's status, if the message was
+                refused or failed.
+            TooOld: it was dealt with, but its reply is not kept any more.
+            OutcomeUnknown: the time was up; the message waits, and will take effect.
+        """
+        limit = self._limit(timeout, f"the result of {receipt.message_id}")
+        deadline = self._loop.time() + limit
+        params = {"message_id": receipt.message_id, "sequence": receipt.sequence}
+        reason: AegisError | None = None
+        while (left := deadline - self._loop.time()) > 0:
+            try:
+                return await self._client.call(
+                    receipt.service,
+                    RESULT_METHOD,
+                    params,
+                    resource=receipt.resource_id,
+                    kind="query",
+                    timeout=left,
+                )
+            except (NotFound, Unavailable, DeadlineExpired, Moved) as error:
+                if not _is_about_the_address(error):
+                    raise
+                # No owner; it may come at any time.
+                reason = error
+                await asyncio.sleep(min(RESULT_RETRY_SECONDS, max(0.0, left)))
+        text = f" ({reason.message})" if reason is not None else ""
+        raise OutcomeUnknown(
+            f"message {receipt.message_id} has no reply yet{text}: it waits in its mailbox",
+            message_id=receipt.message_id,
+        )
+
+    async def resolve(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> Any:
+        """Return the result of a call that ended in `OutcomeUnknown`, or end it for good.
+
+        If the command took effect, this returns its result or raises its error, as the
+        call would have. If it did not, it never will: that raises `DeadlineExpired`, and
+        the command may be given anew.
+
+        Raises:
+            AegisError: what the command answered.
+            DeadlineExpired: the command did not run, and never will.
+            TooOld: it can run no more, but nobody can tell whether it did: its reply
+                is not kept any more. At most 64 calls to an address can be resolved.
+            OutcomeUnknown: nobody could be asked in time; try again.
+            InvalidRequest: ``unknown`` is not of a call of this system.
+        """
+        facts = unknown.facts
+        session, _, n = str(facts.get("message_id", "")).rpartition("-")
+        if not n.isdecimal() or "service" not in facts:
+            raise InvalidRequest(
+                "only the OutcomeUnknown of a call can be resolved: it names the message",
+                field="unknown",
+            )
+        refuse_in_command("resolve", "call it before, or in a query")
+        return await self._client.call(
+            facts["service"],
+            WITHDRAW_METHOD,
+            {},
+            resource=facts["resource_id"],
+            timeout=self._limit(timeout, f"resolve {facts['message_id']}"),
+            again=Unresolved(session, int(n), int(facts["first_sent_ms"])),
+        )
+
     @property
     def directory(self) -> Directory:
         """What is known here of who owns what."""
@@ -140,9 +311,7 @@ class Cluster:
     ) -> Any:
         """Call a handler with plain params; return its plain result."""
         self.check_allowed(address, method, kind)
-        limit = self.timeout if timeout is None else timeout
-        if not limit > 0:
-            raise InvalidRequest("timeout: must be more than 0 seconds", field="timeout")
+        limit = self._limit(timeout, f"{address} {method}")
         return await self._client.call(
             address.service,
             method,
@@ -162,6 +331,22 @@ class Cluster:
         if kind == Kind.COMMAND:
             _refuse_in_command(address, method)
 
+    def _limit(self, timeout: float | None, what: str) -> float:
+        limit = self.timeout if timeout is None else timeout
+        if not limit > 0:
+            raise InvalidRequest("timeout: must be more than 0 seconds", field="timeout")
+        # A handler has no more time for others than its own caller gave it.
+        limit = min(limit, time_left())
+        if limit <= 0:
+            raise DeadlineExpired(
+                f"{what}: the deadline of the call that it is made for has passed"
+            )
+        return limit
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
 
 def _named(service: Any, resource_id: str | None) -> tuple[Address, ActorSpec | None]:
     """Return the address that a class or a name stands for, and what the class offers."""
@@ -173,15 +358,31 @@ def _named(service: Any, resource_id: str | None) -> tuple[Address, ActorSpec | 
 
 
 def _refuse_in_command(address: Address, method: str) -> None:
+    refuse_in_command(
+        f"await another actor's command, {address} {method}",
+        "ask in a query, or before, call a query through a typed proxy, or use self.send: "
+        "after a crash the second run could ask for something else",
+    )
+
+
+def refuse_in_command(what: str, instead: str) -> None:
+    """Refuse what a running command must not do.
+
+    Raises:
+        CommandInCommand: one is running.
+    """
     envelope = current_envelope.get()
     if envelope is None or envelope.finished or not isinstance(envelope.message, Request):
         return
     if envelope.message.kind == Kind.COMMAND:
         raise CommandInCommand(
-            f"{envelope.message.method} is a command and must not await another actor's command, "
-            f"{address} {method}: after a crash its second run could ask for something else. "
-            "Ask in a query, or before, or call a query through a typed proxy"
+            f"{envelope.message.method} is a command and must not {what}; {instead}"
         )
+
+
+def _is_about_the_address(error: AegisError) -> bool:
+    """Whether it says that nobody could be asked, and is no handler's own answer."""
+    return not error.facts.get("withdrawn") and "method" not in error.facts
 
 
 class Connecting:
@@ -238,12 +439,14 @@ async def open_over(
     await directory.start()
     client = Client(transport, subjects, clock, directory)
     await client.start()
+    cluster = Cluster(transport, client, subjects, timeout=options.timeout, clock=clock)
 
     async def close() -> None:
+        await cluster.sender.close()
         await client.close()
         await directory.stop()
 
-    return Opened(Cluster(transport, client, subjects, timeout=options.timeout), close)
+    return Opened(cluster, close)
 
 
 def connect(
@@ -373,6 +576,70 @@ class BlockingCluster:
             )
         )
 
+    def stream(
+        self,
+        service: str,
+        method: str,
+        params: dict[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        instance_id: str | None = None,
+        timeout: float | None = None,
+        window: int = DEFAULT_WINDOW,
+    ) -> Generator[Any]:
+        """Iterate over what a query yields, as `Cluster.stream` does: ``for item in ...``."""
+
+        async def open_stream() -> ReplyStream[Any]:
+            return self._cluster.stream(
+                service,
+                method,
+                params,
+                resource_id=resource_id,
+                instance_id=instance_id,
+                timeout=timeout,
+                window=window,
+            )
+
+        return self._iterate(self._run(open_stream()))
+
+    def _iterate[T](self, stream: ReplyStream[T]) -> Generator[T]:
+        try:
+            while True:
+                try:
+                    item = self._run(stream.__anext__())
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            if self._opened is not None:
+                self._run(stream.aclose())
+
+    def publish(self, topic: str, value: Any) -> None:
+        """Send ``value`` to whoever subscribes to ``topic``, as `Cluster.publish` does."""
+        self._run(self._cluster.publish(topic, value))
+
+    def send(
+        self,
+        service: Any,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send a command to a resource for good, as `Cluster.send` does."""
+        return self._run(
+            self._cluster.send(service, method, params, resource_id=resource_id, timeout=timeout)
+        )
+
+    def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
+        """Return the plain result of a message that was sent, as `Cluster.result` does."""
+        return self._run(self._cluster.result(receipt, timeout=timeout))
+
+    def resolve(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> Any:
+        """Find out or end a call of unknown outcome, as `Cluster.resolve` does."""
+        return self._run(self._cluster.resolve(unknown, timeout=timeout))
+
     @property
     def _cluster(self) -> Cluster:
         if self._opened is None:
@@ -405,10 +672,18 @@ class _BlockingProxy:
         self._proxy = proxy
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = cast("Callable[..., Awaitable[Any]]", getattr(self._proxy, name))
+        method = cast(
+            "Callable[..., Awaitable[Any] | ReplyStream[Any]]", getattr(self._proxy, name)
+        )
+
+        async def begin(*args: Any, **kwargs: Any) -> Any:
+            made = method(*args, **kwargs)
+            return made if isinstance(made, ReplyStream) else await made
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._cluster._run(_awaited(method(*args, **kwargs)))
+            result = self._cluster._run(begin(*args, **kwargs))
+            is_stream = isinstance(result, ReplyStream)
+            return self._cluster._iterate(cast("Any", result)) if is_stream else result
 
         call.__name__ = name
         return call

@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -184,8 +185,27 @@ class RunOptions(LogOptions):
     admin_port: int = option(
         0,
         values.count(0, 65535),
-        "Port of the admin HTTP on loopback, in a later release; 0 is off.",
+        "Port of the admin HTTP, with metrics and health; 0 is off.",
         metavar="PORT",
+    )
+    log_messages: float = option(
+        0.0,
+        values.share,
+        "Share of the requests whose messages are logged, from 0 to 1; the same on all nodes.",
+        metavar="SHARE",
+    )
+    admin_host: str = option(
+        "127.0.0.1",
+        values.address,
+        "Address that the admin HTTP listens on; beyond loopback it needs a token.",
+        metavar="ADDRESS",
+    )
+    admin_token: str | None = option(
+        None,
+        values.token,
+        "Bearer token of the admin HTTP; better given as AEGIS_ADMIN_TOKEN.",
+        metavar="TEXT",
+        secret=True,
     )
     no_supervisor: bool = option(
         False, values.switch, "This node never leads: it carries no supervisor."
@@ -412,11 +432,16 @@ def _check_run(options: RunOptions, found: Mapping[str, Found]) -> None:
             f"such a node does nothing with no_supervisor ({found['no_supervisor'].source}); "
             "leave one of them out",
         )
-    if options.admin_port:
+    if (
+        options.admin_port
+        and options.admin_token is None
+        and not ip_address(options.admin_host).is_loopback
+    ):
         raise _refuse(
-            "admin_port",
+            "admin_host",
             found,
-            "this release has no admin HTTP; leave it out, and use `aegis tree`",
+            f"{options.admin_host} can be reached from other hosts; set AEGIS_ADMIN_TOKEN, or "
+            "listen on 127.0.0.1",
         )
     if options.replicas > 1 and not options.connect.nats:
         raise _refuse(

@@ -199,7 +199,8 @@ def _checked(option: Option, value: object, source: str) -> Found:
         return Found(option.parse(value), source)
     except ValueError as error:
         # What is wrong with a secret must not show it.
-        problem = "is not of the right form" if option.secret else str(error)
+        shows_it = not isinstance(value, str) or value in str(error)
+        problem = "is not of the right form" if option.secret and shows_it else str(error)
         raise ConfigurationError(
             f"{source}: {problem}", option=option.name, source=source
         ) from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -19,6 +20,7 @@ from aegis.contracts import Role, check_id
 __all__ = [
     "LOG_FORMATS",
     "LOG_LEVELS",
+    "address",
     "choice",
     "count",
     "duration",
@@ -29,10 +31,12 @@ __all__ = [
     "namespace",
     "redact_url",
     "role",
+    "share",
     "size",
     "switch",
     "sync",
     "text",
+    "token",
     "urls",
 ]
 
@@ -41,6 +45,7 @@ LOG_FORMATS: Final = ("json", "console")
 
 MAX_DURATION_SECONDS: Final = 7 * 24 * 3600.0
 MAX_NAMESPACE_CHARACTERS: Final = 64
+MIN_TOKEN_CHARACTERS: Final = 16
 MAX_ID_FILE_BYTES: Final = 16 * 1024 * 1024
 _DEFAULT_PORT: Final = 4222
 _MAX_PORT: Final = 65535
@@ -188,6 +193,36 @@ def namespace(value: object) -> str:
             "digits, '-' and '_', a letter or digit first"
         )
     return found
+
+
+def share(value: object) -> float:
+    """Check a part of all, from 0 to 1."""
+    try:
+        found = math.nan if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1:
+        raise ValueError(f"{show(value)} is no share of all; give a number from 0 to 1")
+    return found
+
+
+def address(value: object) -> str:
+    """Check an IP address that this host is to listen on."""
+    given = text(value)
+    try:
+        return str(ip_address("127.0.0.1" if given == "localhost" else given))
+    except ValueError:
+        raise ValueError("must be an IP address, such as 127.0.0.1 or 0.0.0.0") from None
+
+
+def token(value: object) -> str:
+    """Check a bearer token: what may stand in a header, and is too long to be guessed."""
+    given = text(value)
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", given):
+        raise ValueError("must be letters, digits and . _ ~ + / - alone, as headers have it")
+    if len(given) < MIN_TOKEN_CHARACTERS:
+        raise ValueError(f"must have at least {MIN_TOKEN_CHARACTERS} characters")
+    return given
 
 
 def sync(value: object) -> str:

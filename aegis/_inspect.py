@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -129,16 +129,32 @@ class Inspector:
             Unavailable: no supervisor answers.
         """
         found: list[dict[str, Any]] = []
-        after: Any = None
+        after: Sequence[Any] | None = None
         while True:
             left = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(found))
-            answer = await self._ask(
-                "resource.query", {"service_name": service, "after": after, "limit": left}
-            )
-            found += answer["resources"]
-            after = answer.get("next")
+            page, after = await self.resource_page(service, limit=left, after=after)
+            found += page
             if after is None or (limit is not None and len(found) >= limit):
                 return found
+
+    async def resource_page(
+        self, service: str | None = None, *, limit: int, after: Sequence[Any] | None = None
+    ) -> tuple[list[dict[str, Any]], list[Any] | None]:
+        """Return at most ``limit`` resources, and ``after`` of the page behind them, if any.
+
+        Raises:
+            InvalidRequest: ``after`` comes from no page, or ``limit`` is above `MAX_PAGE`.
+            Unavailable: no supervisor answers.
+        """
+        answer = await self._ask(
+            "resource.query",
+            {
+                "service_name": service,
+                "after": None if after is None else list(after),
+                "limit": limit,
+            },
+        )
+        return list(answer["resources"]), answer.get("next")
 
     async def routes(self, resource_id: str, service: str | None = None) -> list[dict[str, Any]]:
         """Return who holds a resource: one map for each service that has one of that name.

@@ -24,13 +24,16 @@ from aegis.actors._behaviour import Behaviour
 from aegis.actors._cell import ActorCell, Props, Status
 from aegis.actors._dispatch import Dispatcher, InstanceDesk
 from aegis.actors._group import GroupBehaviour
+from aegis.actors._handlers import describe
 from aegis.actors._journaled import JournaledBehaviour, Takeover
 from aegis.actors._lease import InstanceLoad
 from aegis.actors._membership import Membership
 from aegis.actors._messages import Failure
+from aegis.actors._post_office import PostOffice
 from aegis.actors._restarts import RestartType
 from aegis.actors._standby import StandbyFeed
 from aegis.actors._supervisor import Supervisor
+from aegis.actors._topics import Topics
 from aegis.contracts import Role
 from aegis.errors import AegisError, Conflict, NotFound, Unavailable
 from aegis.transport._base import Transport
@@ -69,6 +72,8 @@ class NodeParts:
     membership: Membership
     dispatcher: Dispatcher
     standbys: StandbyFeed
+    topics: Topics
+    office: PostOffice
     reports: TakeoverReports
     reads: asyncio.Semaphore
     """Has its turn before each read of a journal."""
@@ -117,6 +122,7 @@ class Instance:
         # Not before: the leader probes this address to learn whether another process
         # that has the id is alive, and must not meet the newcomer there.
         await parts.dispatcher.open(desk)
+        await parts.topics.open(desk, describe(self._actor_class))
         if options.resources:
             await self.add_resources(list(options.resources), role=options.role)
         _log.info(
@@ -137,6 +143,7 @@ class Instance:
                 self.holdings.ids(Role.ACTIVE)
             )
         await parts.dispatcher.close(desk)
+        await parts.topics.close(desk)
         if self.supervisor.status is not Status.STOPPED:
             await self.supervisor.stop()
         desk.resources.clear()
@@ -181,6 +188,7 @@ class Instance:
             actor_class=self._actor_class,
             lease_held=lambda: parts.membership.lease.valid(parts.clock.boot_seconds()),
             connection=parts.connection,
+            gauge=parts.office.gauge,
         )
 
     def _on_escalation(self, supervisor: Supervisor, failure: Failure) -> None:
@@ -295,8 +303,7 @@ class Instance:
             parts.reports.first_answer(self.desk, resource_id, takeover)
 
         return JournaledBehaviour(
-            parts.transport,
-            parts.subjects.journal(self.desk.service, resource_id),
+            parts.office,
             self,
             actor_class=self._actor_class,
             resource=resource_id,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import structlog
@@ -15,6 +17,7 @@ from aegis._connection import Connection, open_connection
 from aegis._node import Node
 from aegis._process_identity import new_node_id
 from aegis.actors._obituary import connection_name
+from aegis.actors._observer import Observer
 from aegis.transport._nats import NatsTransport
 from aegis.transport._server import ServerOptions
 
@@ -77,8 +80,15 @@ class _Ending:
             self.event.set()
 
 
-async def run_node(options: RunOptions) -> int:
+type Beside = Callable[[Node], AbstractAsyncContextManager[object]]
+
+
+async def run_node(
+    options: RunOptions, *, observer: Observer | None = None, beside: Beside | None = None
+) -> int:
     """Run a node until a signal or a closed connection ends it; return the exit code.
+
+    ``beside`` is entered before the node joins the system, and left when it has gone.
 
     Raises:
         AegisError: the node could not start; nothing is left running.
@@ -97,26 +107,32 @@ async def run_node(options: RunOptions) -> int:
     async with connection:
         connection.transport.listen(ending)
         connection.given_up.add_done_callback(lambda reason: ending.on_closed(reason.result()))
-        await _run_connected(options, connection, node_id, ending)
+        await _run_connected(options, connection, node_id, ending, observer, beside)
     _log.info("node_stopped", node_id=node_id)
     return ending.exit_code
 
 
 async def _run_connected(
-    options: RunOptions, connection: Connection, node_id: str, ending: _Ending
+    options: RunOptions,
+    connection: Connection,
+    node_id: str,
+    ending: _Ending,
+    observer: Observer | None,
+    beside: Beside | None,
 ) -> None:
     system: NatsTransport | None = None
     if not options.no_supervisor:
         system = await ending.unless(connection.open_system(f"aegis-system-{node_id}"))
-    node = Node(options, connection.transport, node_id=node_id, system=system)
-    try:
+    node = Node(options, connection.transport, node_id=node_id, system=system, observer=observer)
+    async with contextlib.AsyncExitStack() as stack:
+        if system is not None:
+            stack.push_async_callback(system.close)
+        if beside is not None:
+            await stack.enter_async_context(beside(node))
+        stack.push_async_callback(node.stop)
         if not ending.event.is_set():
             with uncollected_start():
                 await ending.unless(node.start())
         if not ending.event.is_set():
             _log.info("node_started", node_id=node_id, server=connection.url)
             await ending.event.wait()
-    finally:
-        await node.stop()
-        if system is not None:
-            await system.close()

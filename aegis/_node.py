@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
+from attrs import asdict
 
 from aegis._clock import Clock, SystemClock
 from aegis._cluster import Cluster
@@ -19,6 +20,7 @@ from aegis._owner_watch import OwnerWatch
 from aegis._process_identity import has_ended, new_node_id
 from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
+from aegis._trace import new_traceparent, use_trace
 from aegis.actors._actor import AegisActor
 from aegis.actors._client import Client
 from aegis.actors._control import ControlOptions, SupervisorCandidate
@@ -26,14 +28,16 @@ from aegis.actors._directory import Directory
 from aegis.actors._dispatch import Dispatcher, InstanceDesk
 from aegis.actors._election import ElectionOptions
 from aegis.actors._handlers import describe
-from aegis.actors._journaled import MAX_CONCURRENT_READS
+from aegis.actors._journal import MAX_CONCURRENT_READS
 from aegis.actors._lease import InstanceLoad, LeaseOptions
 from aegis.actors._membership import Membership
 from aegis.actors._obituary import Obituary
 from aegis.actors._observer import Observer
+from aegis.actors._post_office import PostOffice
 from aegis.actors._runtime import Runtime
 from aegis.actors._standby import StandbyFeed
 from aegis.actors._supervisor import Supervisor, TreeNode
+from aegis.actors._topics import Topics
 from aegis.actors._workers import Workers
 from aegis.contracts import Role
 from aegis.errors import ConfigurationError
@@ -77,8 +81,12 @@ class Node:
         self.runtime = Runtime(workers=Workers(options.workers), observer=observer)
         self.dispatcher = Dispatcher(transport, self.subjects)
         self.standbys = StandbyFeed(transport, self.subjects)
+        self.topics = Topics(transport, self.subjects)
+        self.office = PostOffice.open(transport, self.subjects, self.clock, self.runtime.observer)
         self._instances: dict[str, Instance] = {}
-        self._owners = OwnerWatch(transport, self.subjects, self._instances, self._look_up)
+        self._owners = OwnerWatch(
+            transport, self.subjects, self._instances, self._look_up, self.runtime.observer
+        )
         lease = LeaseOptions(
             heartbeat_interval=options.heartbeat_interval,
             heartbeat_timeout=options.heartbeat_timeout,
@@ -97,6 +105,7 @@ class Node:
                     lease=lease,
                     max_resources_per_instance=options.max_resources_per_instance,
                 ),
+                self.runtime.observer,
             )
         self.obituary: Obituary | None = None
         if self.supervisor is not None and system is not None:
@@ -117,12 +126,17 @@ class Node:
             transport, self.subjects, self.clock, self.directory, local=self.dispatcher
         )
         self.cluster = Cluster(
-            transport, self.client, self.subjects, timeout=options.connect.timeout
+            transport,
+            self.client,
+            self.subjects,
+            timeout=options.connect.timeout,
+            clock=self.clock,
         )
         self.runtime.cluster = self.cluster
         self.root = Supervisor(runtime=self.runtime)
         self._services = Supervisor()
         self._connection = 0
+        self._started = False
         self._draining = False
         self._parts = NodeParts(
             transport,
@@ -132,6 +146,8 @@ class Node:
             self.membership,
             self.dispatcher,
             self.standbys,
+            self.topics,
+            self.office,
             TakeoverReports(transport, self.subjects, self.node_id),
             asyncio.Semaphore(MAX_CONCURRENT_READS),
             connection=lambda: self._connection,
@@ -176,6 +192,7 @@ class Node:
         await self.root.start_supervisor("services", self._services)
         for instance in instances:
             await self._start_instance(instance)
+        self._started = True
 
     def _report_the_dead(self, supervisor: SupervisorCandidate) -> None:
         """Have those nodes examined whose processes ended while nobody was there to see."""
@@ -207,8 +224,10 @@ class Node:
     async def _leave(self) -> None:
         """Take part in the system no more."""
         self.standbys.stop()
+        self.office.stop()
         await self._owners.stop()
         await self.membership.stop()
+        await self.cluster.sender.close()
         await self.client.close()
         await self.directory.stop()
         if self.obituary is not None:
@@ -281,10 +300,13 @@ class Node:
             await self._services.start_supervisor(service, Supervisor())
         services = self._services.child(service)
         assert isinstance(services, Supervisor)
-        await instance.start(services)
+        # One trace from here through the leader: the instance and what it holds.
+        with use_trace(new_traceparent()):
+            await instance.start(services)
 
     async def _stop_instance(self, instance: Instance) -> None:
-        await instance.stop()
+        with use_trace(new_traceparent()):
+            await instance.stop()
         self._instances.pop(instance.desk.instance_id, None)
 
     # -- the connection's listener ----------------------------------------------------
@@ -302,6 +324,25 @@ class Node:
 
     def on_closed(self, reason: str) -> None:
         """The launcher ends the process."""
+
+    # -- how it is --------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``running`` or ``draining``."""
+        if self._draining:
+            return "draining"
+        return "running" if self._started else "starting"
+
+    def is_online(self, instance_id: str) -> bool:
+        """Whether an instance of this node is registered, works and holds a lease."""
+        instance = self._instances.get(instance_id)
+        return (
+            instance is not None
+            and instance.registered
+            and not instance.failed
+            and self.membership.lease.valid(self.clock.boot_seconds())
+        )
 
     # -- what the system knows ------------------------------------------------------------
 
@@ -323,7 +364,8 @@ class Node:
             "wall_ms": self.clock.wall_ms(),
             "leading": self.supervisor is not None and self.supervisor.leading,
             "candidate": self.supervisor is not None,
-            "state": "draining" if self._draining else "running",
+            "state": self.state,
+            "topics": [asdict(counts) for counts in self.topics.statistics()],
             "tree": _tree(self.root.statistics(), MAX_SHOWN_CHILDREN),
         }
 

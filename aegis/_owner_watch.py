@@ -15,6 +15,7 @@ import structlog
 
 from aegis._instance import Instance
 from aegis._subjects import Subjects
+from aegis.actors._observer import Observer
 from aegis.actors._registration import map_of
 from aegis.contracts import Role
 from aegis.errors import AegisError, ConnectionClosed, ProtocolError, Unavailable
@@ -42,11 +43,13 @@ class OwnerWatch:
         subjects: Subjects,
         instances: Mapping[str, Instance],
         look_up: LookUp,
+        observer: Observer,
     ) -> None:
         self._transport = transport
         self._subjects = subjects
         self._instances = instances
         self._look_up = look_up
+        self._observer = observer
         self._events: Subscription | None = None
         self._uncovered: dict[str, set[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -145,6 +148,7 @@ class OwnerWatch:
     def _on_event(self, message: Message) -> None:
         try:
             facts = map_of(decode_value(message.payload)) or {}
+            self._observer.on_event(facts)
             epochs: Mapping[str, int] = facts.get("epochs") or {}
             # Only the registry's own events say who owns something, and they have one.
             if "sequence" not in facts or self._ended:

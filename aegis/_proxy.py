@@ -10,9 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from aegis.actors._handlers import ActorSpec, HandlerSpec
+from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
+from aegis.actors._streams import STREAM, Pull
+from aegis.contracts import Kind
 from aegis.errors import InvalidRequest
 
-__all__ = ["Address", "Caller", "RemoteProxy"]
+__all__ = ["Address", "Caller", "RemoteProxy", "stream_of"]
 
 
 class Address:
@@ -71,6 +74,29 @@ class Caller(Protocol):
         ...
 
 
+def stream_of[T](
+    caller: Caller,
+    address: Address,
+    method: str,
+    params: dict[str, Any],
+    structure: Callable[[Any], T],
+    *,
+    window: int = DEFAULT_WINDOW,
+    timeout: float | None = None,
+) -> ReplyStream[T]:
+    """Return the items that a query of ``address`` yields; ``timeout`` is for each."""
+
+    async def pull(wanted: Pull, instance: str | None, timeout: float | None) -> Any:
+        to = address
+        if to.resource_id is None and instance is not None:
+            # Of the instances of a service one has the generator.
+            to = Address(address.service, None, instance)
+        asked = {**params, STREAM: wanted.to_wire()}
+        return await caller.call_handler(to, method, asked, str(Kind.QUERY), timeout)
+
+    return ReplyStream(pull, structure, window=window, timeout=timeout)
+
+
 class RemoteProxy:
     """Stands for one address; attributes are its handlers.
 
@@ -89,10 +115,10 @@ class RemoteProxy:
     def __repr__(self) -> str:
         return f"<proxy of {self._address}>"
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any] | ReplyStream[Any]]:
         if name.startswith("_"):
             raise AttributeError(name)
-        method: Callable[..., Awaitable[Any]]
+        method: Callable[..., Awaitable[Any] | ReplyStream[Any]]
         if self._spec is None:
             method = self._untyped(name)
         else:
@@ -101,7 +127,7 @@ class RemoteProxy:
                 raise AttributeError(
                     f"{self._spec.actor_class.__qualname__} has no handler {name!r}"
                 )
-            method = self._typed(handler)
+            method = self._stream(handler) if handler.is_stream else self._typed(handler)
         # Found once, an attribute like any other.
         self.__dict__[name] = method
         return method
@@ -119,6 +145,19 @@ class RemoteProxy:
         call.__name__ = name
         call.__doc__ = handler.function.__doc__
         return call
+
+    def _stream(self, handler: HandlerSpec) -> Callable[..., ReplyStream[Any]]:
+        caller, address, timeout = self._caller, self._address, self._timeout
+
+        def stream(*args: Any, **kwargs: Any) -> ReplyStream[Any]:
+            params = handler.unstructure_params(handler.params_of(args, kwargs))
+            return stream_of(
+                caller, address, handler.name, params, handler.structure_result, timeout=timeout
+            )
+
+        stream.__name__ = handler.name
+        stream.__doc__ = handler.function.__doc__
+        return stream
 
     def _untyped(self, name: str) -> Callable[..., Awaitable[Any]]:
         caller, address, timeout = self._caller, self._address, self._timeout

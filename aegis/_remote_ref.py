@@ -15,12 +15,14 @@ from typing import Any, Final, Literal, Protocol, cast, overload
 import structlog
 from attrs import frozen
 
-from aegis._proxy import Address, Caller
+from aegis._proxy import Address, Caller, stream_of
 from aegis.actors._directory import Directory
 from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import ActorSpec, HandlerSpec
+from aegis.actors._mailbox import current_envelope
 from aegis.actors._messages import Call
 from aegis.actors._ref import NotFoundAttribute, call_of
+from aegis.actors._reply_stream import ReplyStream
 from aegis.actors._workers import running_loop_or_none
 from aegis.contracts import Kind
 from aegis.errors import AegisError, ConnectionClosed, InvalidRequest, MailboxFull, NotFound
@@ -211,6 +213,20 @@ class RemoteRef[A]:
         """
         return cast("A", _RefProxy(self, self._spec))
 
+    def stream(
+        self, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ReplyStream[Any]:
+        """Iterate over what a query yields: what a proxy does, on the connection's loop."""
+        params = handler.unstructure_params(handler.params_of(args, kwargs))
+        return stream_of(
+            self._home,
+            self._to,
+            handler.name,
+            params,
+            handler.structure_result,
+            timeout=self._timeout,
+        )
+
     # -- sending ------------------------------------------------------------------
 
     def _message(self, message: Any) -> _Message:
@@ -257,6 +273,7 @@ class RemoteRef[A]:
             future.try_set_exception(error)
 
     async def _tell(self, message: _Message) -> None:
+        current_envelope.set(None)  # Nobody waits for it: the teller's deadline is its own.
         try:
             await self._call(message, None)
         except Exception as error:
@@ -283,7 +300,7 @@ class _RefProxy:
     def __getattr__(self, name: str) -> _RefMethod:
         if name.startswith("_"):
             raise AttributeError(name)
-        wire_name = name
+        wire_name, handler = name, None
         if self._spec is not None:
             handler = self._spec.handler_of(name)
             if handler is None:
@@ -291,7 +308,7 @@ class _RefProxy:
                     f"{self._spec.actor_class.__qualname__} has no handler {name!r}"
                 )
             wire_name = handler.name
-        method = _RefMethod(self._ref, wire_name)
+        method = _RefMethod(self._ref, wire_name, handler)
         self.__dict__[name] = method  # Found without this method from now on.
         return method
 
@@ -299,14 +316,17 @@ class _RefProxy:
 class _RefMethod:
     """One handler of a proxied actor: call it, or ``defer`` it and forget the answer."""
 
-    __slots__ = ("_name", "_ref")
+    __slots__ = ("_handler", "_name", "_ref")
 
-    def __init__(self, ref: RemoteRef[Any], name: str) -> None:
+    def __init__(self, ref: RemoteRef[Any], name: str, handler: HandlerSpec | None) -> None:
         self._ref = ref
         self._name = name
+        self._handler = handler
 
-    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any]:
-        """Ask; return the future of the result."""
+    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any] | ReplyStream[Any]:
+        """Ask; return the future of the result, or the iterator of what comes item by item."""
+        if self._handler is not None and self._handler.is_stream:
+            return self._ref.stream(self._handler, args, kwargs)
         return self._ref.ask(Call(self._name, kwargs, args))
 
     def defer(self, *args: Any, **kwargs: Any) -> None:

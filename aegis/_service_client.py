@@ -17,8 +17,8 @@ from aegis._clock import SystemClock
 from aegis._cluster import Connecting, connect
 from aegis._config import ConnectOptions
 from aegis.actors._membership import Membership, Registration
-from aegis.contracts import Role
-from aegis.errors import AegisError, InvalidRequest, Unavailable
+from aegis.contracts import Receipt, Role
+from aegis.errors import AegisError, InvalidRequest, OutcomeUnknown, Unavailable
 
 __all__ = ["ServiceClient"]
 
@@ -183,6 +183,28 @@ class ServiceClient:
             instance_id=instance_id,
             timeout=timeout,
         )
+
+    async def send(
+        self,
+        service: Any,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send a command to a resource for good, as `Cluster.send` does."""
+        return await self._cluster.send(
+            service, method, params, resource_id=resource_id, timeout=timeout
+        )
+
+    async def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
+        """Return the result of a message that was sent, as `Cluster.result` does."""
+        return await self._cluster.result(receipt, timeout=timeout)
+
+    async def resolve(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> Any:
+        """Find out or end a call of unknown outcome, as `Cluster.resolve` does."""
+        return await self._cluster.resolve(unknown, timeout=timeout)
 
     def _registered(self) -> Membership:
         if self._membership is None:

@@ -88,6 +88,19 @@ class Subjects:
         """Events: registered, released, promoted, unhealthy, gone."""
         return f"{self.namespace}.event.{name}"
 
+    def topic(self, topic: str) -> str:
+        """What is published to a topic, or to all that a pattern with wildcards means.
+
+        Dots part the levels, and stay; so do the levels ``*`` and ``>``.
+        """
+        levels = (level if level in ("*", ">") else escape(level) for level in topic.split("."))
+        return f"{self.namespace}.topic." + ".".join(levels)
+
+    def topic_of(self, subject: str) -> str:
+        """Return the topic that `topic` turned into ``subject``."""
+        levels = subject.removeprefix(f"{self.namespace}.topic.").split(".")
+        return ".".join(map(unescape, levels))
+
     def journal(self, service: str, resource: str) -> str:
         """The journal of one resource."""
         return f"{self.namespace}.journal.{escape(service)}.{escape(resource)}"
@@ -99,6 +112,19 @@ class Subjects:
     def mailbox(self, service: str, resource: str) -> str:
         """Durable sends to one resource."""
         return f"{self.namespace}.mailbox.{escape(service)}.{escape(resource)}"
+
+    def mailboxes(self, service: str) -> str:
+        """Durable sends to all resources of a service."""
+        return f"{self.namespace}.mailbox.{escape(service)}.*"
+
+    def dead_letter(self, service: str, resource: str, sequence: int) -> str:
+        """What stood at ``sequence`` of a mailbox and could not be processed."""
+        return f"{self.namespace}.deadletter.{escape(service)}.{escape(resource)}.{sequence}"
+
+    @property
+    def dead_letters(self) -> str:
+        """All that could not be processed."""
+        return f"{self.namespace}.deadletter.>"
 
     def claim(self, service: str, message_id: str) -> str:
         """The commit of one command to a service group."""

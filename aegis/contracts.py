@@ -10,6 +10,7 @@ told apart. This module holds only the shapes: the bytes are made by the codec.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -19,11 +20,15 @@ __all__ = [
     "ENVELOPE_VERSION",
     "MAX_ID_BYTES",
     "OK",
+    "Answer",
     "Kind",
+    "Mail",
+    "Receipt",
     "RegisterInstance",
     "RegisterResources",
     "ReleaseResources",
     "Reply",
+    "ReplyTo",
     "Request",
     "Role",
     "UnregisterInstance",
@@ -82,6 +87,64 @@ class Request:
     def message_id(self) -> str:
         """The message's name, unique over the whole system."""
         return f"{self.session}-{self.n}"
+
+
+@frozen
+class ReplyTo:
+    """Where the reply to a durable message goes: a command of another resource."""
+
+    service: str
+    resource: str
+    method: str
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the parts in the order in which they travel."""
+        return iter((self.service, self.resource, self.method))
+
+
+@define(slots=True)
+class Mail:
+    """A durable message as it stands in a mailbox: a command, and where its reply goes.
+
+    ``remaining_ms`` of the request means nothing: mail has no deadline.
+    """
+
+    request: Request
+    reply_to: ReplyTo | None = None
+
+
+@frozen
+class Receipt:
+    """The proof that a durable message is in its mailbox, at ``sequence`` of the stream."""
+
+    message_id: str
+    service: str
+    resource_id: str
+    sequence: int
+
+
+@frozen
+class Answer:
+    """What became of a message that an actor sent with ``reply_to``.
+
+    The command named there takes it as its parameter ``answer``. ``message_id`` is what
+    ``self.send`` returned. ``value`` is the result as plain values, where ``status`` is
+    200; else ``error`` says what was wrong and ``facts`` has what the error tells.
+    """
+
+    message_id: str
+    service: str
+    resource_id: str
+    method: str
+    status: int
+    value: Any = None
+    error: str = ""
+    facts: dict[str, Any] = field(factory=dict[str, Any])
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command took effect and was not refused."""
+        return self.status == OK
 
 
 @define(slots=True)

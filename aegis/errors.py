@@ -18,6 +18,7 @@ AegisError
 ├── Unavailable           503  no leader, no healthy instance, no server
 │   ├── Disconnected
 │   └── NoResponders
+├── StreamBroken          502  a stream's owner was lost before its end
 ├── OutcomeUnknown        504  no answer in time; it may or may not have happened
 ├── ConfigurationError         a bad option: stops the start, names it
 ├── ActorDead                  the actor has stopped
@@ -59,6 +60,7 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "Rejected",
+    "StreamBroken",
     "TooLarge",
     "TooManyResources",
     "TooOld",
@@ -173,6 +175,16 @@ class HandlerFailed(AegisError):
     code = 500
 
 
+class StreamBroken(AegisError):
+    """A stream lost its owner, or the way there, before its end; iterate again.
+
+    The items so far are right; nobody can go on behind them. Facts: ``items``, how many
+    there were.
+    """
+
+    code = 502
+
+
 class Unavailable(AegisError):
     """Nobody can serve this now: no leader, no healthy instance, no server."""
 
@@ -241,6 +253,7 @@ def _by_code() -> dict[int, type[AegisError]]:
         Rejected,
         Overloaded,
         HandlerFailed,
+        StreamBroken,
         Unavailable,
         OutcomeUnknown,
     ]

@@ -31,6 +31,7 @@ from aegis.ops._bench_failover import main as measure_failover
 from aegis.ops._bench_idle import measure_idle
 from aegis.ops._bench_load import Load
 from aegis.ops._bench_loop import run
+from aegis.ops._bench_metrics import main as measure_metrics
 from aegis.ops._bench_report import Report, SyncReport, print_report, rows_of
 from aegis.ops._bench_system import SYNC_SETTINGS, System, open_system
 from aegis.ops._logging import configure_logging
@@ -39,6 +40,7 @@ from aegis.transport._server import ServerOptions, ensure_server
 __all__ = ["main"]
 
 FAILOVER: Final = "failover"
+NO_METRICS: Final = "--no-metrics"
 IDLE: Final = "idle"
 IDLE_COUNTS: Final = (10_000, 100_000)
 QUICK_IDLE_COUNTS: Final = (500,)
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     if arguments and arguments[0] == FAILOVER:
         return measure_failover(arguments[1:])
+    if NO_METRICS in arguments:
+        return measure_metrics(arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
     plan = _plan(parser, options)
@@ -115,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`aegis bench failover --help`: how long callers wait when an owner is lost.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        NO_METRICS,
+        action="store_true",
+        help="measure instead what metrics cost: a node without them beside one with them",
+    )
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
     parser.add_argument(
         "--sync",

@@ -20,12 +20,14 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from aegis._clock import SystemClock
 from aegis._collection import uncollected_start
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
 from aegis.actors._behaviour import Behaviour
 from aegis.actors._cell import Props
 from aegis.actors._journaled import JournaledBehaviour
+from aegis.actors._post_office import PostOffice
 from aegis.actors._runtime import Runtime
 from aegis.actors._supervisor import Supervisor
 from aegis.ops._bench_limits import PASSWORD_VARIABLE, USER_VARIABLE
@@ -105,12 +107,12 @@ async def _measure(url: str, namespace: str, count: int) -> Idle:
         StreamConfig(subjects.stream, subjects.durable, max_bytes=1024**3)
     )
     ownership = _Alone()
+    office = PostOffice.open(transport, subjects, SystemClock())
 
     def behaviour(actor: AegisActor) -> Behaviour:
         assert actor.resource_id is not None
         return JournaledBehaviour(
-            transport,
-            subjects.journal(Counter.service, actor.resource_id),
+            office,
             ownership,
             actor_class=Counter,
             resource=actor.resource_id,

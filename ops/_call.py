@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from attrs import evolve
 
 from aegis._cluster import connect
 from aegis._config import ConnectOptions
+from aegis._inspect import Inspector
 from aegis._proxy import Address
 from aegis._trace import new_traceparent, use_trace
-from aegis.errors import ConfigurationError, InvalidRequest
+from aegis.contracts import OK
+from aegis.errors import AegisError, ConfigurationError, InvalidRequest, NotFound, Unavailable
 from aegis.ops._options import CommandContext
-from aegis.ops._session import CONNECT_TIMEOUT
+from aegis.ops._routes import MAX_NEAR
+from aegis.ops._session import CONNECT_TIMEOUT, inspect, near
 from aegis.ops._values import parse_arguments
 
 __all__ = ["call"]
+
+_log = structlog.get_logger("aegis.cli")
 
 
 def call(context: CommandContext, address: str, method: str, arguments: Sequence[str]) -> None:
@@ -27,7 +34,13 @@ def call(context: CommandContext, address: str, method: str, arguments: Sequence
     params = parse_arguments(arguments)
     if not method:
         raise ConfigurationError("the method has no name; write one, as in deposit")
-    result = asyncio.run(_call(options, target, method, params))
+    try:
+        result = asyncio.run(_call(options, target, method, params))
+    except (NotFound, Unavailable) as error:
+        # Nobody at the address of an instance may mean that there is no such instance.
+        if isinstance(error, Unavailable) and target.instance_id is None:
+            raise
+        raise _near(options, target, error) from error
     context.output.value(result)
 
 
@@ -40,17 +53,62 @@ def _address(text: str) -> Address:
         ) from error
 
 
+def _near(options: ConnectOptions, address: Address, error: AegisError) -> AegisError:
+    """Return ``error`` with names like that of the service, instance or resource.
+
+    One that is about the method names the others already.
+    """
+
+    async def names(inspector: Inspector) -> tuple[str, list[str]]:
+        services = await inspector.services()
+        found = {entry["service_name"]: entry["instances"] for entry in services}
+        if address.service not in found:
+            return address.service, list(found)
+        if address.instance_id is not None:
+            return address.instance_id, [i["instance_id"] for i in found[address.service]]
+        if address.resource_id is not None:
+            resources = await inspector.resources(address.service, limit=MAX_NEAR)
+            return address.resource_id, [one["resource_id"] for one in resources]
+        return "", []
+
+    try:
+        word, known = inspect(options, names)
+    except AegisError:
+        return error
+    if word in known:
+        return error
+    if not isinstance(error, NotFound):
+        error = NotFound(f"no instance {word!r}", instance_id=word)
+    return near(error, word, known)
+
+
 async def _call(
     options: ConnectOptions, address: Address, method: str, params: dict[str, Any]
 ) -> Any:
     soon = evolve(options, timeout=min(options.timeout, CONNECT_TIMEOUT))
     with use_trace(new_traceparent()):
         async with connect(options=soon) as cluster:
-            return await cluster.call(
-                address.service,
-                method,
-                params,
-                resource_id=address.resource_id,
-                instance_id=address.instance_id,
-                timeout=options.timeout,
-            )
+            began = time.perf_counter()
+            status = OK
+            try:
+                return await cluster.call(
+                    address.service,
+                    method,
+                    params,
+                    resource_id=address.resource_id,
+                    instance_id=address.instance_id,
+                    timeout=options.timeout,
+                )
+            except AegisError as error:
+                status = error.code
+                raise
+            finally:
+                _log.info(
+                    "called",
+                    service_name=address.service,
+                    instance_id=address.instance_id,
+                    resource_id=address.resource_id,
+                    operation=method,
+                    status=status,
+                    duration_ms=round((time.perf_counter() - began) * 1000, 3),
+                )

@@ -23,7 +23,7 @@ from aegis.transport._nats import NatsTransport, connect_nats
 from aegis.transport._nats_options import NatsOptions
 from aegis.transport._server_binary import MIN_SERVER_VERSION, is_supported_version
 
-__all__ = ["clock_check", "server", "system_options"]
+__all__ = ["SENDS_STOP", "clock_check", "server", "system_options"]
 
 REQUEST_TIMEOUT: Final = 2.0
 PAYLOAD_WANTED_BYTES: Final = 1024 * 1024

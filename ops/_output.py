@@ -17,8 +17,9 @@ from aegis.errors import AegisError, ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-__all__ = ["DEBUG_VARIABLE", "EXIT_FAILED", "EXIT_USAGE", "Output", "guard"]
+__all__ = ["DEBUG_VARIABLE", "EXIT_FAILED", "EXIT_USAGE", "Output", "guard", "to_json"]
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -57,6 +58,10 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table no wider than the terminal."""
+        self.console().print(self.drawn_table(columns, rows))
+
+    def drawn_table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+        """Return a table that can be printed on the console."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
@@ -67,7 +72,7 @@ class Output:
         for row in rows:
             # Names are data: markup in them means nothing.
             table.add_row(*(Text(cell, style=_STATE_STYLES.get(cell, "")) for cell in row))
-        self.console().print(table)
+        return table
 
     def console(self) -> Console:
         """Return a Rich console on stdout: colour only on a terminal."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aegis._inspect import Inspector
 from aegis.errors import NotFound
 from aegis.ops._options import CommandContext
-from aegis.ops._session import inspect, near
+from aegis.ops._session import inspect, near, show
 
-__all__ = ["disconnect", "list_services", "show_route"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["MAX_NEAR", "disconnect", "list_services", "show_route"]
 
 MAX_NEAR: Final = 10_000
 """How many resources are looked through for a name like one that is not there."""
 
 
-def list_services(context: CommandContext, service: str | None = None) -> None:
-    """Print the services and their instances."""
+def list_services(
+    context: CommandContext, service: str | None = None, every: float | None = None
+) -> None:
+    """Print the services and their instances; with ``every``, so many seconds apart."""
 
     async def ask(inspector: Inspector) -> list[dict[str, Any]]:
         try:
@@ -26,11 +31,16 @@ def list_services(context: CommandContext, service: str | None = None) -> None:
             known = [entry["service_name"] for entry in await inspector.services()]
             raise near(error, service or "", known) from error
 
-    services = inspect(context.connect(), ask)
-    if context.output.json:
-        context.output.document({"services": services})
-        return
-    rows = [
+    def draw(services: list[dict[str, Any]]) -> RenderableType:
+        rows = _service_rows(services)
+        columns = ("service", "instance", "state", "started as", "owns", "standby", "queue")
+        return context.output.drawn_table(columns, rows) if rows else "no services"
+
+    show(context, ask, document=lambda found: {"services": found}, draw=draw, every=every)
+
+
+def _service_rows(services: list[dict[str, Any]]) -> list[list[str]]:
+    return [
         [
             entry["service_name"],
             instance["instance_id"],
@@ -43,12 +53,6 @@ def list_services(context: CommandContext, service: str | None = None) -> None:
         for entry in services
         for instance in entry["instances"]
     ]
-    if not rows:
-        context.output.line("no services")
-        return
-    context.output.table(
-        ("service", "instance", "state", "started as", "owns", "standby", "queue"), rows
-    )
 
 
 def show_route(context: CommandContext, resource: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,7 +14,13 @@ from aegis._loading import load_actor_class
 from aegis.errors import ConfigurationError
 from aegis.ops._options import CommandContext
 
+if TYPE_CHECKING:
+    from aegis._node import Node
+    from aegis.actors._observer import Observer
+
 __all__ = ["run"]
+
+type Beside = Callable[[Node], AbstractAsyncContextManager[object]]
 
 
 def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> None:
@@ -30,16 +38,51 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
     from aegis.ops._logging import configure_logging
 
     configure_logging(logs.log_level, logs.log_format, cache=True)
-    code = _run(options)
+    code = _run_with_admin(options) if options.admin_port else _run(options, _message_log(options))
     if code:
         raise typer.Exit(code)
 
 
-def _run(options: RunOptions) -> int:
+def _run(
+    options: RunOptions, observer: Observer | None = None, beside: Beside | None = None
+) -> int:
     from aegis._contained import run_contained
     from aegis._launch import run_node
 
-    return run_contained(run_node(options), loop_factory=_loop_factory())
+    node = run_node(options, observer=observer, beside=beside)
+    return run_contained(node, loop_factory=_loop_factory())
+
+
+def _run_with_admin(options: RunOptions) -> int:
+    try:
+        from aegis.ops._admin_server import AdminServer
+    except ModuleNotFoundError as error:
+        if error.name not in ("litestar", "uvicorn"):
+            raise
+        raise ConfigurationError(
+            f"admin_port: needs the package {error.name}; install aegis-actors[admin]",
+            option="admin_port",
+            usage=True,
+        ) from error
+    from aegis._clock import SystemClock
+    from aegis.ops._metrics import NodeMetrics
+
+    missed = max(1, round(options.heartbeat_timeout / options.heartbeat_interval))
+    messages = _message_log(options)
+    metrics = NodeMetrics(SystemClock(), missed_beats=missed, messages=messages)
+    server = AdminServer(options, metrics)
+    try:
+        return _run(options, metrics, server.serving)
+    finally:
+        server.close()
+
+
+def _message_log(options: RunOptions) -> Observer | None:
+    if not options.log_messages:
+        return None
+    from aegis.ops._message_log import MessageLog
+
+    return MessageLog(options.log_messages)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,7 +11,7 @@ from rich.tree import Tree
 from aegis._inspect import Inspector, NodeHealth, SystemPicture
 from aegis.contracts import Role
 from aegis.ops._options import CommandContext
-from aegis.ops._session import inspect
+from aegis.ops._session import show
 
 __all__ = ["tree"]
 
@@ -32,17 +32,21 @@ _STYLES: Final = {
 }
 
 
-def tree(context: CommandContext, shown: int = DEFAULT_RESOURCES_SHOWN) -> None:
-    """Print namespace, nodes, services, instances and resources."""
+def tree(
+    context: CommandContext, shown: int = DEFAULT_RESOURCES_SHOWN, every: float | None = None
+) -> None:
+    """Print namespace, nodes, services, instances and resources; see `show` for ``every``."""
 
     async def ask(inspector: Inspector) -> SystemPicture:
         return await inspector.picture()
 
-    picture = inspect(context.connect(), ask)
-    if context.output.json:
-        context.output.document(_document(picture))
-    else:
-        context.output.console().print(_drawn(picture, shown))
+    show(
+        context,
+        ask,
+        document=_document,
+        draw=lambda picture: _drawn(picture, shown),
+        every=every,
+    )
 
 
 def _document(picture: SystemPicture) -> dict[str, Any]:

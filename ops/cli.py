@@ -35,6 +35,14 @@ def main() -> None:
     app()
 
 
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show it again and again.", show_default=False)
+]
+Every = Annotated[
+    float, typer.Option("--every", metavar="SECONDS", help="How often, with --watch.", min=0.1)
+]
+
+
 def _print_versions(wanted: bool) -> None:
     if not wanted:
         return
@@ -124,27 +132,99 @@ def call(
     call_actor(context, address, method, arguments or [])
 
 
+def send(
+    context: CommandContext,
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="service/resource.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Name of the command.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME=VALUE", help="Its arguments; values are JSON, or else text."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its result, and print that.")
+    ] = False,
+) -> None:
+    """Send a command to a resource for good.
+
+    It waits in the resource's mailbox until an owner is there, and takes effect exactly
+    once. As in: aegis send account/ACC-1 deposit amount=10.5
+    """
+    from aegis.ops._send import send as send_command
+
+    send_command(context, address, method, arguments or [], wait)
+
+
+def dead_letters_list(
+    context: CommandContext,
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Only those to this service or resource.")
+    ] = "",
+) -> None:
+    """List messages that could not be processed."""
+    from aegis.ops._dead_letters import list_all
+
+    list_all(context, address)
+
+
+def dead_letters_show(
+    context: CommandContext,
+    sequence: Annotated[int, typer.Argument(metavar="ID", help="As listed.")],
+) -> None:
+    """Show all that is known of one."""
+    from aegis.ops._dead_letters import show
+
+    show(context, sequence)
+
+
+def dead_letters_replay(
+    context: CommandContext,
+    sequence: Annotated[int, typer.Argument(metavar="ID", help="As listed.")],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if it may be a repeat of one that took effect."),
+    ] = False,
+) -> None:
+    """Send one again, as a new message, and drop it."""
+    from aegis.ops._dead_letters import replay
+
+    replay(context, sequence, force)
+
+
+def dead_letters_drop(
+    context: CommandContext,
+    sequence: Annotated[int, typer.Argument(metavar="ID", help="As listed.")],
+) -> None:
+    """Delete one for good."""
+    from aegis.ops._dead_letters import drop
+
+    drop(context, sequence)
+
+
 def tree(
     context: CommandContext,
     resources: Annotated[
         int,
         typer.Option("--resources", metavar="N", help="How many to show of an instance.", min=0),
     ] = 20,
+    watch: Watch = False,
+    every: Every = 1.0,
 ) -> None:
     """Show nodes, services, instances and resources as a tree."""
     from aegis.ops._tree import tree as show_tree
 
-    show_tree(context, resources)
+    show_tree(context, resources, every if watch else None)
 
 
 def list_services(
     context: CommandContext,
     service: Annotated[str | None, typer.Argument(metavar="SERVICE", help="Only this one.")] = None,
+    watch: Watch = False,
+    every: Every = 1.0,
 ) -> None:
     """List services and their instances."""
     from aegis.ops._routes import list_services as show_services
 
-    show_services(context, service)
+    show_services(context, service, every if watch else None)
 
 
 def show_route(
@@ -170,11 +250,66 @@ def disconnect(
     evict(context, instance)
 
 
+def events(
+    context: CommandContext,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until interrupted.", show_default=False)
+    ] = False,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", help="End after so many.", min=1)
+    ] = 1,
+) -> None:
+    """Show what happens: registered, released, promoted, unhealthy, gone.
+
+    Events are not kept: only those from now on are shown, one a line.
+    """
+    from aegis.ops._events import events as show_events
+
+    show_events(context, None if follow else count)
+
+
 def doctor(context: CommandContext) -> None:
     """Check server, stream, clocks and host; say what to do."""
     from aegis.ops._doctor import doctor as examine
 
     examine(context)
+
+
+journal = typer.Typer(help="Read journals as an auditor does.", no_args_is_help=True)
+
+
+def show_journal(
+    context: CommandContext,
+    address: Annotated[str, typer.Argument(metavar="SERVICE/RESOURCE", help="Whose journal.")],
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", help="Only the last entries.")
+    ] = None,
+) -> None:
+    """Print the journal of a resource: what each message did.
+
+    A snapshot replaces what stood before it, so the journal begins with the last one.
+    """
+    from aegis.ops._journal import show
+
+    show(context, address, last)
+
+
+def verify_journal(
+    context: CommandContext,
+    address: Annotated[
+        str | None,
+        typer.Argument(metavar="SERVICE[/RESOURCE]", help="Which; by default all."),
+    ] = None,
+) -> None:
+    """Check that journals can be read and keep the rules.
+
+    Each record follows the one that it expected, no epoch falls, nothing took effect
+    twice. The exit code is 1 if one does not; its first wrong record is named.
+    """
+    from aegis.ops._journal import verify
+
+    if code := verify(context, address):
+        raise typer.Exit(code)
 
 
 def _delegate(name: str, module: str, help: str) -> None:
@@ -205,11 +340,26 @@ def _delegate(name: str, module: str, help: str) -> None:
 
 add_command(app, run, RunOptions, ConnectOptions, cls=ServiceFlags)
 add_command(app, call, ConnectOptions, LogOptions)
+add_command(app, send, ConnectOptions, LogOptions)
 add_command(app, tree, ConnectOptions, LogOptions)
 add_command(app, list_services, ConnectOptions, LogOptions, name="list-services")
 add_command(app, show_route, ConnectOptions, LogOptions, name="show-route")
 add_command(app, disconnect, ConnectOptions, LogOptions)
+add_command(app, events, ConnectOptions, LogOptions)
+dead_letters = typer.Typer(
+    name="dead-letters",
+    help="Messages that could not be processed: list, show, replay, drop.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(dead_letters)
+for work in (dead_letters_list, dead_letters_show, dead_letters_replay, dead_letters_drop):
+    name = work.__name__.removeprefix("dead_letters_")
+    add_command(dead_letters, work, ConnectOptions, LogOptions, name=name)
 add_command(app, doctor, ConnectOptions, LogOptions)
+add_command(journal, show_journal, ConnectOptions, LogOptions, name="show")
+add_command(journal, verify_journal, ConnectOptions, LogOptions, name="verify")
+app.add_typer(journal, name="journal")
 _delegate("bench", "aegis.ops._bench", "Measure throughput and latency beside NATS alone.")
 _delegate("chaos", "aegis.ops._chaos", "Kill and freeze processes at random; check the books.")
 _delegate("demo", "aegis.ops._demo", "Run a trading system, kill a node, and check the books.")

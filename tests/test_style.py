@@ -67,6 +67,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {
             "attrs",
             "cattrs",
+            "litestar",  # with uvicorn, the extra `admin`
             "msgpack",
             "nats",  # `aegis bench` and `aegis doctor` measure against plain NATS
             "opentelemetry",
@@ -74,6 +75,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "rich",
             "structlog",
             "typer",
+            "uvicorn",
             "uvloop",
         },
     ),

@@ -25,6 +25,7 @@ __all__ = [
     "Refused",
     "Stored",
     "StreamConfig",
+    "StreamUsage",
     "Subscription",
     "Transport",
     "Unknown",
@@ -128,6 +129,15 @@ class StreamConfig:
     subjects: list[str]
     replicas: int = 1
     max_bytes: int = 8 * 1024**3
+
+
+@frozen
+class StreamUsage:
+    """How full a stream is, and the sequence of its last message."""
+
+    size_bytes: int
+    max_bytes: int
+    last_sequence: int
 
 
 class Subscription(Protocol):
@@ -261,6 +271,15 @@ class Transport(Protocol):
 
         Returns how many; ``subject`` is one subject, without wildcards. Never deletes the subject's last message, since that would
         reset its expected sequence to 0.
+        """
+        ...
+
+    async def usage(self, stream: str) -> StreamUsage:
+        """Return how full a stream is.
+
+        Raises:
+            NotFound: there is no such stream.
+            Unavailable, TimeoutError: nobody answered.
         """
         ...
 

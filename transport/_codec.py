@@ -12,23 +12,26 @@ How values of Python types look on the wire is decided by `aegis.transport._conv
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgpack
 
-from aegis.contracts import ENVELOPE_VERSION, Request
+from aegis.contracts import ENVELOPE_VERSION, Kind, Mail, ReplyTo, Request
 from aegis.errors import InvalidRequest, ProtocolError
 from aegis.transport._convert import to_plain
 
 __all__ = [
     "Correlation",
+    "decode_mail",
     "decode_reply_values",
     "decode_requests",
     "decode_value",
+    "encode_mail",
     "encode_reply",
     "encode_request",
     "encode_value",
+    "join_values",
 ]
 
 type Correlation = int | str | bytes | None
@@ -76,6 +79,13 @@ def encode_value(value: Any) -> bytes:
     except (TypeError, ValueError, OverflowError, UnicodeError, RecursionError) as error:
         raise _not_encodable(error) from error
     return packed
+
+
+def join_values(encoded: Sequence[bytes]) -> bytes:
+    """Return the msgpack array of values that are encoded already, up to 65,535."""
+    count = len(encoded)
+    head = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2)
+    return b"".join((head, *encoded))
 
 
 def _not_encodable(error: Exception) -> InvalidRequest:
@@ -192,6 +202,51 @@ def decode_requests(data: bytes) -> list[Request]:
             version, or has a field of the wrong type (the line names it).
     """
     return [_request(item) for item in _decode_all(data)]
+
+
+def encode_mail(mail: Mail) -> bytes:
+    """Return ``mail`` as it stands in a mailbox: a request, and where the reply goes.
+
+    Raises:
+        InvalidRequest: a parameter has no form on the wire.
+    """
+    encoded = encode_request(mail.request)
+    if mail.reply_to is None:
+        return encoded
+    # An array of one element more; up to 15 elements its head is one byte.
+    return bytes((encoded[0] + 1,)) + encoded[1:] + encode_value(list(mail.reply_to))
+
+
+def decode_mail(data: bytes) -> Mail:
+    """Return the message that ``data`` holds: a request of 13 elements, or one of 14.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    items = _decode_all(data)
+    if len(items) != 1:
+        raise ProtocolError(f"mail: a message holds one request, not {len(items)}")
+    item = items[0]
+    _check_array(item, "mail", (_REQUEST_LENGTH, _REQUEST_LENGTH + 1))
+    reply_to = item.pop() if len(item) > _REQUEST_LENGTH else None
+    request = _request(item)
+    if request.kind != Kind.COMMAND:
+        raise ProtocolError(f"mail: a {request.kind} cannot be sent, only commands")
+    if not request.session:
+        raise ProtocolError("mail: session must not be empty")
+    if reply_to is None:
+        return Mail(request)
+    if (
+        type(reply_to) is not list
+        or len(reply_to) != len(_REPLY_TO_FIELDS)
+        or not all(type(part) is str and part for part in reply_to)
+    ):
+        wanted = ", ".join(_REPLY_TO_FIELDS)
+        raise ProtocolError(f"mail: reply_to must be an array of three texts: {wanted}")
+    return Mail(request, ReplyTo(*reply_to))
+
+
+_REPLY_TO_FIELDS: Final = ("service", "resource", "method")
 
 
 def _request(item: Any) -> Request:

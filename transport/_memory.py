@@ -36,6 +36,7 @@ from aegis.transport._base import (
     Refused,
     Stored,
     StreamConfig,
+    StreamUsage,
     Unknown,
 )
 from aegis.transport._pattern_index import PatternIndex, matches_cached
@@ -770,6 +771,15 @@ class MemoryTransport:
         self._check_open()
         await self._round_trip(subject)
         return self.broker.purge(subject, below)
+
+    async def usage(self, stream: str) -> StreamUsage:
+        """See `Transport.usage`."""
+        self._check_open()
+        await self._round_trip(stream)
+        found = self.broker.streams.get(stream)
+        if found is None:
+            raise NotFound(f"there is no stream {stream}")
+        return StreamUsage(found.size_bytes, found.config.max_bytes, found.last_sequence)
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         """See `Transport.ensure_stream`."""

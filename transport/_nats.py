@@ -37,6 +37,7 @@ from aegis.transport._base import (
     Refused,
     Stored,
     StreamConfig,
+    StreamUsage,
     Unknown,
 )
 from aegis.transport._jetstream import (
@@ -641,6 +642,20 @@ class NatsTransport:
             if error.code == 404 and error.error_code != STREAM_NOT_FOUND:
                 return 0  # The subject has no message.
             raise Unavailable(f"purge of {subject}: {error}") from error
+
+    async def usage(self, stream: str) -> StreamUsage:
+        """See `Transport.usage`."""
+        try:
+            with _unavailable(f"stream {stream}"):
+                info = await self.api(f"STREAM.INFO.{stream}")
+        except ApiError as error:
+            if error.error_code == STREAM_NOT_FOUND:
+                raise NotFound(f"there is no stream {stream}") from error
+            raise Unavailable(f"stream {stream}: {error}") from error
+        state = info["state"]
+        return StreamUsage(
+            int(state["bytes"]), int(info["config"]["max_bytes"]), int(state["last_seq"])
+        )
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         """See `Transport.ensure_stream`."""

@@ -339,18 +339,9 @@ async def test_a_hook_that_fails_does_no_harm() -> None:
 
 
 async def test_a_failing_behaviour_never_resumes_and_its_local_caller_is_told() -> None:
-    class Broken:
-        idle = True
-
-        async def start(self, actor: AegisActor) -> None: ...
-        async def started(self, actor: AegisActor) -> None: ...
-
-        def handle(self, request: object, reply_to: object) -> None:
+    class Broken(PlainBehaviour):
+        async def handle(self, request: object, reply_to: object) -> None:
             raise OSError("the journal is gone")
-
-        def emit(self, event: object) -> None: ...
-
-        async def stop(self, actor: AegisActor) -> None: ...
 
     ref = spawn(Props(Account, behaviour=lambda _: Broken()))
     with pytest.raises(OutcomeUnknown):

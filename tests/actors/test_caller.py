@@ -11,6 +11,7 @@ from aegis.actors._caller import (
     FIRST_SILENCE,
     LAST_BACKOFF,
     LAST_SILENCE,
+    MAX_UNRESOLVED,
     Call,
     Destination,
     Done,
@@ -249,3 +250,27 @@ def test_a_final_refusal_means_that_no_attempt_ran(history: list[str]) -> None:
         error = call.expired().error
     assert error is not None
     assert error.code == 504 or not ran
+
+
+def test_what_is_left_unknown_stays_open_but_not_for_ever() -> None:
+    destination = Destination("1-a", window=4)
+    left = [destination.open() for _ in range(2)]
+    for n in left:
+        destination.leave(n)
+    answered = destination.open()
+    destination.close(answered)
+    assert destination.low == left[0]
+    assert destination.is_idle
+    destination.open()
+    assert not destination.has_room
+    assert destination.abandon_oldest()
+    assert (destination.low, destination.has_room) == (left[1], True)
+    destination.close(left[1])  # It was resolved.
+    assert not destination.abandon_oldest()
+
+
+def test_at_most_so_many_are_left_open() -> None:
+    destination = Destination("1-a")
+    for _ in range(MAX_UNRESOLVED + 2):
+        destination.leave(destination.open())
+    assert destination.low == 3

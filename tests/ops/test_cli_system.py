@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from aegis import connect
 from aegis.ops import cli, ipc_cli
+from aegis.transport import Append, Appended
 from tests.support.nats import NatsServer
 from tests.support.node_process import NodeProcess
 from tests.support.poll import wait_until
@@ -410,3 +412,119 @@ def test_a_disconnect_of_nobody_names_who_is_there(aegis: Aegis) -> None:
     result = aegis("disconnect", "acct-11")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error 404: no instance 'acct-11'; near it: 'acct-1'" in result.stderr
+
+
+def test_a_journal_is_shown_entry_by_entry(aegis: Aegis) -> None:
+    aegis("call", "account/a/b", "deposit", "amount=5")
+    aegis("call", "account/a/b", "deposit", "amount=-5")
+    document = json.loads(aegis("journal", "show", "account/a/b", "--json").stdout)
+    assert (document["service"], document["resource"]) == ("account", "a/b")
+    fence, deposit, refused = document["entries"][-3:]
+    assert fence["kind"] == "fence"
+    assert (deposit["kind"], deposit["status"], deposit["answer"]) == ("command", 200, "5")
+    assert deposit["changed"] == {"cash": [None, "5"]}
+    assert deposit["sequence"] > fence["sequence"]
+    assert (refused["status"], refused["changed"]) == (422, {})
+    assert deposit["message_id"].count("-") == 2
+    shown = aegis("journal", "show", "account/a/b", "--last", "1")
+    assert shown.exit_code == 0
+    assert "422" in shown.stdout
+    assert "fence" not in shown.stdout
+
+
+def test_all_journals_are_verified_and_the_first_wrong_record_is_named(
+    aegis: Aegis, environ: dict[str, str]
+) -> None:
+    checked = aegis("journal", "verify")
+    assert checked.exit_code == 0, checked.stdout
+    assert checked.stdout.endswith("all rules are kept\n")
+
+    async def spoil() -> int:
+        async with connect(data_dir=environ["AEGIS_DATA_DIR"]) as cluster:
+            outcome = await cluster.transport.append(
+                Append("aegis.journal.account.SPOILT", b"\xc1"), timeout=10
+            )
+            assert isinstance(outcome, Appended)
+            return outcome.sequence
+
+    sequence = asyncio.run(spoil())
+    checked = aegis("journal", "verify")
+    assert checked.exit_code == 1
+    assert checked.stdout.startswith(f"account/SPOILT: sequence {sequence}: cannot be decoded")
+    document = json.loads(aegis("journal", "verify", "account", "--json").stdout)
+    assert not document["ok"]
+    wrong = {j["resource"]: [f["sequence"] for f in j["findings"]] for j in document["journals"]}
+    assert wrong == {"ACC-1": [], "a/b": [], "SPOILT": [sequence]}
+    assert aegis("journal", "verify", "account/a/b").exit_code == 0
+    shown = json.loads(aegis("journal", "show", "account/SPOILT", "--json").stdout)
+    assert [entry["kind"] for entry in shown["entries"]] == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("journal show account", 2, "a service has no journal; write service/resource"),
+        ("journal show account@acct-1", 2, "an instance has no journal"),
+        ("journal show account/", 2, "a name must follow"),
+        ("journal show account/ACC-1 --last 0", 2, "--last must be at least 1"),
+        ("journal show account/nobody", 1, "error 404: account/nobody has no journal"),
+        ("journal verify nobody", 1, "error 404: nobody has no journal"),
+        ("journal verify account@acct-1", 2, "an instance has no journal"),
+    ],
+)
+def test_a_journal_that_is_not_there_is_one_line(
+    aegis: Aegis, line: str, code: int, message: str
+) -> None:
+    result = aegis(*line.split())
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_message_is_sent_and_its_result_waited_for(aegis: Aegis) -> None:
+    before = float(aegis("call", "account/a/b", "balance").stdout)
+    sent = aegis("send", "account/a/b", "deposit", "amount=2", "--json")
+    receipt = json.loads(sent.stdout)
+    assert (receipt["service_name"], receipt["resource_id"]) == ("account", "a/b")
+    assert "waits at" in aegis("send", "account/a/b", "deposit", "amount=3").stdout
+    waited = aegis("send", "account/a/b", "deposit", "amount=1", "--wait")
+    assert float(waited.stdout) == before + 6
+    refused = aegis("send", "account/a/b", "deposit", "amount=-1", "--wait")
+    assert (refused.exit_code, refused.stderr) == (1, "error 422: amount must be positive\n")
+
+
+def test_a_message_to_a_service_that_nobody_registered_is_kept(aegis: Aegis) -> None:
+    assert aegis("send", "never/N-1", "do", "x=1").exit_code == 0
+    waiting = aegis("send", "never/N-1", "do", "--wait", "--timeout", "0.5")
+    assert waiting.exit_code == 1
+    assert waiting.stderr.startswith("error 504: ")
+
+
+def test_dead_letters_are_listed_shown_and_dropped(aegis: Aegis, environ: dict[str, str]) -> None:
+    assert aegis("dead-letters", "list").stdout == "no dead letters\n"
+    asyncio.run(send_what_nobody_can_read(environ))
+
+    async def listed() -> bool:
+        found = await asyncio.to_thread(aegis, "dead-letters", "list", "--json")
+        return "cannot be read" in found.stdout
+
+    asyncio.run(wait_until(listed, what="the letter is dead", timeout=30))
+    (letter,) = json.loads(aegis("dead-letters", "list", "account", "--json").stdout)
+    assert (letter["resource_id"], letter["tries"], letter["method"]) == ("ACC-1", 0, "")
+    number = str(letter["sequence"])
+    assert f"sequence: {number}" in aegis("dead-letters", "show", number).stdout
+    assert "account/ACC-1" in aegis("dead-letters", "list").stdout
+    replayed = aegis("dead-letters", "replay", number)
+    assert (replayed.exit_code, replayed.stdout) == (1, "")
+    assert aegis("dead-letters", "drop", number).stdout == f"{number} is dropped\n"
+    gone = aegis("dead-letters", "show", number)
+    assert (gone.exit_code, gone.stderr) == (1, f"error 404: there is no dead letter {number}\n")
+    assert aegis("dead-letters", "list").stdout == "no dead letters\n"
+
+
+async def send_what_nobody_can_read(environ: dict[str, str]) -> None:
+    """Put bytes that are no message into the mailbox of an account."""
+    async with connect(data_dir=environ["AEGIS_DATA_DIR"]) as cluster:
+        subject = cluster.subjects.mailbox("account", "ACC-1")
+        outcome = await cluster.transport.append(Append(subject, b"\xc1"), timeout=10)
+        assert isinstance(outcome, Appended)

@@ -10,7 +10,8 @@ from attrs import define
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.errors import AegisError, NotFound, Unavailable
 from tests.simulation import _plants as plants
-from tests.simulation._model import COMMANDS, Command, unpack
+from tests.simulation._mail import Sender
+from tests.simulation._model import COMMANDS, PLAIN, SENT, Command, unpack
 from tests.simulation._node import Message, Node
 from tests.simulation._simulation import Simulation
 from tests.simulation._supervisor import Supervisor
@@ -55,6 +56,7 @@ class Caller(Process):
         self._cache: dict[str, Node] = {}
         self._open: set[_Open] = set()
         self._turn = 0
+        self._sender = Sender(simulation, self)
 
     def start(self) -> None:
         self._schedule()
@@ -65,6 +67,7 @@ class Caller(Process):
         self._open = set()
         self._destinations = {}
         self._cache = {}
+        self._sender.forget()
 
     def on_restart(self) -> None:
         self._schedule()
@@ -87,8 +90,11 @@ class Caller(Process):
             self.call("query", resource, "read", timeout)
         elif dice < 0.3:
             self.call("group", GROUP, rng.choice(["price", "reject"]), timeout)
+        elif dice < 0.5 and self.simulation.mail:
+            self.send(resource, rng.choices(list(SENT), list(SENT.values()))[0], timeout)
         else:
-            name = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]
+            commands = COMMANDS if self.simulation.mail else PLAIN
+            name = rng.choices(list(commands), list(commands.values()))[0]
             self.call("command", resource, name, timeout)
 
     def call(self, kind: str, resource: str, name: str, timeout: float) -> str | None:
@@ -103,8 +109,7 @@ class Caller(Process):
                 return None
             n = destination.open()
             session, low = destination.session, destination.low
-        self._calls += 1
-        command = Command(f"{self.name}.{self._calls}", name, world.rng.randrange(1, 50))
+        command = self._command(name)
         deadline = world.now + timeout
         self.simulation.checker.on_call(command, resource, kind, deadline)
         opened = _Open(
@@ -122,6 +127,21 @@ class Caller(Process):
         self._watch_deadline(opened)
         self._try(opened)
         return command.uid
+
+    def send(self, resource: str, name: str, timeout: float) -> str:
+        """Begin a durable send; return its uid."""
+        if not self.simulation.poisoned and self.world.chance(0.003):
+            self.simulation.poisoned = True
+            name = "poison"
+        command = self._command(name)
+        self._sender.send(resource, command, timeout)
+        return command.uid
+
+    def _command(self, name: str) -> Command:
+        self._calls += 1
+        rng = self.world.rng
+        to = rng.choice(list(self.simulation.resources)) if name == "transfer" else ""
+        return Command(f"{self.name}.{self._calls}", name, rng.randrange(1, 50), to)
 
     def _destination(self, resource: str, *, above: int = -1) -> Destination:
         destination = self._destinations.get(resource)

@@ -12,13 +12,14 @@ from typing import Any
 from attrs import define, field
 
 from aegis.actors._owner import Owner
-from aegis.actors._record import CommandEntry, Record, SessionDropped
+from aegis.actors._record import CommandEntry, Entry, Record, SessionDropped
+from tests.simulation._mail_checker import MailChecker
 from tests.simulation._model import Command, State, apply_event, step, unpack
 from tests.simulation._world import InvariantViolated, World
 
 __all__ = ["Checker", "Committed"]
 
-type Committed = tuple[CommandEntry | SessionDropped, Command | None]
+type Committed = tuple[Entry, Command | None]
 """One entry that an append commits, with the command that it is the effect of."""
 
 
@@ -79,6 +80,7 @@ class Checker:
         self._calls: dict[str, _Call] = {}
         self._claims: dict[str, tuple[int, bytes]] = {}
         self._claimed_by: dict[str, str] = {}
+        self.mail = MailChecker(world, max_sessions=max_sessions)
 
     def fail(self, text: str, *arguments: object) -> None:
         """Report a broken promise."""
@@ -86,6 +88,7 @@ class Checker:
 
     def add_resource(self, resource: str, *, event_sourced: bool) -> None:
         """Expect a journal."""
+        self.mail.add_resource(resource)
         journal = self._journals[resource] = _Journal(event_sourced)
         journal.by_count[0] = State()
 
@@ -98,6 +101,8 @@ class Checker:
         kind, _, name = subject.partition(".")
         if kind == "claim":
             self._on_claim(name, payload, about)
+        elif kind == "mailbox":
+            self.mail.on_posted(name, sequence, payload)
         elif kind == "journal":
             self._on_record(name, sequence, Record.from_wire(unpack(payload)), rollup, about)
 
@@ -132,6 +137,7 @@ class Checker:
             world.count("group of several entries")
         for entry, command in about:
             self._commit(resource, journal, entry, command)
+        self.mail.on_cursor(resource, record.cursor)
         journal.epoch = record.epoch
         encoded = journal.state.encode()
         before = journal.folded.encode()
@@ -157,9 +163,11 @@ class Checker:
         self,
         resource: str,
         journal: _Journal,
-        entry: CommandEntry | SessionDropped,
+        entry: Entry,
         command: Command | None,
     ) -> None:
+        if not isinstance(entry, CommandEntry) and self.mail.on_entry(resource, entry):
+            return
         if isinstance(entry, SessionDropped):
             journal.sessions.pop(entry.session, None)
             journal.admitted_above = journal.floor
@@ -167,14 +175,18 @@ class Checker:
             self.world.count("session dropped")
             return
         assert command is not None
+        assert isinstance(entry, CommandEntry)
         key = (entry.session, entry.n)
-        call = self._calls[command.uid]
-        if key in journal.messages:
+        call = self._calls.get(command.uid)
+        copied = call is not None and call.copied
+        if entry.session and key in journal.messages:
             self.fail("%s: message %s-%d was applied twice", resource, *key)
-        if command.uid in journal.history and not call.copied:
+        if command.uid in journal.history and not copied:
             self.fail("%s: command %s was applied twice", resource, command.uid)
-        if call.code is not None and call.code != 504 and not call.copied:
-            self.fail("%s: command %s ended with %d, and ran", resource, command.uid, call.code)
+        if call is not None and call.kind != "send":
+            ended = call.code is not None and call.code != 504
+            if ended and not copied:
+                self.fail("%s: command %s ended with %s, and ran", resource, command.uid, call.code)
         status, reply, state = step(journal.state, command)
         if (status, reply) != (entry.status, entry.reply):
             self.fail(
@@ -187,6 +199,18 @@ class Checker:
                 status,
                 unpack(reply),
             )
+        self.mail.on_command(resource, entry, command)
+        if not entry.mail and entry.session:
+            self._note_session(resource, journal, entry)
+        if entry.session:
+            journal.messages[key] = (status, reply)
+        journal.history[command.uid] = (status, reply)
+        journal.state = state
+        journal.by_count[state.count] = state
+        self.world.count(f"applied: {status}")
+
+    def _note_session(self, resource: str, journal: _Journal, entry: CommandEntry) -> None:
+        key = (entry.session, entry.n)
         session = journal.sessions.get(entry.session)
         if session is None:
             if int(entry.session.partition("-")[0]) <= journal.admitted_above:
@@ -199,12 +223,8 @@ class Checker:
         if entry.low > session.low:
             session.low = entry.low
             session.replies = {n: kept for n, kept in session.replies.items() if n >= entry.low}
-        session.replies[entry.n] = (status, reply)
+        session.replies[entry.n] = (entry.status, entry.reply)
         journal.admitted_above = journal.floor
-        journal.messages[key] = journal.history[command.uid] = (status, reply)
-        journal.state = state
-        journal.by_count[state.count] = state
-        self.world.count(f"applied: {status}")
 
     def _on_claim(self, message_id: str, payload: bytes, uid: str) -> None:
         _, status, reply, _ = unpack(payload)
@@ -245,6 +265,7 @@ class Checker:
             )
         if owner.last_sequence == max(journal.states):
             self._compare_sessions(resource, journal, owner)
+            self.mail.compare(resource, owner)
 
     def _compare_sessions(self, resource: str, journal: _Journal, owner: Owner) -> None:
         floor, sessions = owner.sessions.to_wire()
@@ -289,6 +310,8 @@ class Checker:
     def on_call(self, command: Command, resource: str, kind: str, deadline: float) -> None:
         """A call begins; ``kind`` is command, query or group."""
         seen = self._journals[resource].seen if kind != "group" else 0
+        if kind == "send":
+            self.mail.on_send(command, resource)
         self._calls[command.uid] = _Call(command, resource, kind, deadline, seen)
 
     def on_copied(self, uid: str) -> None:
@@ -312,6 +335,9 @@ class Checker:
             self.fail("call %s ended %.3f s too late", uid, self.world.now - call.deadline)
         call.code = code
         self.world.count(f"{call.kind} ended: {code}")
+        if call.kind == "send":
+            self.mail.on_sent(uid, code)
+            return
         if call.kind == "query":
             if code == 200:
                 self._judge_query(call, value)
@@ -377,3 +403,10 @@ class Checker:
             self.fail("%s: a reader arrives at %s, not %s", resource, state, journal.state)
         if not self.black_box:
             self._compare_sessions(resource, journal, owner)
+            self.mail.compare(resource, owner)
+
+    def on_end_of_all(self) -> None:
+        """Nothing is under way any more: what was sent has come, and no money is lost."""
+        self.mail.on_end_of_all(
+            {name: journal.state.cash for name, journal in self._journals.items()}
+        )

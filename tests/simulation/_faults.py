@@ -120,4 +120,6 @@ def draw_limits(rng: random.Random) -> OwnerLimits:
         max_kept_reply_bytes=64,
         max_kept_bytes=rng.choice([100, 400, 1024 * 1024]),
         window=rng.choice([2, 4, 256]),
+        max_mail_replies=rng.choice([1, 3, 1000]),
+        mail_ahead=rng.choice([1, 2, 3, 6]),
     )

@@ -15,7 +15,19 @@ from attrs import define, frozen
 
 from aegis.actors._record import Event
 
-__all__ = ["COMMANDS", "Account", "Command", "State", "apply_event", "pack", "step", "unpack"]
+__all__ = [
+    "COMMANDS",
+    "PLAIN",
+    "SENT",
+    "Account",
+    "Command",
+    "State",
+    "apply_event",
+    "pack",
+    "sent_by",
+    "step",
+    "unpack",
+]
 
 
 def pack(value: Any) -> bytes:
@@ -36,6 +48,8 @@ class Command:
     uid: str
     name: str
     amount: int = 0
+    to: str = ""
+    """The resource that a transfer goes to."""
 
 
 COMMANDS: Final = {
@@ -47,8 +61,33 @@ COMMANDS: Final = {
     "fail": 2,
     "verbose": 1,
     "invalid": 1,
+    "transfer": 4,
+    "remind": 2,
 }
 """The commands there are, each with its share of the load."""
+
+PLAIN: Final = {
+    name: share for name, share in COMMANDS.items() if name not in ("transfer", "remind")
+}
+"""Those without any effect beside state and reply."""
+
+SENT: Final = {name: share for name, share in COMMANDS.items() if name != "invalid"}
+"""... and of the load of durable sends."""
+
+
+def sent_by(command: Command, status: int, reply_to: str) -> list[tuple[str, Command, bool]]:
+    """Return what a command that has run sends: to whom, what, and whether a reply is due.
+
+    A transfer is a saga of three steps: taken here, received there, settled here; what is
+    refused there is refunded.
+    """
+    if command.name == "transfer" and status == 200:
+        received = Command(f"{command.uid}>", "receive", command.amount)
+        return [(command.to, received, True)]
+    if reply_to:
+        name = "settled" if status == 200 else "refunded"
+        return [(reply_to, Command(f"{command.uid}<", name, command.amount), False)]
+    return []
 
 
 @define
@@ -70,9 +109,9 @@ class State:
 
 def step(state: State, command: Command) -> tuple[int, bytes, State]:
     """Return status, reply and new state of ``command`` on ``state``, which is not changed."""
-    if command.name == "withdraw" and state.cash < command.amount:
+    if command.name in ("withdraw", "transfer") and state.cash < command.amount:
         return 422, _error("not enough cash", command), state
-    if command.name == "reject":
+    if command.name == "reject" or (command.name == "receive" and command.amount % 5 == 0):
         return 422, _error("rejected", command), state
     if command.name == "fail":
         return 500, _error("failed", command), state
@@ -102,7 +141,9 @@ class Account:
     def execute(self, command: Command) -> tuple[int, bytes, list[Event] | None]:
         """Run a handler; after a status other than 200 the state has to be undone."""
         status, reply, _ = step(self.state, command)
-        if command.name == "touch" or (status != 200 and command.name == "withdraw"):
+        if command.name == "touch" or (
+            status != 200 and command.name in ("withdraw", "transfer", "receive")
+        ):
             return status, reply, None
         event = Event("Changed", 1, pack([command.uid, command.name, command.amount]))
         apply_event(self.state, event)
@@ -112,9 +153,9 @@ class Account:
 def _change(state: State, command: Command) -> None:
     if command.name == "store":
         state.register = command.amount
-    elif command.name == "withdraw":
+    elif command.name in ("withdraw", "transfer"):
         state.cash -= command.amount
-    else:
+    elif command.name not in ("settled", "remind"):
         state.cash += command.amount
     state.count += 1
     state.chain = crc32(command.uid.encode(), state.chain)

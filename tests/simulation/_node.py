@@ -6,6 +6,7 @@ they move messages, keep the time and run the handlers.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -14,15 +15,28 @@ from typing import Any, Final
 from attrs import frozen
 
 from aegis.actors._claims import Claim, ClaimStep, is_too_far
+from aegis.actors._inbox import Letter
 from aegis.actors._owner import Owner, Phase
-from aegis.actors._record import CommandEntry, Event, Record, SessionDropped
+from aegis.actors._record import (
+    CommandEntry,
+    Entry,
+    Event,
+    Forwarded,
+    MailSessionDropped,
+    Record,
+    Reminder,
+    ReminderOver,
+    SessionDropped,
+)
 from aegis.actors._sessions import Known, Refusal
 from tests.simulation import _plants as plants
 from tests.simulation._checker import Committed
+from tests.simulation._mail import Letters, Outward, Ringer, entry_of
 from tests.simulation._model import Account, Command, State, apply_event, pack, unpack
+from tests.simulation._posted import Posted
 from tests.simulation._simulation import Simulation
 from tests.simulation._store import Answer, Result, Stored
-from tests.simulation._world import InvariantViolated, Process
+from tests.simulation._world import Crashed, InvariantViolated, Process
 
 __all__ = ["Message", "Node", "ResourceDriver", "fold"]
 
@@ -47,6 +61,11 @@ class Message:
     deadline: float
     first_sent_ms: int
     reply: Callable[[int, bytes], None]
+    mail: int = 0
+    """Its place in the mailbox, if it is no call."""
+    reply_to: str = ""
+    changes: tuple[Reminder | ReminderOver, ...] = ()
+    """What becomes of the reminder that it is the effect of."""
 
     @property
     def message_id(self) -> str:
@@ -98,6 +117,12 @@ class Node(Process):
         )
         new.start()
 
+    def on_mail(self, resource: str) -> None:
+        """There is mail for ``resource``."""
+        driver = self.drivers.get(resource)
+        if driver is not None and driver.letters is not None and driver.owner.serving:
+            driver.letters.read()
+
     def receive(self, message: Message) -> None:
         """An attempt has arrived."""
         if message.kind == "group":
@@ -129,7 +154,10 @@ class ResourceDriver:
             snapshot_state=not self.event_sourced,
             limits=self.simulation.limits,
         )
-        self.mailbox: deque[Message] = deque()
+        self.mailbox: deque[Message | Letter | Reminder] = deque()
+        self.letters: Letters | None = None
+        self.outward = Outward(self)
+        self.ringer = Ringer(self)
         self._running = False
         self._open = False
         self._uncommitted: list[Committed] = []
@@ -212,6 +240,10 @@ class ResourceDriver:
         self._open = True
         self.world.note("%s: serves %s, epoch %d", self.node.name, self.resource, self.epoch)
         self.simulation.checker.on_serving(self.resource, self.owner)
+        self.letters = Letters(self)
+        self.letters.read()
+        self.outward.wake()
+        self.ringer.arm()
         self._pump()
 
     # -- messages -------------------------------------------------------------------------
@@ -220,7 +252,7 @@ class ResourceDriver:
         """Take an attempt in, or refuse it at the door."""
         if self.owner.phase is Phase.STOPPED:
             message.reply(421, pack({"message": "fenced"}))
-        elif len(self.mailbox) >= MAILBOX_CAPACITY:
+        elif sum(isinstance(one, Message) for one in self.mailbox) >= MAILBOX_CAPACITY:
             message.reply(429, pack({"message": "mailbox full"}))
         elif not self._open and self.world.chance(0.3):
             message.reply(503, pack({"message": "not ready"}))
@@ -233,13 +265,86 @@ class ResourceDriver:
             if self.owner.phase is not Phase.SERVING:
                 return
             message = self.mailbox.popleft()
-            if message.kind == "query":
+            if isinstance(message, Letter):
+                assert self.letters is not None
+                self.letters.begin(message)
+            elif isinstance(message, Reminder):
+                self._ring(message)
+            elif message.kind == "query":
                 self._query(message)
             else:
                 self._command(message)
         # Not at once: what arrives in the meantime commits in the same record.
         if self.owner.append_due:
             self.node.after(0.0003, self._flush)
+
+    # -- mail and reminders ---------------------------------------------------------------
+
+    def take_letter(self, letter: Letter) -> None:
+        """A message of the mailbox may run, in its turn."""
+        self.mailbox.append(letter)
+        self.node.after(0.0, self._pump)
+
+    def take_ring(self, reminder: Reminder) -> None:
+        """A reminder is due."""
+        self.mailbox.append(reminder)
+        self._pump()
+
+    def run_letter(self, letter: Letter, posted: Posted, drops: str | None) -> None:
+        """Run a message of the mailbox."""
+        message = Message(
+            "mail",
+            posted.session,
+            posted.n,
+            posted.low,
+            self.resource,
+            posted.command,
+            math.inf,
+            0,
+            _nobody,
+            mail=letter.sequence,
+            reply_to=posted.reply_to,
+        )
+        self._run(message, drops)
+
+    def _ring(self, reminder: Reminder) -> None:
+        changes = self.ringer.begin(reminder)
+        if changes is None:
+            self.world.count("reminder: stands no more")
+            return
+        self.world.count("reminder: rung")
+        command = Command(f"{reminder.name}!", "rung", unpack(reminder.params))
+        message = Message(
+            "ring", "", 0, 0, self.resource, command, math.inf, 0, _nobody, changes=tuple(changes)
+        )
+        self._run(message, None)
+
+    def note_entry(self, entry: Entry) -> None:
+        """Something that is no command's effect goes into the next record."""
+        self._uncommitted.append((entry, None))
+
+    def hold_turn(self) -> None:
+        """Nothing else runs until `end_turn`."""
+        self._running = True
+
+    def end_turn(self) -> None:
+        """Others may run again."""
+        self._running = False
+        self._pump()
+
+    def when_quiescent(self, action: Callable[[], None]) -> None:
+        """Do ``action`` as soon as all is acknowledged; nothing else runs until then."""
+        self._running = True
+
+        def act() -> None:
+            self._running = False
+            action()
+            if not self._running:
+                self._pump()
+
+        self._when_quiescent = act
+        self._flush()
+        self._check_quiescent()
 
     def _query(self, message: Message) -> None:
         lease = self.node.leases.get((self.resource, self.epoch), 0.0)
@@ -263,12 +368,16 @@ class ResourceDriver:
             message.reply(408, pack({"message": "too late"}))
         elif message.command.name == "invalid":
             message.reply(400, pack({"message": "no such thing"}))
-        elif self.world.chance(self.world.faults.slow_handler):
+        else:
+            self._run(message, verdict.drops)
+
+    def _run(self, message: Message, drops: str | None) -> None:
+        if self.world.chance(self.world.faults.slow_handler):
             self._running = True
             seconds = self.world.rng.uniform(0.0, self.world.faults.slow_handler_seconds)
-            self.node.after(seconds, partial(self._finish_slow, message, verdict.drops))
+            self.node.after(seconds, partial(self._finish_slow, message, drops))
         else:
-            self._finish(message, verdict.drops)
+            self._finish(message, drops)
 
     def _finish_slow(self, message: Message, drops: str | None) -> None:
         self._running = False
@@ -282,6 +391,9 @@ class ResourceDriver:
         if self.owner.phase is not Phase.SERVING:
             message.reply(421, pack({"message": "fenced"}))
             return
+        if message.command.name == "poison":
+            self.world.count("mail: poison")
+            raise Crashed
         status, reply, events = self.account.execute(message.command)
         if status != 200 and events and self.event_sourced:
             # What was changed can only be undone by reading the journal again, and that
@@ -330,22 +442,25 @@ class ResourceDriver:
         events: list[Event] | None,
     ) -> None:
         if drops is not None:
-            self._uncommitted.append((SessionDropped(drops), None))
+            dropped = MailSessionDropped(drops) if message.mail else SessionDropped(drops)
+            self._uncommitted.append((dropped, None))
         state: bytes | None = None
         if events and not self.event_sourced:
             state = self.account.state.encode()
-        entry = CommandEntry(
-            message.session,
-            message.n,
-            message.low,
-            status,
-            reply,
-            events if self.event_sourced else None,
-        )
+        entry = entry_of(self, message, status, reply, events if self.event_sourced else None)
         self.owner.commit(entry, state, drops=drops)
         self._uncommitted.append((entry, message.command))
+        if self.simulation.plant == "early-forward":
+            self.owner.outbox.settle(self.owner.outbox.last_n)
+            self.outward.wake()
         self.node.point("after the handler")
-        self._hold(message, status, reply)
+        if message.mail:
+            assert self.letters is not None
+            self.letters.ended()
+        elif message.changes:
+            self.ringer.arm()
+        else:
+            self._hold(message, status, reply)
 
     def _hold(self, message: Message, status: int, reply: bytes) -> None:
         if self.owner.hold((message, status, reply)):
@@ -373,7 +488,8 @@ class ResourceDriver:
             raise InvariantViolated(f"{self.resource}: a record of {len(plan.payload)} bytes")
         if self.owner.snapshot_due and not plan.rollup:
             self.world.count("snapshot put off")
-        count = len(self._uncommitted) if plan.rollup else len(plan.record.entries or ())
+        entries = [e for e in plan.record.entries or () if not isinstance(e, Forwarded)]
+        count = len(self._uncommitted) if plan.rollup else len(entries)
         self._in_flight, self._uncommitted = self._uncommitted[:count], self._uncommitted[count:]
         if self._uncommitted:
             self.world.count("group cut")
@@ -449,6 +565,10 @@ class ResourceDriver:
     def _on_committed(self, answers: list[Any]) -> None:
         self._in_flight = []
         self._answer_all(answers)
+        self.outward.wake()
+        self.ringer.arm()
+        if self.letters is not None:
+            self.letters.pump()
         self._check_quiescent()
         self._flush()
 
@@ -473,8 +593,12 @@ class ResourceDriver:
         for message, _, _ in self.owner.stop():
             message.reply(421, pack({"message": "fenced"}))
         for message in self.mailbox:
-            message.reply(421, pack({"message": "fenced"}))
+            if isinstance(message, Message):
+                message.reply(421, pack({"message": "fenced"}))
         self.mailbox.clear()
+        self.outward.stop()
+        if self.letters is not None:
+            self.letters.stop()
         self._when_quiescent = None
 
     # -- the store ------------------------------------------------------------------------
@@ -529,6 +653,10 @@ class ResourceDriver:
                 otherwise()
 
         self.node.after(STORE_TIMEOUT, check)
+
+
+def _nobody(status: int, reply: bytes) -> None:
+    """Answer nobody."""
 
 
 class GroupDriver:

@@ -7,9 +7,10 @@ from typing import Any
 from aegis.actors._caller import Call, Done
 from aegis.actors._claims import Claim, ClaimStep
 from aegis.actors._owner import AppendPlan, Owner, OwnerLimits
+from aegis.actors._record import CommandEntry, Reminder
 from aegis.actors._sessions import Fresh, Known, Refusal, SessionTable
 
-__all__ = ["PLANTS", "make_call", "make_claim", "make_owner"]
+__all__ = ["MAIL_PLANTS", "PLANTS", "make_call", "make_claim", "make_owner", "spoil_entry"]
 
 PLANTS = {
     "dedup-off": "every message is taken for new",
@@ -24,9 +25,30 @@ PLANTS = {
     "late-acknowledgement": "the acknowledgement of one append is taken for the next one's",
     "no-clock-check": "claims are made however old the message is",
     "no-lease": "queries are answered without a lease",
+    "no-cursor": "the journal does not say which mail is dealt with",
+    "early-cursor": "the cursor moves with the record before the one with the effect",
+    "early-forward": "outgoing messages leave before the append is acknowledged",
+    "no-mail-table": "snapshots leave the table of mail out",
+    "no-outbox": "snapshots leave the unsent messages out",
+    "no-reminders": "snapshots leave the reminders out",
+    "no-tries": "tries of messages at which owners die are not counted",
+    "reminder-stays": "the effect of a reminder is committed, and its end is not",
 }
-"""The name of each plant, and what it does. ``no-fence``, ``new-expectation`` and
-``no-lease`` are carried out by the driver of the owners."""
+"""The name of each plant, and what it does. ``no-fence``, ``new-expectation``,
+``no-lease`` and ``early-forward`` are carried out by the driver of the owners."""
+
+
+MAIL_PLANTS = {
+    "no-cursor",
+    "early-cursor",
+    "early-forward",
+    "no-mail-table",
+    "no-outbox",
+    "no-reminders",
+    "no-tries",
+    "reminder-stays",
+}
+"""Those that only mail, transfers and reminders can show."""
 
 
 def make_owner(plant: str, *, epoch: int, snapshot_state: bool, limits: OwnerLimits) -> Owner:
@@ -37,6 +59,12 @@ def make_owner(plant: str, *, epoch: int, snapshot_state: bool, limits: OwnerLim
         "cut-state": _CutState,
         "no-tables": _NoTables,
         "late-acknowledgement": _LateAcknowledgement,
+        "no-cursor": _NoCursor,
+        "early-cursor": _EarlyCursor,
+        "no-mail-table": _NoMailTable,
+        "no-outbox": _NoOutbox,
+        "no-reminders": _NoReminders,
+        "no-tries": _NoTries,
     }.get(plant, Owner)
     owner = kind(epoch=epoch, snapshot_state=snapshot_state, limits=limits)
     if plant == "no-floor":
@@ -59,6 +87,12 @@ def make_claim(
     """Return a claim, with the planted fault if it is one of the claim's."""
     kind = _NoClockCheck if plant == "no-clock-check" else Claim
     return kind(first_sent_ms, connection, status, reply)
+
+
+def spoil_entry(plant: str, entry: CommandEntry) -> None:
+    """Plant a fault into what a command has done, if it is one of that."""
+    if plant == "reminder-stays" and entry.reminders:
+        entry.reminders = [one for one in entry.reminders if isinstance(one, Reminder)] or None
 
 
 class _NoDedup(Owner):
@@ -84,8 +118,55 @@ class _NoTables(Owner):
     def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
         plan = super().append_next(whole_state=whole_state)
         if plan is not None and plan.rollup:
-            plan.record.tables = [[0, []]]
+            assert plan.record.tables is not None
+            plan.record.tables[0] = [0, []]
         return plan
+
+
+class _NoCursor(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None:
+            plan.record.cursor = 0
+        return plan
+
+
+class _EarlyCursor(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None:
+            plan.record.cursor = self.cursor
+        return plan
+
+
+class _NoMailTable(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None and plan.record.tables is not None:
+            plan.record.tables[1] = [0, [], []]
+        return plan
+
+
+class _NoOutbox(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None and plan.record.tables is not None:
+            last_n, _, _ = plan.record.tables[2]
+            plan.record.tables[2] = [last_n, last_n, []]
+        return plan
+
+
+class _NoReminders(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None and plan.record.tables is not None:
+            plan.record.tables[3] = []
+        return plan
+
+
+class _NoTries(Owner):
+    def tries(self, sequence: int) -> int:
+        return 0
 
 
 class _NoFloor(SessionTable):

@@ -23,3 +23,7 @@ class Simulation:
     resources: dict[str, bool]
     """Each resource, and whether it is event-sourced."""
     plant: str = ""
+    mail: bool = True
+    """Whether there are durable sends, transfers and reminders."""
+    poisoned: bool = False
+    """Whether the one message was sent at which every owner dies."""

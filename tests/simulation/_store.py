@@ -49,6 +49,7 @@ class Stored:
 class _Subject:
     messages: list[Stored] = field(factory=list[Stored])
     last: int = 0
+    has_ttl: bool = False
 
 
 type OnAccept = Callable[[str, int, bytes, bool, Any], None]
@@ -155,6 +156,7 @@ class Store:
             place.messages.clear()
         place.last = self.sequence
         expires = None if ttl is None else self.world.now + ttl
+        place.has_ttl = ttl is not None
         place.messages.append(Stored(self.sequence, payload, expires))
         self._on_accept(subject, self.sequence, payload, rollup, about)
         return Answer(Result.OK, self.sequence)
@@ -168,7 +170,9 @@ class Store:
         if place is None:
             place = self._subjects[subject] = _Subject()
         now = self.world.now
-        if any(stored.expires is not None and stored.expires <= now for stored in place.messages):
+        if place.has_ttl and any(
+            stored.expires is not None and stored.expires <= now for stored in place.messages
+        ):
             self.world.count("claim expired")
             place.messages = [
                 stored

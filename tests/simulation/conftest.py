@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-DEFAULT_SEEDS: Final = 500
+DEFAULT_SEEDS: Final = 400
 
 COVERAGE: Final = pytest.StashKey[str]()
 

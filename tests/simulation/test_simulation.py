@@ -43,6 +43,7 @@ def run_seeds(count: int, *, plant: str) -> None:
 SEEDS_FOR_A_PLANT = 1500
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("plant", sorted(PLANTS))
 def test_a_planted_fault_is_caught(plant: str) -> None:
     with pytest.raises(SeedFailed, match=f"python -m tests.simulation --seed .* --plant {plant}"):

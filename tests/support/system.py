@@ -26,6 +26,7 @@ from aegis._config import ConnectOptions, RunOptions
 from aegis._node import Node
 from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
+from aegis.actors._observer import Observer
 from aegis.actors._record import CommandEntry, Record
 from aegis.contracts import Kind, Request, Role
 from aegis.testing import MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop, run
@@ -100,6 +101,7 @@ class System:
         *services: tuple[type[AegisActor], Iterable[str]] | type[AegisActor],
         instance_id: str | None = None,
         clock: Clock | None = None,
+        observer: Observer | None = None,
         role: Role | str = Role.ACTIVE,
         **options: Any,
     ) -> Node:
@@ -108,6 +110,7 @@ class System:
             RunOptions(connect=self._connect, **options),
             await self._open(),
             clock=clock or self.clock,
+            observer=observer,
         )
         self.nodes.append(node)
         await node.start()

@@ -13,12 +13,14 @@ from attrs import define, evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.contracts import Request
+from aegis.contracts import Mail, ReplyTo, Request
 from aegis.errors import InvalidRequest, ProtocolError
 from aegis.transport import (
+    decode_mail,
     decode_reply_values,
     decode_requests,
     decode_value,
+    encode_mail,
     encode_reply,
     encode_request,
     encode_value,
@@ -261,3 +263,41 @@ def test_one_bad_request_spoils_the_message_it_came_in() -> None:
     bad = encode_request(evolve(REQUEST, kind="odd"))
     with pytest.raises(ProtocolError):
         decode_requests(encode_request(REQUEST) + bad)
+
+
+# -- mail -----------------------------------------------------------------------------
+
+
+def mail_request(**fields: Any) -> Request:
+    known: dict[str, Any] = {"kind": "command", "session": "1-a", **fields}
+    return Request(
+        known["kind"], known["session"], 1, 1, "account", "ACC-1", "deposit", {"amount": "1"}, 0
+    )
+
+
+def test_mail_is_a_request_with_or_without_where_its_reply_goes() -> None:
+    for reply_to in (None, ReplyTo("order", "O-1", "paid")):
+        mail = Mail(mail_request(), reply_to)
+        assert decode_mail(encode_mail(mail)) == mail
+    assert decode_mail(encode_request(mail_request())) == Mail(mail_request())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", None),
+        (encode_request(mail_request()) * 2, "one request, not 2"),
+        (encode_request(mail_request(kind="query")), "only commands"),
+        (encode_request(mail_request(session="")), "session must not be empty"),
+        (
+            bytes((encode_request(mail_request())[0] + 1,))
+            + encode_request(mail_request())[1:]
+            + encode_value(["order", "O-1"]),
+            "reply_to must be an array of three texts",
+        ),
+        (encode_value([1, "command"]), "elements"),
+    ],
+)
+def test_what_is_no_mail_is_told_so(data: bytes, message: str | None) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        decode_mail(data)

@@ -599,6 +599,25 @@ async def test_purge_of_nothing_removes_nothing(world: World, one: Transport) ->
     assert await one.purge(world.journal("a"), below=0) == 0
 
 
+# -- how full the stream is -----------------------------------------------------------
+
+
+async def test_the_usage_of_a_stream_grows_with_what_is_stored(
+    world: World, one: Transport
+) -> None:
+    empty = await one.usage(world.namespace)
+    assert (empty.size_bytes, empty.max_bytes) == (0, world.config.max_bytes)
+    last = await _append(one, Append(world.journal("a"), b"x" * 10_000))
+    usage = await one.usage(world.namespace)
+    assert usage.last_sequence == last
+    assert 10_000 <= usage.size_bytes <= 10_300
+
+
+async def test_the_usage_of_a_stream_that_is_none_is_not_found(one: Transport) -> None:
+    with pytest.raises(NotFound):
+        await one.usage("none-such")
+
+
 # -- the stream -----------------------------------------------------------------------
 
 

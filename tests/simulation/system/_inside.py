@@ -102,7 +102,7 @@ def _state_of(behaviour: JournaledBehaviour, *, event_sourced: bool) -> State | 
     if not following and not (owner.serving and owner.quiescent):
         return None
     if event_sourced:
-        if behaviour._mid_handler:
+        if behaviour.is_running:
             return None
         state = getattr(behaviour._actor, "state", None)
         return state if isinstance(state, State) else None

@@ -1,0 +1,192 @@
+"""What a command does beside its state: events, outgoing messages, reminders.
+
+They are gathered while its handler runs, and leave with the record that commits it; of a
+command that fails they are forgotten.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from aegis._trace import new_traceparent
+from aegis.actors._handlers import ActorSpec
+from aegis.actors._journal import RESERVED_BYTES
+from aegis.actors._outbox import MAX_UNSENT
+from aegis.actors._owner import Owner
+from aegis.actors._post_office import PostOffice
+from aegis.actors._record import Event, Outgoing, Reminder, ReminderOver
+from aegis.actors._reminders import MAX_REMINDERS
+from aegis.contracts import Kind, Mail, ReplyTo, Request, check_id
+from aegis.errors import InvalidRequest, Overloaded, TooLarge
+from aegis.transport._codec import encode_mail, encode_value
+
+__all__ = ["Effects"]
+
+MAX_NAME_BYTES: Final = 200
+
+
+class Effects:
+    """The effects of the command that runs now, of one resource."""
+
+    __slots__ = ("_office", "_owner", "_spec", "events", "outgoing", "reminders", "resource")
+
+    def __init__(self, spec: ActorSpec, resource: str, owner: Owner, office: PostOffice) -> None:
+        self._spec = spec
+        self._owner = owner
+        self._office = office
+        self.resource = resource
+        self.events: list[Event] = []
+        self.outgoing: list[Outgoing] = []
+        self.reminders: list[Reminder | ReminderOver] = []
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as they take in a record."""
+        return (
+            sum(len(event.body) + 64 for event in self.events)
+            + sum(message.size_bytes for message in self.outgoing)
+            + sum(reminder.size_bytes for reminder in self.reminders)
+        )
+
+    def send(
+        self,
+        service: str,
+        resource: str,
+        method: str,
+        params: dict[str, Any],
+        reply_to: ReplyTo | None = None,
+    ) -> str:
+        """Number a message, to leave when the command commits; return its id.
+
+        Raises:
+            InvalidRequest: a name is no legal one, or a parameter cannot be sent.
+            TooLarge: it does not fit a message.
+            Overloaded: too many messages wait to be forwarded.
+        """
+        for field, value in (("service", service), ("resource_id", resource)):
+            problem = check_id(value)
+            if problem is not None:
+                raise InvalidRequest(f"{field}: {problem}", field=field)
+        if self._owner.outbox.is_full or len(self.outgoing) >= MAX_UNSENT:
+            raise Overloaded(
+                f"{self._spec.service}/{self.resource}: too many messages wait to be forwarded",
+                limit=MAX_UNSENT,
+            )
+        return self.send_anyway(service, resource, method, params, reply_to)
+
+    def send_anyway(
+        self,
+        service: str,
+        resource: str,
+        method: str,
+        params: dict[str, Any],
+        reply_to: ReplyTo | None = None,
+    ) -> str:
+        """Do as `send`, to an address that is known to be one, however many wait."""
+        n = self._owner.outbox.last_n + len(self.outgoing) + 1
+        request = Request(
+            Kind.COMMAND,
+            f"{self._spec.service}/{self.resource}",
+            n,
+            n,  # All before it stand earlier in the mailbox.
+            service,
+            resource,
+            method,
+            params,
+            0,
+            self._office.clock.wall_ms(),
+            1,
+            new_traceparent(),
+        )
+        payload = encode_mail(Mail(request, reply_to))
+        limit = self._office.transport.max_payload_bytes - RESERVED_BYTES
+        if len(payload) > limit:
+            raise TooLarge(
+                f"the message to {service}/{resource} has {len(payload)} bytes; the limit is "
+                f"{limit}",
+                size_bytes=len(payload),
+                limit_bytes=limit,
+            )
+        self.outgoing.append(Outgoing(n, service, resource, payload))
+        return request.message_id
+
+    def remind(
+        self,
+        name: str,
+        method: str,
+        params: dict[str, Any],
+        *,
+        after: float | timedelta | None,
+        at: datetime | None,
+        every: float | timedelta | None,
+        missed: str,
+    ) -> None:
+        """Set a reminder, or set it anew.
+
+        Raises:
+            InvalidRequest: something is wrong; the error names the field.
+            Overloaded: the resource has too many.
+        """
+        now_ms = self._office.clock.wall_ms()
+        every_ms = 0 if every is None else _milliseconds("every", every)
+        if every is not None and every_ms < 1:
+            raise InvalidRequest("every: must be more than 0 seconds", field="every")
+        if (after is not None) + (at is not None) > 1 or (after, at, every) == (None, None, None):
+            raise InvalidRequest(
+                "after: give after (seconds), at (a datetime) or every (seconds); every goes "
+                "with either of the others",
+                field="after",
+            )
+        if at is not None:
+            if at.tzinfo is None:
+                raise InvalidRequest("at: must have a time zone", field="at")
+            due_ms = round(at.timestamp() * 1000)
+        else:
+            delay_ms = every_ms if after is None else _milliseconds("after", after)
+            if delay_ms < 0:
+                raise InvalidRequest("after: must not be negative", field="after")
+            due_ms = now_ms + delay_ms
+        if missed not in ("run", "skip"):
+            raise InvalidRequest(f"missed: must be 'run' or 'skip', not {missed!r}", field="missed")
+        self._check_name(name)
+        handler = self._spec.handler(method, Kind.COMMAND)
+        plain = handler.unstructure_params(handler.params_of((), params))
+        handler.bind(plain)
+        known = self._owner.reminders
+        if name not in known and len(known) + len(self.reminders) >= MAX_REMINDERS:
+            raise Overloaded(
+                f"{self._spec.service}/{self.resource} has {MAX_REMINDERS} reminders already",
+                limit=MAX_REMINDERS,
+            )
+        self.reminders.append(
+            Reminder(
+                name,
+                handler.name,
+                encode_value(plain),
+                due_ms,
+                every_ms,
+                missed == "skip",
+                new_traceparent(),
+            )
+        )
+
+    def forget(self, name: str) -> None:
+        """End a reminder; one that does not exist stays so."""
+        self._check_name(name)
+        self.reminders.append(ReminderOver(name))
+
+    def _check_name(self, name: str) -> None:
+        if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+            raise InvalidRequest(
+                f"name: must have 1 to {MAX_NAME_BYTES} bytes, not {name!r}", field="name"
+            )
+
+
+def _milliseconds(field: str, value: object) -> int:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidRequest(f"{field}: must be seconds or a timedelta", field=field)
+    if not abs(seconds) < 10**11:
+        raise InvalidRequest(f"{field}: is out of range", field=field)
+    return round(seconds * 1000)

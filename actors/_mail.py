@@ -1,0 +1,208 @@
+"""The table of mail (sans-I/O): which durable sends have taken effect, and their replies.
+
+A sender numbers its messages to a mailbox and appends them in order, so a message is a
+repeat if it stands below the lowest number still open there, or is among those above it
+that have been seen. Client processes come and go: of their sessions the longest idle
+makes room, and what is left of it cannot be told from a repeat any more. The session of
+an actor is its address, ``service/resource``, and is never dropped. A session of any
+other form is of a message that nobody repeats.
+
+Like `SessionTable` it changes only by journal entries, in their order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from attrs import define, field
+
+from aegis.actors._sessions import MAX_KEPT_BYTES, MAX_KEPT_REPLY_BYTES, MAX_SESSIONS, WINDOW, Fresh
+from aegis.contracts import session_start_ms
+
+__all__ = ["MAIL_AHEAD", "MAX_MAIL_REPLIES", "Hopeless", "MailTable", "Seen"]
+
+MAIL_AHEAD: Final = 64
+"""How many messages may have run, or be about to, that the journal does not know of."""
+
+MAX_MAIL_REPLIES: Final = 1_000
+"""How many replies to sends are kept, for whoever asks for one later."""
+
+_SESSION_BYTES: Final = 24
+_NUMBER_BYTES: Final = 9
+_REPLY_BYTES: Final = 24
+"""Upper bounds of what each takes in `MailTable.to_wire` beside text and bytes."""
+
+_FRESH: Final = Fresh()
+
+
+@define(slots=True, frozen=True)
+class Seen:
+    """The message has taken effect, or was closed by its sender: pass over it."""
+
+
+@define(slots=True, frozen=True)
+class Hopeless:
+    """Nobody can tell whether the message is a repeat: it goes to the dead letters.
+
+    ``known`` tells whether its session is in the table, so that it can be noted there.
+    """
+
+    reason: str
+    known: bool = True
+
+
+@define(slots=True)
+class _Sender:
+    low: int = 1
+    done: set[int] = field(factory=set[int])
+
+
+class MailTable:
+    """The sessions of mail to one resource, and the last replies."""
+
+    __slots__ = (
+        "_actors",
+        "_clients",
+        "_max_kept_bytes",
+        "_max_kept_reply_bytes",
+        "_max_replies",
+        "_max_sessions",
+        "_other_bytes",
+        "_replies",
+        "_window",
+        "floor",
+        "kept_bytes",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_sessions: int = MAX_SESSIONS,
+        max_replies: int = MAX_MAIL_REPLIES,
+        max_kept_reply_bytes: int = MAX_KEPT_REPLY_BYTES,
+        max_kept_bytes: int = MAX_KEPT_BYTES,
+        window: int = WINDOW,
+    ) -> None:
+        self.floor = 0
+        """Mail of an unknown client session that started at or before this (Unix ms) is
+        hopeless."""
+        self._max_sessions = max_sessions
+        self._max_replies = max_replies
+        self._max_kept_reply_bytes = max_kept_reply_bytes
+        self._max_kept_bytes = max_kept_bytes
+        self._window = window
+        self._clients: dict[str, _Sender] = {}  # The longest idle first.
+        self._actors: dict[str, _Sender] = {}
+        self._replies: dict[str, tuple[int, bytes | None]] = {}  # The oldest first.
+        self.kept_bytes = 0
+        self._other_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as `to_wire` takes when encoded."""
+        return 32 + self.kept_bytes + self._other_bytes
+
+    def look_up(self, session: str, n: int, low: int) -> Fresh | Seen | Hopeless:
+        """Say whether a message has taken effect already."""
+        start = session_start_ms(session)
+        senders = self._clients if start is not None else self._actors
+        if start is None and not is_actor(session):
+            return _FRESH
+        sender = senders.get(session)
+        if sender is None:
+            if start is not None and start <= self.floor:
+                return Hopeless(
+                    f"session {session} started at or before {self.floor} ms, and may have been "
+                    "forgotten: nobody can tell whether this is a repeat",
+                    known=False,
+                )
+            sender = _Sender()
+        elif n < sender.low or n in sender.done:
+            return Seen()
+        if n >= max(low, sender.low) + self._window:
+            return Hopeless(
+                f"more than {self._window} messages of session {session} are open",
+                known=session in senders,
+            )
+        if start is not None and session not in senders and len(senders) >= self._max_sessions:
+            return Fresh(drops=next(iter(senders)))
+        return _FRESH
+
+    def record(self, session: str, n: int, low: int) -> None:
+        """Note that message ``n`` of ``session`` is dealt with; ``low`` closes all below."""
+        is_client = session_start_ms(session) is not None
+        if not is_client and not is_actor(session):
+            return
+        senders = self._clients if is_client else self._actors
+        sender = senders.pop(session, None)
+        if sender is None:
+            sender = _Sender()
+            self._other_bytes += _SESSION_BYTES + 4 * len(session)
+        senders[session] = sender  # Last in the dict is the most recently used.
+        sender.done.add(n)
+        self._other_bytes += _NUMBER_BYTES
+        if low > sender.low:
+            sender.low = low
+            closed = [number for number in sender.done if number < low]
+            self._other_bytes -= _NUMBER_BYTES * len(closed)
+            sender.done.difference_update(closed)
+
+    def keep(self, message_id: str, status: int, reply: bytes) -> None:
+        """Keep the reply to a message; one that is too large is only known to exist."""
+        kept = reply if len(reply) <= self._max_kept_reply_bytes else None
+        self._replies[message_id] = (status, kept)
+        self.kept_bytes += len(kept or b"")
+        self._other_bytes += _REPLY_BYTES + 4 * len(message_id)
+        while len(self._replies) > self._max_replies or (
+            self.kept_bytes > self._max_kept_bytes and len(self._replies) > 1
+        ):
+            oldest = next(iter(self._replies))
+            _, old = self._replies.pop(oldest)
+            self.kept_bytes -= len(old or b"")
+            self._other_bytes -= _REPLY_BYTES + 4 * len(oldest)
+
+    def reply_to(self, message_id: str) -> tuple[int, bytes | None] | None:
+        """Return status and reply of a message, None if it is not known.
+
+        The reply itself is None if it was too large to keep.
+        """
+        return self._replies.get(message_id)
+
+    def drop(self, session: str) -> None:
+        """Forget a client's session and raise the floor to its start."""
+        sender = self._clients.pop(session, None)
+        if sender is not None:
+            self._other_bytes -= _SESSION_BYTES + 4 * len(session)
+            self._other_bytes -= _NUMBER_BYTES * len(sender.done)
+            self.floor = max(self.floor, session_start_ms(session) or 0)
+
+    def to_wire(self) -> list[Any]:
+        """Return the table as plain values."""
+        return [
+            self.floor,
+            [
+                [session, sender.low, sorted(sender.done)]
+                for senders in (self._actors, self._clients)
+                for session, sender in senders.items()
+            ],
+            [[message_id, *reply] for message_id, reply in self._replies.items()],
+        ]
+
+    def load(self, wire: list[Any]) -> None:
+        """Replace the contents by those of `to_wire`."""
+        self.floor, senders, replies = wire
+        self._actors, self._clients, self._replies = {}, {}, {}
+        self.kept_bytes = self._other_bytes = 0
+        for session, low, done in senders:
+            of_kind = self._actors if is_actor(session) else self._clients
+            of_kind[session] = _Sender(low, set(done))
+            self._other_bytes += _SESSION_BYTES + 4 * len(session) + _NUMBER_BYTES * len(done)
+        for message_id, status, reply in replies:
+            self._replies[message_id] = (status, reply)
+            self.kept_bytes += len(reply or b"")
+            self._other_bytes += _REPLY_BYTES + 4 * len(message_id)
+
+
+def is_actor(session: str) -> bool:
+    """Whether ``session`` is that of an actor that sends: ``service/resource``."""
+    return "/" in session

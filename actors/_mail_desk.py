@@ -1,0 +1,277 @@
+"""One owner's mail: from its mailbox into its actor, and the replies for whoever asks.
+
+What may run when is decided by `Inbox`, what is a repeat by `Owner` (both sans-I/O). A
+message of the mailbox goes through the actor's own mailbox, one among all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from attrs import define
+
+from aegis.actors._answers import AnswerSink, error_bytes
+from aegis.actors._committer import Committer
+from aegis.actors._dead_letters import DeadLetter
+from aegis.actors._inbox import MAX_TRIES, Inbox, Letter
+from aegis.actors._mail import Hopeless, Seen
+from aegis.actors._mailbox import Envelope, Mailbox
+from aegis.actors._post_office import PostOffice
+from aegis.actors._record import MailSkipped
+from aegis.actors._registry_entries import ResourceKey
+from aegis.contracts import Kind, Mail, Request
+from aegis.errors import (
+    ActorDead,
+    HandlerFailed,
+    InvalidRequest,
+    Moved,
+    Overloaded,
+    ProtocolError,
+    TooOld,
+)
+from aegis.transport._codec import decode_mail
+
+__all__ = ["RESULT_METHOD", "MailDesk", "Slip"]
+
+RESULT_METHOD: Final = "aegis.result"
+"""The query that asks an owner for the reply to a message; no handler has a dot."""
+
+MAX_WAITERS: Final = 4_096
+"""The replies of how many messages to one resource may be waited for at a time."""
+
+MAX_ASKERS: Final = 16
+"""How many may wait for the same reply; of more, those who came last."""
+
+_MOVED: Final = error_bytes(Moved("a newer owner has taken over; look the resource up again"))
+
+
+@define(slots=True, eq=False)
+class Slip:
+    """A message of the mailbox on its way through the actor's own; nobody is answered."""
+
+    desk: MailDesk
+    letter: Letter
+    mail: Mail | None
+    problem: str = ""
+    """Why it cannot be read, if ``mail`` is None."""
+
+    def answer(self, status: int, value: bytes) -> None:
+        """Do nothing: whoever asks for the reply is answered when it is committed."""
+
+
+type RunMail = Callable[[Slip, Mail, str | None], Awaitable[None]]
+"""Runs a message and commits its effect; the text is the session that makes room."""
+
+
+class MailDesk:
+    """The mail of one resource as long as one owner serves it."""
+
+    __slots__ = (
+        "_committer",
+        "_inbox",
+        "_loop",
+        "_mailbox",
+        "_office",
+        "_on_repeat",
+        "_purged",
+        "_run",
+        "_waiters",
+        "key",
+    )
+
+    def __init__(
+        self,
+        key: ResourceKey,
+        office: PostOffice,
+        committer: Committer,
+        mailbox: Mailbox,
+        run: RunMail,
+        on_repeat: Callable[[], object],
+    ) -> None:
+        self.key = key
+        self._office = office
+        self._committer = committer
+        self._mailbox = mailbox
+        self._run = run
+        self._on_repeat = on_repeat
+        self._inbox = Inbox(committer.owner)
+        self._purged = 0
+        self._waiters: dict[str, list[tuple[AnswerSink, float]]] | None = None
+        self._loop = asyncio.get_running_loop()
+        office.feed.add(self)
+
+    def close(self) -> None:
+        """Take no more mail; whoever waits for a reply must look elsewhere."""
+        self._office.feed.remove(self)
+        waiters, self._waiters = self._waiters, None
+        for waiting in (waiters or {}).values():
+            for sink, _ in waiting:
+                sink.answer(Moved.code, _MOVED)
+
+    # -- what the feed shows ----------------------------------------------------------------
+
+    @property
+    def mail_from(self) -> int:
+        """The sequence from which on messages are wanted."""
+        return self._inbox.read_to + 1
+
+    def offer_mail(self, sequence: int, payload: bytes) -> bool:
+        """Take a message of the mailbox, if there is room."""
+        taken = self._inbox.offer(Letter(sequence, payload))
+        self.pump()
+        return taken
+
+    def on_committed(self) -> None:
+        """Go on with what had to wait; what the journal knows may be deleted."""
+        if self._committer.owner.stored_cursor > self._purged:
+            self._purged = self._committer.owner.stored_cursor
+            self._office.feed.done(self, self._purged)
+        self.pump()
+
+    def pump(self) -> None:
+        """Hand to the actor what may run now."""
+        inbox = self._inbox
+        while (letter := inbox.next()) is not None:
+            slip = Slip(self, letter, None)
+            request = Request(Kind.COMMAND, "", 0, 0, *self.key, "", {}, 0)
+            try:
+                slip.mail = decode_mail(letter.payload)
+                request = slip.mail.request
+                if (request.service, request.resource) != self.key:
+                    raise ProtocolError(f"it is for {request.service}/{request.resource}")
+            except ProtocolError as error:
+                slip.mail, slip.problem = None, error.message
+            try:
+                self._mailbox.put_beyond_capacity(Envelope(request, slip))
+            except ActorDead:
+                return  # The next owner begins where the cursor is.
+        if inbox.should_catch_up:
+            inbox.behind = False
+            self._office.feed.catch_up(self)
+
+    # -- in a turn of the actor ---------------------------------------------------------------
+
+    async def handle(self, slip: Slip) -> None:
+        """Deal with one message: run it, pass it over, or give it up."""
+        if slip.desk is not self or not self._committer.owner.serving:
+            return  # Of an earlier life.
+        ran = False
+        try:
+            ran = await self._handle(slip)
+        finally:
+            self._inbox.ended(ran=ran)
+            self.pump()
+
+    async def _handle(self, slip: Slip) -> bool:
+        """Return whether the message was run, or given up."""
+        owner, sequence = self._committer.owner, slip.letter.sequence
+        mail = slip.mail
+        if mail is None:
+            await self._give_up(slip, f"it cannot be read: {slip.problem}")
+            return True
+        request = mail.request
+        verdict = owner.admit_mail(request.session, request.n, request.low)
+        if isinstance(verdict, Seen):
+            self._on_repeat()
+            owner.pass_over(sequence)
+            return False
+        if isinstance(verdict, Hopeless):
+            await self._give_up(slip, verdict.reason, noted=verdict.known, uncertain=True)
+            return True
+        careful = self._inbox.is_careful
+        if careful:
+            if owner.tries(sequence) >= MAX_TRIES:
+                reason = f"owners died at it in each of {MAX_TRIES} tries"
+                await self._give_up(slip, reason, tries=MAX_TRIES, drops=verdict.drops)
+                return True
+            owner.try_mail(sequence)
+            await self._committer.wait_quiescent()
+            if not owner.serving:
+                return False
+        await self._run(slip, mail, verdict.drops)
+        if careful:
+            await self._committer.wait_quiescent()
+        return True
+
+    async def _give_up(
+        self,
+        slip: Slip,
+        reason: str,
+        *,
+        tries: int = 0,
+        noted: bool = True,
+        uncertain: bool = False,
+        drops: str | None = None,
+    ) -> None:
+        owner, letter = self._committer.owner, slip.letter
+        request = None if slip.mail is None else slip.mail.request
+        await self._office.bury(
+            DeadLetter(
+                *self.key,
+                sequence=letter.sequence,
+                reason=reason,
+                tries=tries,
+                died_ms=self._office.clock.wall_ms(),
+                payload=letter.payload,
+                message_id="" if request is None else request.message_id,
+                method="" if request is None else request.method,
+                trace="" if request is None else request.trace,
+                uncertain=uncertain,
+            )
+        )
+        if not owner.serving:
+            return
+        skipped = MailSkipped(letter.sequence, reason)
+        if request is not None and noted:
+            skipped = MailSkipped(letter.sequence, reason, request.session, request.n, request.low)
+        owner.skip(skipped, drops=drops)
+        if request is not None:
+            failed = HandlerFailed(f"the message went to the dead letters: {reason}")
+            self.tell(request.message_id, failed.code, error_bytes(failed))
+        self._committer.flush_soon()
+
+    # -- replies ----------------------------------------------------------------------------
+
+    def tell(self, message_id: str, status: int, value: bytes) -> None:
+        """Answer those who wait for the reply to a message that has committed."""
+        if self._waiters:
+            for sink, _ in self._waiters.pop(message_id, ()):
+                self._committer.hold(sink, status, value)
+
+    def ask(self, request: Request, sink: AnswerSink) -> None:
+        """Answer with the reply to a message, as soon as there is one."""
+        owner, committer = self._committer.owner, self._committer
+        message_id = request.params.get("message_id")
+        sequence = request.params.get("sequence")
+        if not isinstance(message_id, str) or not isinstance(sequence, int):
+            wrong = InvalidRequest("message_id and sequence: must be those of a receipt", field="")
+            sink.answer(wrong.code, error_bytes(wrong))
+            return
+        known = owner.mail.reply_to(message_id)
+        if known is not None and known[1] is not None:
+            committer.hold(sink, known[0], known[1])
+            return
+        if known is not None or sequence <= owner.cursor:
+            gone = TooOld(
+                f"message {message_id} was dealt with, but its reply is not kept: it was too "
+                "large, too many came after it, or it went to the dead letters",
+                done=known is not None,
+            )
+            committer.hold(sink, gone.code, error_bytes(gone))
+            return
+        if self._waiters is None:
+            self._waiters = {}
+        now = self._loop.time()
+        if len(self._waiters) >= MAX_WAITERS:
+            for name, waiting in list(self._waiters.items()):
+                if all(deadline <= now for _, deadline in waiting):
+                    del self._waiters[name]
+        if len(self._waiters) >= MAX_WAITERS:
+            full = Overloaded(f"{MAX_WAITERS} wait for replies already", limit=MAX_WAITERS)
+            sink.answer(full.code, error_bytes(full))
+            return
+        waiting = self._waiters.setdefault(message_id, [])
+        waiting[:] = [one for one in waiting if one[1] > now][-MAX_ASKERS:]
+        waiting.append((sink, now + request.remaining_ms / 1000))

@@ -1,0 +1,37 @@
+"""A command that is to be sent: by its class, which is checked, or by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aegis.actors._handlers import describe
+from aegis.contracts import Kind
+from aegis.errors import InvalidRequest
+from aegis.transport._convert import to_plain
+
+__all__ = ["plain_command"]
+
+
+def plain_command(
+    service: Any, method: str, params: dict[str, Any]
+) -> tuple[str, str, dict[str, Any]]:
+    """Return service name, method and plain parameters of a command that is to be sent.
+
+    ``service`` is a name, or an actor's class: then the parameters are checked.
+
+    Raises:
+        NotFound: the class has no such command.
+        InvalidRequest: it is a query, or a parameter is wrong.
+    """
+    if isinstance(service, str):
+        return service, method, {name: to_plain(value) for name, value in params.items()}
+    spec = describe(service)
+    handler = spec.handler_of(method) or spec.handler(method)
+    if handler.kind is not Kind.COMMAND:
+        raise InvalidRequest(
+            f"method: {spec.service}.{handler.name} is a query; only commands can be sent",
+            field="method",
+        )
+    plain = handler.unstructure_params(handler.params_of((), params))
+    handler.bind(plain)
+    return spec.service, handler.name, plain

@@ -1,0 +1,269 @@
+"""The subscribers of one node: from a topic's subject to the methods that hear it.
+
+One NATS subscription serves all actors of an instance that hear a pattern. What comes
+waits in a bounded queue for each of them and each method, never in the mailbox: a feed
+must not keep commands out. One place in the mailbox at a time takes the oldest of them
+to its method, so that a feed and the rest of an actor's mail go on in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from attrs import define, field
+
+from aegis._subjects import Subjects
+from aegis._trace import enter_trace
+from aegis.actors._cell import ActorCell, Status
+from aegis.actors._dispatch import InstanceDesk
+from aegis.actors._execution import take_back_cancellation
+from aegis.actors._future import AegisFuture
+from aegis.actors._handlers import ActorSpec, SubscriptionSpec
+from aegis.actors._mailbox import Envelope
+from aegis.actors._messages import Turn
+from aegis.actors._publication import decode_publication
+from aegis.actors._topic import OWN_RESOURCE, TopicQueue
+from aegis.contracts import OK
+from aegis.errors import (
+    ActorDead,
+    ConnectionClosed,
+    HandlerFailed,
+    InvalidRequest,
+    ProtocolError,
+    Unavailable,
+)
+from aegis.transport._base import Message, Subscription, Transport
+
+__all__ = ["TopicStatistics", "Topics"]
+
+_log = structlog.get_logger("aegis.topics")
+
+_FAILED: Final = HandlerFailed.code
+_INVALID: Final = InvalidRequest.code
+
+
+@define
+class TopicStatistics:
+    """What became of the messages of one pattern, over all actors of an instance.
+
+    ``received`` counts messages; the others count copies, one for each actor:
+    ``handled`` went through the method, ``failed`` raised there, ``dropped`` found a
+    full queue or an actor that stopped, ``refused`` had a value of the wrong type.
+    """
+
+    service_name: str
+    instance_id: str
+    topic: str
+    method: str
+    received: int = 0
+    handled: int = 0
+    failed: int = 0
+    dropped: int = 0
+    refused: int = 0
+
+
+class Topics:
+    """Keeps the subscriptions of the instances of one node. Belongs to its event loop."""
+
+    def __init__(self, transport: Transport, subjects: Subjects) -> None:
+        self._transport = transport
+        self._subjects = subjects
+        self._feeds: dict[str, list[_Feed]] = {}
+
+    async def open(self, desk: InstanceDesk, spec: ActorSpec) -> None:
+        """Let the actors of an instance hear what their class subscribes to."""
+        feeds = self._feeds.setdefault(desk.instance_id, [])
+        for subscription in spec.subscriptions:
+            feed = _Feed(desk, subscription, self._subjects)
+            feeds.append(feed)
+            pattern = subscription.pattern.replace(OWN_RESOURCE, "*")
+            feed.interest = await self._transport.subscribe(
+                self._subjects.topic(pattern), feed.on_message
+            )
+
+    async def close(self, desk: InstanceDesk) -> None:
+        """Let them hear nothing more, but for what waits already."""
+        for feed in self._feeds.pop(desk.instance_id, ()):
+            if feed.interest is not None:
+                with suppress(Unavailable, ConnectionClosed):
+                    await feed.interest.unsubscribe()
+
+    def statistics(self) -> list[TopicStatistics]:
+        """Return the counts so far, of each instance and pattern."""
+        return [feed.counts for feeds in self._feeds.values() for feed in feeds]
+
+
+class _Feed:
+    """One pattern, heard by the actors of one instance."""
+
+    def __init__(self, desk: InstanceDesk, spec: SubscriptionSpec, subjects: Subjects) -> None:
+        self.desk = desk
+        self.spec = spec
+        self.interest: Subscription | None = None
+        self.counts = TopicStatistics(desk.service, desk.instance_id, spec.pattern, spec.name)
+        self._subjects = subjects
+        self._own_level = spec.own_level
+        # Only of those for whom something waits: actors come and go.
+        self._listeners: dict[ActorCell, _Listener] = {}
+
+    def on_message(self, message: Message) -> None:
+        """Queue a message for every actor that is to hear it."""
+        self.counts.received += 1
+        try:
+            topic = self._subjects.topic_of(message.subject)
+            trace, value = decode_publication(message.payload)
+        except (ProtocolError, ValueError) as error:
+            self.counts.refused += 1
+            _log.warning("publication_refused", subject=message.subject, error=str(error))
+            return
+        for cell in list(self._hearers(topic)):
+            listener = self._listeners.get(cell)
+            if listener is None:
+                listener = self._listeners[cell] = _Listener(self, cell)
+            listener.put(_Heard(topic, trace, value))
+
+    def _hearers(self, topic: str) -> Iterable[ActorCell]:
+        """Return the actors that serve at this moment: standbys hear nothing."""
+        desk = self.desk
+        if self._own_level is not None:
+            cell = desk.resources.get(topic.split(".")[self._own_level])
+            return () if cell is None else (cell,)
+        own = () if desk.cell is None else (desk.cell,)
+        return (*own, *desk.resources.values())
+
+    def serves(self, cell: ActorCell) -> bool:
+        """Whether the actor is still the one that callers reach."""
+        resource_id = cell.resource_id
+        if resource_id is None:
+            return self.desk.cell is cell
+        return self.desk.resources.get(resource_id) is cell
+
+    def forget(self, cell: ActorCell) -> None:
+        """Keep nothing for an actor for which nothing waits."""
+        self._listeners.pop(cell, None)
+
+    def count_dropped(self, cell: ActorCell, dropped: int) -> None:
+        """Count, and log at 1, 2, 4, 8, ...: a feed that is too fast stays so for long."""
+        before, counts = self.counts.dropped, self.counts
+        counts.dropped += dropped
+        for _ in range(dropped):
+            cell.runtime.observer.on_publication_dropped(cell, counts.topic)
+        if before.bit_length() != counts.dropped.bit_length():
+            _log.warning(
+                "publications_dropped",
+                service_name=counts.service_name,
+                instance_id=counts.instance_id,
+                resource_id=cell.resource_id,
+                topic=counts.topic,
+                dropped=counts.dropped,
+                policy=str(self.spec.overflow),
+            )
+
+
+@define(slots=True, frozen=True)
+class _Heard:
+    topic: str
+    trace: str
+    value: Any
+
+
+@define(eq=False)
+class _Listener:
+    """One actor as a hearer of one feed."""
+
+    feed: _Feed
+    cell: ActorCell
+    queue: TopicQueue[_Heard] = field(init=False)
+    _has_place: bool = False
+    """Whether a turn of this listener waits in the actor's mailbox."""
+
+    def __attrs_post_init__(self) -> None:
+        self.queue = TopicQueue(self.feed.spec.queue_size, self.feed.spec.overflow)
+
+    def put(self, heard: _Heard) -> None:
+        if not self.queue.put(heard):
+            self.feed.count_dropped(self.cell, 1)
+        self._take_place()
+
+    def _take_place(self) -> None:
+        if self._has_place or not self.queue:
+            return
+        try:
+            # One place for each method at most, so the mailbox stays bounded.
+            self.cell.mailbox.put_beyond_capacity(Envelope(Turn(self._turn), AegisFuture()))
+        except ActorDead:
+            self._give_up()
+        else:
+            self._has_place = True
+
+    async def _turn(self) -> None:
+        """Take the oldest message to its method; run by the actor, between its messages."""
+        self._has_place = False
+        cell, feed = self.cell, self.feed
+        if not feed.serves(cell) or cell.status is not Status.RUNNING:
+            self._give_up()  # Another owns the resource now, and hears for itself.
+            return
+        heard = self.queue.take()
+        try:
+            if heard is not None:
+                await self._hear(heard)
+        finally:
+            self._take_place()
+            if not self.queue:
+                feed.forget(cell)
+
+    async def _hear(self, heard: _Heard) -> None:
+        cell, spec, counts = self.cell, self.feed.spec, self.feed.counts
+        actor = cell.actor
+        enter_trace(heard.trace)
+        began = time.perf_counter()
+        status = OK
+        try:
+            value = spec.structure(heard.value)
+        except InvalidRequest as error:
+            counts.refused += 1
+            _log.warning(
+                "publication_refused", address=cell.address, topic=heard.topic, error=str(error)
+            )
+            cell.runtime.observer.on_message_handled(cell, "publication", _INVALID, 0.0)
+            return
+        arguments = (value, heard.topic) if spec.wants_topic else (value,)
+        failure: BaseException | None = None
+        try:
+            if spec.is_async:
+                await spec.function(actor, *arguments)
+            else:
+                await cell.runtime.workers.run(partial(spec.function, actor, *arguments))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and cell.is_interrupted(actor):
+                raise
+            take_back_cancellation()
+            failure = error
+        if not cell.is_interrupted(actor) and cell.behaviour.take_back_changes():
+            failure = RuntimeError(
+                f"{type(actor).__qualname__}.{spec.name} changed self.state, which only commands "
+                "may; the change was taken back. Tell the actor a command of its own: "
+                "self.actor_ref.tell(Call(...))"
+            )
+        if failure is None:
+            counts.handled += 1
+        else:
+            counts.failed += 1
+            status = _FAILED
+            if not cell.is_interrupted(actor):
+                cell.fail(failure)
+        seconds = time.perf_counter() - began
+        cell.runtime.observer.on_message_handled(cell, "publication", status, seconds)
+
+    def _give_up(self) -> None:
+        if dropped := self.queue.clear():
+            self.feed.count_dropped(self.cell, dropped)
+        self.feed.forget(self.cell)

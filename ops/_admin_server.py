@@ -1,0 +1,122 @@
+"""The admin HTTP inside a node: uvicorn on the node's own event loop.
+
+Signals stay the node's, and so does the log. The port is taken before the node joins the
+system, so that one in use stops the start while nothing has happened yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+import uvicorn
+
+from aegis._config import RunOptions
+from aegis.errors import ConfigurationError
+from aegis.ops._admin_api import admin_app
+from aegis.ops._admin_guard import Guard
+from aegis.ops._metrics import NodeMetrics
+
+if TYPE_CHECKING:
+    from aegis._node import Node
+
+__all__ = ["AdminServer"]
+
+_log = structlog.get_logger("aegis.admin")
+
+MAX_CONNECTIONS: Final = 256
+SORT_SECONDS: Final = 1.0
+"""How often metrics are sorted, so that what was not yet is no matter of memory."""
+STOP_SECONDS: Final = 1
+"""How long requests under way may take once the node has gone."""
+
+
+class AdminServer:
+    """One node's admin HTTP; takes its port when it is made."""
+
+    def __init__(self, options: RunOptions, metrics: NodeMetrics) -> None:
+        self._host, self._token = options.admin_host, options.admin_token
+        self._metrics = metrics
+        self._socket = _listen(options.admin_host, options.admin_port)
+        self.port: int = self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Give the port back; idempotent."""
+        self._socket.close()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, node: Node) -> AsyncGenerator[None]:
+        """Answer for ``node`` as long as the block lasts."""
+        self._metrics.attach(node)
+        app: Any = Guard(
+            admin_app(node, self._metrics),  # type: ignore[arg-type]
+            host=self._host,
+            token=self._token,
+        )
+        server = _Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        sorting = asyncio.get_running_loop().create_task(self._sort_forever())
+        serving = asyncio.get_running_loop().create_task(server.serve(sockets=[self._socket]))
+        _log.info("admin_listens", host=self._host, port=self.port, token=self._token is not None)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            sorting.cancel()
+            await asyncio.gather(serving, sorting, return_exceptions=True)
+            self.close()
+
+    async def _sort_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SORT_SECONDS)
+            self._metrics.sort()
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave the signals to the node."""
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A port whose last connections are still dying away is free.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            why = "is in use; give another port, or end the process that has it"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            why = "is no address of this host; give one as admin_host"
+        elif error.errno == errno.EACCES:
+            why = "is not allowed for this user; give a port from 1024"
+        else:
+            why = f"cannot be listened on: {error.strerror}"
+        raise ConfigurationError(
+            f"admin_port: {host}:{port} {why}", option="admin_port", usage=True
+        ) from error
+    listening.setblocking(False)
+    return listening

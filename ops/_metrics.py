@@ -1,0 +1,359 @@
+"""A node's metrics: counted by the hooks of the kernel, exposed by prometheus-client.
+
+Every node counts what happens on it; a sum over the nodes is the system's. What the leader
+alone decides (registrations, failovers) is counted by whichever node leads. Counting is
+plain arithmetic on the event loop, and the metrics take their form only when scraped; see
+`NodeMetrics.sort` for what comes with every message. No label takes resource ids: their
+number has no bound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from aegis._clock import Clock
+from aegis.actors._cell import ActorCell
+from aegis.actors._decision import Event
+from aegis.actors._observer import Observer
+from aegis.contracts import Role
+from aegis.errors import Overloaded
+from aegis.ops._failovers import Failover, FailoverLog
+from aegis.ops._histogram import Histogram
+
+if TYPE_CHECKING:
+    from aegis._node import Node
+
+__all__ = ["NodeMetrics"]
+
+_log = structlog.get_logger("aegis.metrics")
+
+MAX_NODES: Final = 10_000
+"""Nodes whose beats are followed."""
+
+ANY_KIND: Final = "any"
+"""The label ``kind`` of what was refused at a full mailbox, unread."""
+
+
+class _Handled:
+    """The messages of one service and kind: their times, and their number by status."""
+
+    __slots__ = ("seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.seconds = Histogram()
+        self.statuses: dict[int, int] = {}
+
+
+class NodeMetrics(Observer, Collector):
+    """All metrics of one node.
+
+    ``missed_beats`` is what a silent node has left out; ``messages`` is told of each
+    message, too.
+    """
+
+    def __init__(
+        self, clock: Clock, *, missed_beats: int = 4, messages: Observer | None = None
+    ) -> None:
+        self._messages_log = messages
+        self.failovers = FailoverLog(clock, self._on_failover)
+        self._missed_beats = missed_beats
+        self._node: Node | None = None
+        self._handled: dict[tuple[str, str], _Handled] = {}
+        self._refused: Counter[tuple[str, str, int]] = Counter()
+        self._full: Counter[str] = Counter()
+        self._full_lock = threading.Lock()
+        self._commits = Histogram()
+        self._unsorted: dict[tuple[str, str, int], list[float]] = {}
+        self._unsorted_commits: list[float] = []
+        self._duplicates = 0
+        self._fenced = 0
+        self._dead_letters: Counter[str] = Counter()
+        self._failover_seconds = Histogram()
+        self._failovers: Counter[tuple[str, str]] = Counter()
+        self._heartbeats_missed = 0
+        self._beats: OrderedDict[str, int] = OrderedDict()
+        self._registrations: Counter[tuple[str, str]] = Counter()
+        self._releases: Counter[tuple[str, str]] = Counter()
+        self._conflicts: Counter[str] = Counter()
+        self._lookups: Counter[tuple[str, str]] = Counter()
+        self._operations: dict[str, Histogram] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def attach(self, node: Node) -> None:
+        """Tell the state of ``node`` from now on."""
+        self._node = node
+
+    def exposition(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        return generate_latest(self._registry)
+
+    def sort(self) -> None:
+        """Put what has come since the last time into its buckets.
+
+        To be called every second or so, on the event loop: till then each message keeps
+        a number.
+        """
+        for (service, kind, status), seconds in self._unsorted.items():
+            handled = self._handled.setdefault((service, str(kind)), _Handled())
+            count = handled.seconds.take(seconds)
+            if count:
+                handled.statuses[status] = handled.statuses.get(status, 0) + count
+        self._commits.take(self._unsorted_commits)
+
+    # -- what the kernel tells ------------------------------------------------------------
+
+    def on_message_handled(self, cell: ActorCell, kind: str, status: int, seconds: float) -> None:
+        """Count it."""
+        try:
+            self._unsorted[cell.spec.service, kind, status].append(seconds)
+        except KeyError:
+            self._unsorted[cell.spec.service, kind, status] = [seconds]
+        if self._messages_log is not None:
+            self._messages_log.on_message_handled(cell, kind, status, seconds)
+
+    def on_refused(self, cell: ActorCell, kind: str, status: int) -> None:
+        """Count it."""
+        self._refused[cell.spec.service, str(kind), status] += 1
+
+    def on_mailbox_full(self, cell: ActorCell) -> None:
+        """Count it, in whatever thread."""
+        with self._full_lock:
+            self._full[cell.spec.service] += 1
+
+    def on_duplicate(self, cell: ActorCell) -> None:
+        """Count it."""
+        self._duplicates += 1
+
+    def on_committed(self, seconds: float) -> None:
+        """Count it."""
+        self._unsorted_commits.append(seconds)
+
+    def on_fenced(self, cell: ActorCell) -> None:
+        """Count it."""
+        self._fenced += 1
+
+    def on_dead_letter(self, service: str) -> None:
+        """Count it."""
+        self._dead_letters[service] += 1
+
+    # -- what the leader tells --------------------------------------------------------------
+
+    def on_registry_event(self, event: Event) -> None:
+        """Count releases, failovers, and the beats that a silent node has left out."""
+        match event.name:
+            case "released":
+                if event.role == Role.ACTIVE:
+                    self._releases[event.service, event.cause] += len(event.resources)
+            case "promoted" if event.old_instance_id:
+                self._failovers[event.service, event.cause] += len(event.resources)
+            case "unhealthy" if event.cause == "silence":
+                # Once, however many instances the node has.
+                if self._beats.pop(event.node_id, None) is not None:
+                    self._heartbeats_missed += self._missed_beats
+            case _:
+                pass
+
+    def on_control_request(
+        self, operation: str, service: str, reply: Mapping[str, Any], seconds: float
+    ) -> None:
+        """Count registrations and conflicts, and time each operation."""
+        if operation == "resource.register":
+            conflicts = len(reply.get("conflicts") or ())
+            registered = len(reply.get("registered") or ())
+            if registered:
+                self._registrations[service, "registered"] += registered
+            if conflicts:
+                self._registrations[service, "conflict"] += conflicts
+                self._conflicts[service] += conflicts
+            if not registered and not conflicts:
+                self._registrations[service, "ok" if reply.get("success") else "refused"] += 1
+            self._time("register", seconds)
+        elif operation == "resource.release":
+            self._time("release", seconds)
+
+    def on_lookup(self, service: str, found: bool, seconds: float) -> None:
+        """Count it, and time it."""
+        self._lookups[service, "true" if found else "false"] += 1
+        self._time("lookup", seconds)
+
+    def on_beat(self, node_id: str, number: int, now: float, leading: bool) -> None:
+        """Count the beats between this one and the last that came, if this node judges."""
+        last = self._beats.get(node_id)
+        if last is not None and leading and number > last + 1:
+            self._heartbeats_missed += number - last - 1
+        self._beats[node_id] = number
+        if len(self._beats) > MAX_NODES:
+            self._beats.popitem(last=False)
+
+    def on_event(self, facts: Mapping[str, Any]) -> None:
+        """Keep the log of failovers."""
+        try:
+            self.failovers.on_event(facts)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("event_unreadable", told=facts.get("event"), error=repr(error))
+
+    def _on_failover(self, failover: Failover) -> None:
+        node, total_ms = self._node, failover.total_ms
+        # Every node hears of it; the new owner's counts it.
+        if node is not None and failover.new_node_id == node.node_id and total_ms is not None:
+            self._failover_seconds.observe(total_ms / 1000)
+
+    def _time(self, operation: str, seconds: float) -> None:
+        histogram = self._operations.get(operation)
+        if histogram is None:
+            histogram = self._operations[operation] = Histogram()
+        histogram.observe(seconds)
+
+    # -- what is scraped --------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics, as prometheus-client asks for them at each scrape."""
+        self.sort()
+        yield from self._state()
+        yield from self._messages()
+        yield Histogram.family(
+            "ipc_commit_seconds",
+            "From the first try of an append until it was acknowledged.",
+            (),
+            [((), self._commits)],
+        )
+        yield _counter(
+            "ipc_failovers",
+            "Resources that went to another owner; counted by the leader.",
+            ("service_name", "cause"),
+            self._failovers.items(),
+        )
+        yield Histogram.family(
+            "ipc_failover_seconds",
+            "From the old owner's last sign of life until the new one, on this node, answers.",
+            (),
+            [((), self._failover_seconds)],
+        )
+        yield CounterMetricFamily(
+            "ipc_heartbeats_missed",
+            "Beats of nodes that did not come; counted by the leader.",
+            value=self._heartbeats_missed,
+        )
+        yield CounterMetricFamily(
+            "ipc_duplicates",
+            "Repeats of commands, which were answered as the first time.",
+            value=self._duplicates,
+        )
+        yield CounterMetricFamily(
+            "ipc_fenced", "Owners on this node that met a newer one.", value=self._fenced
+        )
+        yield _counter(
+            "ipc_dead_letters",
+            "Messages that owners on this node gave up, and put to the dead letters.",
+            ("service_name",),
+            (((service,), number) for service, number in self._dead_letters.items()),
+        )
+        yield from self._resources()
+
+    def _state(self) -> Iterator[Metric]:
+        node = self._node
+        online: Counter[str] = Counter()
+        depth = GaugeMetricFamily(
+            "ipc_mailbox_depth",
+            "Messages that wait for an instance and its resources.",
+            labels=("service_name", "instance_id"),
+        )
+        held = GaugeMetricFamily(
+            "ipc_resources_per_instance",
+            "Resources that an instance owns.",
+            labels=("service_name", "instance_id"),
+        )
+        if node is not None:
+            for desk in list(node.dispatcher.desks.values()):
+                labels = (desk.service, desk.instance_id)
+                cells = [*desk.resources.values(), *([desk.cell] if desk.cell else ())]
+                depth.add_metric(labels, sum(len(cell.mailbox) for cell in cells))
+                held.add_metric(labels, len(desk.resources))
+                online[desk.service] += node.is_online(desk.instance_id)
+        family = GaugeMetricFamily(
+            "ipc_instances_online",
+            "Instances of this node that are registered, work and hold a lease.",
+            labels=("service_name",),
+        )
+        for service, number in online.items():
+            family.add_metric((service,), number)
+        yield family
+        yield depth
+        yield held
+
+    def _messages(self) -> Iterator[Metric]:
+        counts: Counter[tuple[str, str, int]] = Counter(self._refused)
+        for (service, kind), handled in self._handled.items():
+            for status, number in handled.statuses.items():
+                counts[service, kind, status] += number
+        with self._full_lock:
+            for service, number in self._full.items():
+                counts[service, ANY_KIND, Overloaded.code] += number
+        yield _counter(
+            "ipc_messages",
+            "Messages to actors of this node, by the status of their answer.",
+            ("service_name", "kind", "status"),
+            ((tuple(map(str, key)), number) for key, number in counts.items()),
+        )
+        yield Histogram.family(
+            "ipc_processing_seconds",
+            "How long handlers took, without the wait before and the commit after.",
+            ("service_name", "kind"),
+            ((key, handled.seconds) for key, handled in self._handled.items()),
+        )
+
+    def _resources(self) -> Iterator[Metric]:
+        yield _counter(
+            "ipc_resource_registrations",
+            "Resources asked for, by what became of it; counted by the leader.",
+            ("service_name", "status"),
+            self._registrations.items(),
+        )
+        yield _counter(
+            "ipc_resource_releases",
+            "Resources that have no owner any more; counted by the leader.",
+            ("service_name", "reason"),
+            self._releases.items(),
+        )
+        yield _counter(
+            "ipc_resource_conflicts",
+            "Resources that were asked for and held by others; counted by the leader.",
+            ("service_name",),
+            (((service,), number) for service, number in self._conflicts.items()),
+        )
+        yield _counter(
+            "ipc_resource_lookups",
+            "Questions who owns a resource, answered by this node.",
+            ("service_name", "found"),
+            self._lookups.items(),
+        )
+        yield Histogram.family(
+            "ipc_resource_operation_duration_seconds",
+            "Operations on the registry, answered by this node.",
+            ("operation",),
+            (((operation,), histogram) for operation, histogram in self._operations.items()),
+        )
+
+
+def _counter(
+    name: str,
+    documentation: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[Sequence[str], int]],
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, documentation, labels=labels)
+    for key, number in values:
+        family.add_metric(key, number)
+    return family

@@ -1,0 +1,95 @@
+// Shows openapi.json, and lets each operation be tried.
+"use strict";
+
+function described(schema, schemas, depth = 0) {
+  if (!schema) return "";
+  if (schema.$ref) {
+    const name = schema.$ref.split("/").pop();
+    return depth ? name : described(schemas[name], schemas, depth);
+  }
+  const either = schema.oneOf || schema.anyOf;
+  if (either) return either.map((one) => described(one, schemas, depth + 1)).join(" or ");
+  if (schema.type === "array") return `list of ${described(schema.items, schemas, depth + 1)}`;
+  if (schema.type === "object" && schema.properties) {
+    const lines = Object.entries(schema.properties).map(
+      ([name, one]) => `  ${name}: ${described(one, schemas, depth + 1)}`,
+    );
+    return `{\n${lines.join("\n")}\n}`;
+  }
+  if (Array.isArray(schema.type)) return schema.type.join(" or ");
+  return schema.type || "any";
+}
+
+function tried(method, path, operation) {
+  const form = element("form");
+  const parameters = operation.parameters || [];
+  for (const one of parameters) {
+    const needed = one.required ? " (needed)" : "";
+    const input = element("input", { name: one.name, autocomplete: "off" });
+    if (one.required) input.required = true;
+    const text = (one.schema && one.schema.description) || one.description || "";
+    const label = element("label", {}, `${one.name}${needed} `, input);
+    if (text) label.append(element("span", { class: "faint" }, ` ${text}`));
+    form.append(label);
+  }
+  const result = element("pre", { tabindex: "0", "aria-live": "polite" });
+  result.hidden = true;
+  form.append(element("button", {}, method === "get" ? "Ask" : "Do it"), result);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (method !== "get" && !confirm(`${operation.summary}?`)) return;
+    let filled = path;
+    const query = new URLSearchParams();
+    for (const one of parameters) {
+      const value = form.elements[one.name].value;
+      if (one.in === "path") filled = filled.replace(`{${one.name}}`, encodeURIComponent(value));
+      else if (value) query.set(one.name, value);
+    }
+    const address = query.size ? `${filled}?${query}` : filled;
+    const response = await ask(address, { method: method.toUpperCase() });
+    let text = await response.text();
+    try {
+      text = JSON.stringify(JSON.parse(text), null, 2);
+    } catch {
+      // Metrics are text.
+    }
+    result.hidden = false;
+    result.textContent = `${method.toUpperCase()} ${address}\n${response.status}\n\n${text}`;
+  });
+  return form;
+}
+
+function shown(method, path, operation, schemas) {
+  const box = element("div");
+  box.append(tried(method, path, operation));
+  for (const [status, answer] of Object.entries(operation.responses)) {
+    const content = Object.values(answer.content || {})[0];
+    box.append(element("h3", {}, `${status} `, answer.description || ""));
+    if (content) box.append(element("pre", { tabindex: "0" }, described(content.schema, schemas)));
+  }
+  const title = element("summary", {}, element("span", { class: "method" }, method.toUpperCase()));
+  title.append(element("code", {}, path), ` ${operation.summary || ""}`);
+  return element("details", {}, title, box);
+}
+
+async function load() {
+  const main = document.getElementById("main");
+  const response = await ask("/api/v1/openapi.json");
+  if (!response.ok) {
+    main.replaceChildren(element("p", { class: "bad" }, `The node answers ${response.status}.`));
+    return;
+  }
+  const description = await response.json();
+  const schemas = description.components.schemas;
+  const groups = new Map();
+  for (const [path, operations] of Object.entries(description.paths)) {
+    for (const [method, operation] of Object.entries(operations)) {
+      const group = (operation.tags || ["other"])[0];
+      if (!groups.has(group)) groups.set(group, element("section", {}, element("h2", {}, group)));
+      groups.get(group).append(shown(method, path, operation, schemas));
+    }
+  }
+  main.replaceChildren(...groups.values());
+}
+
+load();

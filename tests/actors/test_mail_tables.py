@@ -1,0 +1,301 @@
+"""The tables of mail, outgoing messages and reminders, and the order in which mail runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgpack
+import pytest
+
+from aegis.actors._inbox import INBOX_CAPACITY, Inbox, Letter
+from aegis.actors._mail import Hopeless, MailTable, Seen
+from aegis.actors._outbox import MAX_UNSENT, Outbox
+from aegis.actors._owner import Owner, OwnerLimits
+from aegis.actors._record import (
+    CommandEntry,
+    Forwarded,
+    MailSkipped,
+    Outgoing,
+    Record,
+    Reminder,
+    ReminderOver,
+)
+from aegis.actors._reminders import Reminders, following
+from aegis.actors._sessions import Fresh
+
+ACTOR = "account/ACC-1"
+
+
+def serving(**limits: int) -> Owner:
+    owner = Owner(epoch=1, snapshot_state=True, limits=OwnerLimits(**limits))
+    owner.fenced_at(1, is_first=True)
+    return owner
+
+
+def mail(sequence: int, session: str = "5-a", n: int = 0, **fields: object) -> CommandEntry:
+    entry = CommandEntry(session, n or sequence, n or sequence, 200, b"\xc0", mail=sequence)
+    for name, value in fields.items():
+        setattr(entry, name, value)
+    return entry
+
+
+def outgoing(n: int, size: int = 1) -> Outgoing:
+    return Outgoing(n, "account", "ACC-2", b"x" * size)
+
+
+def append(owner: Owner, sequence: int) -> Record:
+    plan = owner.append_next()
+    assert plan is not None
+    owner.appended(sequence)
+    return plan.record
+
+
+# -- the table ----------------------------------------------------------------------------
+
+
+def test_a_message_is_seen_again_or_was_closed_or_is_new() -> None:
+    table = MailTable()
+    table.record("5-a", 3, 3)
+    assert table.look_up("5-a", 3, 3) == Seen()
+    assert table.look_up("5-a", 2, 2) == Seen()
+    assert table.look_up("5-a", 4, 3) == Fresh()
+
+
+def test_the_longest_idle_client_makes_room_and_no_actor_ever_does() -> None:
+    table = MailTable(max_sessions=2)
+    for number in range(10):
+        table.record(f"service/{number}", 1, 1)
+    table.record("5-a", 1, 1)
+    table.record("7-b", 1, 1)
+    table.record("5-a", 2, 2)
+    assert table.look_up("9-c", 1, 1) == Fresh(drops="7-b")
+    table.drop("7-b")
+    table.record("9-c", 1, 1)
+    assert table.floor == 7
+    assert isinstance(table.look_up("7-d", 1, 1), Hopeless)
+    assert table.look_up("8-e", 1, 1) == Fresh(drops="5-a")
+    assert table.look_up("service/11", 1, 1) == Fresh()
+    assert table.look_up("service/3", 1, 1) == Seen()
+
+
+def test_a_session_with_too_many_open_messages_is_hopeless() -> None:
+    table = MailTable(window=4)
+    assert isinstance(table.look_up("5-a", 5, 1), Hopeless)
+    assert table.look_up("5-a", 5, 2) == Fresh()
+
+
+def test_a_message_that_nobody_repeats_leaves_no_trace() -> None:
+    table = MailTable()
+    before = table.to_wire()
+    table.record("5-a-7", 1, 1)
+    assert table.to_wire() == before
+    assert table.look_up("5-a-7", 1, 1) == Fresh()
+
+
+def test_the_last_replies_are_kept_as_far_as_there_is_room() -> None:
+    table = MailTable(max_replies=3, max_kept_reply_bytes=10, max_kept_bytes=25)
+    table.keep("large", 200, b"x" * 11)
+    assert table.reply_to("large") == (200, None)
+    for name in "abcd":
+        table.keep(name, 200, name.encode() * 10)
+    assert table.reply_to("b") is None
+    assert table.reply_to("d") == (200, b"d" * 10)
+    assert table.kept_bytes == 20
+
+
+@pytest.mark.parametrize("empty", [MailTable, Outbox, Reminders])
+def test_a_table_is_read_as_it_was_written_and_no_larger_than_it_says(
+    empty: Callable[[], MailTable | Outbox | Reminders],
+) -> None:
+    table = empty()
+    for number in range(1, 300):
+        if isinstance(table, MailTable):
+            table.record(f"{number}-{'a' * (number % 40)}", number, number - number % 3)
+            table.record("ä" * 50 + f"/{number}", number * 10**9, 1)
+            table.keep(f"{number}-{'a' * number}", 200, b"x" * number)
+        elif isinstance(table, Outbox):
+            table.add(Outgoing(number, "ä" * number, "b" * number, b"x" * number))
+        else:
+            table.change(Reminder(f"ä{number}", "go", b"x" * number, 10**12, 10**9, True, "t" * 55))
+    table_bytes = len(msgpack.packb(table.to_wire()))
+    assert table_bytes <= table.size_bytes + 8
+    again = empty()
+    again.load(table.to_wire())
+    assert again.to_wire() == table.to_wire()
+    assert again.size_bytes == table.size_bytes
+
+
+# -- the cursor ---------------------------------------------------------------------------
+
+
+def test_a_group_that_is_cut_has_the_cursor_of_its_own_last_message() -> None:
+    owner = serving(group_bytes=60)
+    owner.commit(mail(10), b"s1")
+    owner.commit(mail(11), b"s2")
+    first, second = append(owner, 20), append(owner, 21)
+    assert [(r.cursor, r.state) for r in (first, second)] == [(10, b"s1"), (11, b"s2")]
+    assert owner.stored_cursor == 11
+
+
+def test_what_is_passed_over_moves_the_cursor_with_the_next_record() -> None:
+    owner = serving()
+    owner.commit(mail(10), None)
+    owner.pass_over(11)
+    assert append(owner, 20).cursor == 11
+
+
+def test_a_message_that_was_given_up_is_known_and_its_copies_do_not_run() -> None:
+    owner = serving()
+    assert owner.try_mail(10) == 0
+    assert owner.try_mail(10) == 1
+    owner.skip(MailSkipped(10, "they died", "5-a", 1, 1))
+    record = append(owner, 20)
+    assert record.cursor == 10
+    reader = Owner(epoch=2, snapshot_state=True)
+    reader.apply(Record.from_wire(record.to_wire()), 0)
+    assert reader.admit_mail("5-a", 1, 1) == Seen()
+    assert reader.cursor == 10
+
+
+def test_tries_are_counted_by_every_reader_also_after_a_snapshot() -> None:
+    owner = serving(snapshot_every_records=2)
+    owner.try_mail(10)
+    append(owner, 2)
+    owner.try_mail(10)
+    record = append(owner, 3)
+    assert record.is_snapshot
+    reader = Owner(epoch=2, snapshot_state=True)
+    reader.apply(Record.from_wire(record.to_wire()), 0)
+    assert (reader.tries(10), reader.tries(11)) == (2, 0)
+
+
+def test_a_snapshot_of_a_release_without_mail_is_read() -> None:
+    owner = Owner(epoch=2, snapshot_state=True)
+    owner.apply(Record(1, [], 0, b"s", tables=[[7, [["9-a", 1, []]]]]), 0)
+    assert (owner.sessions.floor, owner.state) == (7, b"s")
+
+
+# -- outgoing messages ----------------------------------------------------------------------
+
+
+def test_a_message_leaves_when_its_record_is_acknowledged() -> None:
+    owner = serving()
+    owner.commit(mail(10, outgoing=[outgoing(1), outgoing(2)]), None)
+    assert not owner.outbox.due()
+    plan = owner.append_next()
+    owner.commit(mail(11, outgoing=[outgoing(3)]), None)
+    assert plan is not None
+    assert not owner.outbox.due()
+    owner.appended(20)
+    assert [message.n for message in owner.outbox.due(9)] == [1, 2]
+
+
+def test_the_journal_hears_of_what_has_gone_with_the_next_record() -> None:
+    owner = serving()
+    owner.commit(mail(10, outgoing=[outgoing(1), outgoing(2)]), None)
+    records = [append(owner, 20)]
+    owner.outbox.sent(1)
+    owner.commit(mail(11), None)
+    records.append(append(owner, 21))
+    assert records[1].entries is not None
+    assert Forwarded(1) in records[1].entries
+    reader = Owner.standby(snapshot_state=True)
+    for sequence, record in enumerate(records, 20):
+        reader.follow(sequence, Record.from_wire(record.to_wire()))
+    assert [message.n for message in reader.outbox.due(9)] == [2]
+
+
+def test_outgoing_messages_count_in_the_size_of_a_group() -> None:
+    owner = serving(group_bytes=1000)
+    for number in range(1, 5):
+        owner.commit(mail(number, outgoing=[outgoing(number, 600)]), None)
+    record = append(owner, 20)
+    assert len(record.entries or ()) == 1
+    assert mail(1, outgoing=[outgoing(1, 600)]).size_bytes > 600
+
+
+def test_an_outbox_is_full_at_its_limit() -> None:
+    outbox = Outbox()
+    for n in range(1, MAX_UNSENT + 1):
+        assert not outbox.is_full
+        outbox.add(Outgoing(n, "", "", b""))
+    assert outbox.is_full
+    outbox.sent(MAX_UNSENT)
+    assert not outbox.is_full
+
+
+# -- reminders ------------------------------------------------------------------------------
+
+
+def test_the_reminder_that_is_due_first_is_next() -> None:
+    reminders = Reminders()
+    for name, due in (("b", 20), ("a", 10), ("c", 30)):
+        reminders.change(Reminder(name, "go", b"\x80", due))
+    reminders.change(Reminder("a", "go", b"\x80", 25))
+    reminders.change(ReminderOver("b"))
+    first = reminders.next()
+    assert first is not None
+    assert (first.name, first.due_ms) == ("a", 25)
+    assert reminders.get("a", 10) is None
+
+
+def test_the_times_of_a_reminder_that_were_missed_are_not_made_up_for() -> None:
+    reminder = Reminder("a", "go", b"\x80", 1000, every_ms=100)
+    for now_ms, due_ms in ((1000, 1100), (1050, 1100), (1099, 1100), (1100, 1200), (5555, 5600)):
+        after = following(reminder, now_ms)
+        assert isinstance(after, Reminder)
+        assert after.due_ms == due_ms
+    assert following(Reminder("a", "go", b"\x80", 1000), 2000) == ReminderOver("a")
+
+
+# -- the order of mail ----------------------------------------------------------------------
+
+
+def test_mail_behind_a_takeover_runs_alone_and_then_not_too_far_ahead() -> None:
+    owner = serving(mail_ahead=2)
+    inbox = Inbox(owner)
+    for sequence in range(1, 10):
+        assert inbox.offer(Letter(sequence, b""))
+    for sequence in (1, 2):
+        assert inbox.is_careful
+        assert inbox.next() == Letter(sequence, b"")
+        assert inbox.next() is None
+        owner.commit(mail(sequence), None)
+        assert inbox.next() is None
+        append(owner, 20 + sequence)
+        inbox.ended()
+    assert not inbox.is_careful
+    assert [inbox.next(), inbox.next(), inbox.next()] == [Letter(3, b""), Letter(4, b""), None]
+    for sequence in (3, 4):
+        owner.commit(mail(sequence), None)
+        inbox.ended()
+    assert inbox.next() is None
+    append(owner, 30)
+    assert inbox.next() == Letter(5, b"")
+
+
+def test_what_is_passed_over_uses_up_no_care() -> None:
+    owner = serving(mail_ahead=1)
+    inbox = Inbox(owner)
+    for sequence in (1, 2):
+        inbox.offer(Letter(sequence, b""))
+    inbox.next()
+    owner.pass_over(1)
+    inbox.ended(ran=False)
+    assert inbox.is_careful
+
+
+def test_what_has_no_room_stays_in_the_stream_until_there_is_some() -> None:
+    inbox = Inbox(serving(mail_ahead=INBOX_CAPACITY))
+    inbox._careful = 0
+    for sequence in range(1, INBOX_CAPACITY + 1):
+        assert inbox.offer(Letter(sequence, b""))
+    assert not inbox.offer(Letter(INBOX_CAPACITY + 1, b""))
+    assert (inbox.read_to, inbox.behind, inbox.should_catch_up) == (INBOX_CAPACITY, True, False)
+    for _ in range(INBOX_CAPACITY // 2):
+        inbox.next()
+    assert inbox.should_catch_up
+    assert not inbox.offer(Letter(INBOX_CAPACITY + 1, b"")), "there would be a gap"
+    inbox.behind = False
+    assert inbox.offer(Letter(INBOX_CAPACITY + 1, b""))
+    assert inbox.offer(Letter(5, b"")), "what is known is no lack of room"

@@ -1,0 +1,277 @@
+"""The promises of mail: nothing lost, nothing twice, in order; no money vanishes.
+
+It sees each message at the moment it is in a mailbox, and each entry at the moment it is
+in a journal, and keeps its own books of both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from attrs import define, field
+
+from aegis.actors._inbox import MAX_TRIES
+from aegis.actors._mail import is_actor
+from aegis.actors._owner import Owner
+from aegis.actors._record import (
+    CommandEntry,
+    Entry,
+    MailSessionDropped,
+    MailSkipped,
+    MailTried,
+    Reminder,
+)
+from tests.simulation._model import Command
+from tests.simulation._posted import Posted, mail_of
+from tests.simulation._world import InvariantViolated, World
+
+__all__ = ["MailChecker"]
+
+type _Key = tuple[str, int]
+
+
+@define
+class _Mailbox:
+    """One resource's mail, and what became of it."""
+
+    posted: dict[int, Posted] = field(factory=dict[int, Posted])
+    uids: dict[str, Posted] = field(factory=dict[str, Posted])
+    ahead: deque[int] = field(factory=deque[int])
+    """What the journal's cursor has not passed yet."""
+    applied: dict[_Key, int] = field(factory=dict[_Key, int])
+    """Where in the mailbox each message stood that took effect."""
+    skipped: dict[_Key, str] = field(factory=dict[_Key, str])
+    floor: int = 0
+    admitted_above: int = 0
+    clients: dict[str, None] = field(factory=dict[str, None])
+    highest: dict[str, int] = field(factory=dict[str, int])
+    """The highest number of each session that has taken effect."""
+    last: int = 0
+    cursor: int = 0
+    tries: dict[int, int] = field(factory=dict[int, int])
+    sent: dict[int, tuple[str, Posted]] = field(factory=dict[int, tuple[str, Posted]])
+    """What its commands have sent, by number."""
+    reminders: dict[str, Reminder] = field(factory=dict[str, Reminder])
+    rung: set[str] = field(factory=set[str])
+
+
+class MailChecker:
+    """Raises `InvariantViolated` as soon as something is not as promised."""
+
+    def __init__(self, world: World, *, max_sessions: int) -> None:
+        self._world = world
+        self._max_sessions = max_sessions
+        self._boxes: dict[str, _Mailbox] = {}
+        self._sends: dict[str, str] = {}
+        self._receipts: set[str] = set()
+        self._money = 0
+        self._on_its_way: dict[str, int] = {}
+
+    def fail(self, text: str, *arguments: object) -> None:
+        """Report a broken promise."""
+        raise InvariantViolated(text % arguments)
+
+    def add_resource(self, resource: str) -> None:
+        """Expect mail."""
+        self._boxes[resource] = _Mailbox()
+
+    # -- what is sent -------------------------------------------------------------------
+
+    def on_send(self, command: Command, resource: str) -> None:
+        """A caller begins to send."""
+        self._sends[command.uid] = resource
+
+    def on_sent(self, uid: str, code: int) -> None:
+        """A send has ended: with a receipt (200), or nobody knows how."""
+        if code == 200:
+            self._receipts.add(uid)
+            if uid not in self._boxes[self._sends[uid]].uids:
+                self.fail("send %s has a receipt, and is in no mailbox", uid)
+
+    def on_posted(self, resource: str, sequence: int, payload: bytes) -> None:
+        """A message is in a mailbox."""
+        posted = mail_of(payload)
+        self._boxes[resource].posted[sequence] = posted
+        self._boxes[resource].uids[posted.command.uid] = posted
+        self._boxes[resource].ahead.append(sequence)
+        self._world.count("mail: posted")
+        if is_actor(posted.session):
+            sender = self._boxes[posted.session.partition("/")[2]]
+            if sender.sent.get(posted.n) != (resource, posted):
+                self.fail("%s: message %s-%d left before its commit", resource, *_key(posted))
+
+    # -- what takes effect --------------------------------------------------------------
+
+    def on_entry(self, resource: str, entry: Entry) -> bool:
+        """An entry is in the journal that is no command; return whether it is of mail."""
+        box = self._boxes[resource]
+        match entry:
+            case MailSessionDropped():
+                box.clients.pop(entry.session, None)
+                box.admitted_above = box.floor
+                box.floor = max(box.floor, _start(entry.session))
+                self._world.count("mail: session dropped")
+            case MailTried():
+                box.tries[entry.sequence] = box.tries.get(entry.sequence, 0) + 1
+            case MailSkipped():
+                self._on_skipped(resource, box, entry)
+            case _:
+                return False
+        return True
+
+    def _on_skipped(self, resource: str, box: _Mailbox, entry: MailSkipped) -> None:
+        posted = box.posted[entry.sequence]
+        if entry.reason == "tries":
+            if _key(posted) in box.applied:
+                self.fail("%s: message %s-%d took effect, and was skipped", resource, *_key(posted))
+            if box.tries.get(entry.sequence, 0) < MAX_TRIES:
+                self.fail("%s: message %s-%d was given up too early", resource, *_key(posted))
+        elif (
+            is_actor(posted.session)
+            or posted.session in box.clients
+            or _start(posted.session) > box.floor
+        ):
+            self.fail("%s: message %s-%d is not below the floor", resource, *_key(posted))
+        # A copy that comes after its session was forgotten cannot be told from a message
+        # that has not run: it is kept with the dead letters, and no harm is done.
+        if _key(posted) not in box.applied:
+            box.skipped[_key(posted)] = entry.reason
+        self._in_order(resource, box, entry.sequence)
+        if entry.session:
+            self._note_session(box, posted)
+
+    def on_command(self, resource: str, entry: CommandEntry, command: Command) -> None:
+        """The effect of a command is in the journal."""
+        box = self._boxes[resource]
+        if entry.mail:
+            self._on_mail(resource, box, entry, command)
+        for message in entry.outgoing or ():
+            if message.n != max(box.sent, default=0) + 1:
+                self.fail("%s: outgoing message %d is out of order", resource, message.n)
+            box.sent[message.n] = (message.resource, mail_of(message.payload))
+        for change in entry.reminders or ():
+            if isinstance(change, Reminder):
+                box.reminders[change.name] = change
+        if command.name == "rung":
+            due = box.reminders.get(command.uid.removesuffix("!"))
+            if due is None:
+                self.fail("%s: reminder %s was never set", resource, command.uid)
+            box.rung.add(command.uid.removesuffix("!"))
+        if entry.status == 200:
+            self._count_money(command)
+
+    def _on_mail(self, resource: str, box: _Mailbox, entry: CommandEntry, command: Command) -> None:
+        posted = box.posted.get(entry.mail)
+        if posted is None or posted.command != command or _key(posted) != (entry.session, entry.n):
+            self.fail("%s: what is journaled of message %d is not its own", resource, entry.mail)
+            return
+        if _key(posted) in box.skipped:
+            self.fail("%s: message %s-%d was skipped, and ran", resource, *_key(posted))
+        if entry.n <= box.highest.get(entry.session, 0):
+            self.fail("%s: message %s-%d took effect out of order", resource, *_key(posted))
+        box.highest[entry.session] = entry.n
+        box.applied[_key(posted)] = entry.mail
+        if command.name == "poison":
+            self.fail("%s: the poison took effect", resource)
+        self._in_order(resource, box, entry.mail)
+        if not is_actor(posted.session) and posted.session not in box.clients:
+            if _start(posted.session) <= box.admitted_above:
+                self.fail("%s: mail session %s is below the floor", resource, posted.session)
+            if len(box.clients) >= self._max_sessions:
+                self.fail("%s: more than %d mail sessions", resource, self._max_sessions)
+        self._note_session(box, posted)
+        box.admitted_above = box.floor
+
+    def _note_session(self, box: _Mailbox, posted: Posted) -> None:
+        if not is_actor(posted.session):
+            box.clients.pop(posted.session, None)
+            box.clients[posted.session] = None
+
+    def _in_order(self, resource: str, box: _Mailbox, sequence: int) -> None:
+        if sequence <= box.last:
+            self.fail("%s: message %d of the mailbox came after %d", resource, sequence, box.last)
+        box.last = sequence
+
+    def on_cursor(self, resource: str, cursor: int) -> None:
+        """A record with this cursor is in the journal."""
+        box = self._boxes[resource]
+        while box.ahead and box.ahead[0] <= cursor:
+            posted = box.posted[box.ahead.popleft()]
+            if not _is_done(box, posted):
+                self.fail(
+                    "%s: the cursor passed message %s-%d, which had no effect",
+                    resource,
+                    *_key(posted),
+                )
+        box.cursor = max(box.cursor, cursor)
+
+    def _count_money(self, command: Command) -> None:
+        base = command.uid.rstrip("<>")
+        match command.name:
+            case "withdraw":
+                self._money -= command.amount
+            case "transfer":
+                self._on_its_way[base] = command.amount
+            case "receive" | "refunded":
+                self._on_its_way.pop(base)
+            case "deposit" | "verbose" | "rung":
+                self._money += command.amount
+            case _:
+                pass
+
+    # -- owners, and the end ------------------------------------------------------------
+
+    def compare(self, resource: str, owner: Owner) -> None:
+        """An owner that is at rest must agree with the journal."""
+        box = self._boxes[resource]
+        floor, senders, _ = owner.mail.to_wire()
+        if floor != box.floor:
+            self.fail("%s: the floor of mail is %d, not %d", resource, floor, box.floor)
+        clients = {name for name, _, _ in senders if not is_actor(name)}
+        if clients != set(box.clients):
+            self.fail("%s: the sessions of mail are not the journal's", resource)
+        if owner.outbox.last_n != max(box.sent, default=0):
+            self.fail("%s: the owner's count of what it sent is wrong", resource)
+        if owner.cursor < box.cursor:
+            self.fail("%s: the owner's cursor is behind the journal's", resource)
+
+    def on_end_of_all(self, cash: dict[str, int]) -> None:
+        """Nothing is under way any more."""
+        for uid in self._receipts:
+            box = self._boxes[self._sends[uid]]
+            if not _is_done(box, box.uids[uid]):
+                self.fail("send %s was acknowledged, and has no effect", uid)
+        buried: set[str] = set()
+        for resource, box in self._boxes.items():
+            for to, posted in box.sent.values():
+                # Owners died at it three times: it waits in the dead letters.
+                if self._boxes[to].skipped.get(_key(posted)) == "tries":
+                    buried.add(posted.command.uid.rstrip("<>"))
+                elif _key(posted) not in self._boxes[to].applied:
+                    self.fail("%s: message %s-%d never arrived at %s", resource, *_key(posted), to)
+            silent = set(box.reminders) - box.rung
+            if silent:
+                self.fail("%s: reminders that never came: %s", resource, silent)
+            for posted in box.posted.values():
+                if not _is_done(box, posted):
+                    self.fail("%s: message %s-%d was never run", resource, *_key(posted))
+        lost = set(self._on_its_way) - buried
+        if lost:
+            self.fail("money is still on its way: %s", lost)
+        total = sum(cash.values()) + sum(self._on_its_way.values())
+        if total != self._money:
+            self.fail("the accounts hold %d, not %d", total, self._money)
+
+
+def _is_done(box: _Mailbox, posted: Posted) -> bool:
+    """Whether a message took effect, was given up, or was closed by its sender."""
+    key = _key(posted)
+    return key in box.applied or key in box.skipped or box.highest.get(posted.session, 0) > posted.n
+
+
+def _key(posted: Posted) -> _Key:
+    return (posted.session, posted.n)
+
+
+def _start(session: str) -> int:
+    return int(session.partition("-")[0])
