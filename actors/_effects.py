@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from aegis._trace import new_traceparent
 from aegis.actors._handlers import ActorSpec
-from aegis.actors._journal import RESERVED_BYTES
 from aegis.actors._outbox import MAX_UNSENT
+from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._owner import Owner
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import Event, Outgoing, Reminder, ReminderOver
 from aegis.actors._reminders import MAX_REMINDERS
-from aegis.contracts import Kind, Mail, ReplyTo, Request, check_id
-from aegis.errors import InvalidRequest, Overloaded, TooLarge
-from aegis.transport._codec import encode_mail, encode_value
+from aegis.contracts import Kind, ReplyTo
+from aegis.errors import InvalidRequest, Overloaded
+from aegis.transport._codec import encode_value
 
 __all__ = ["Effects"]
 
@@ -64,10 +64,7 @@ class Effects:
             TooLarge: it does not fit a message.
             Overloaded: too many messages wait to be forwarded.
         """
-        for field, value in (("service", service), ("resource_id", resource)):
-            problem = check_id(value)
-            if problem is not None:
-                raise InvalidRequest(f"{field}: {problem}", field=field)
+        check_address(service, resource)
         if self._owner.outbox.is_full or len(self.outgoing) >= MAX_UNSENT:
             raise Overloaded(
                 f"{self._spec.service}/{self.resource}: too many messages wait to be forwarded",
@@ -85,31 +82,19 @@ class Effects:
     ) -> str:
         """Do as `send`, to an address that is known to be one, however many wait."""
         n = self._owner.outbox.last_n + len(self.outgoing) + 1
-        request = Request(
-            Kind.COMMAND,
-            f"{self._spec.service}/{self.resource}",
-            n,
-            n,  # All before it stand earlier in the mailbox.
-            service,
-            resource,
-            method,
-            params,
-            0,
-            self._office.clock.wall_ms(),
-            1,
-            new_traceparent(),
+        message_id, payload = make_mail(
+            self._office.transport,
+            self._office.clock,
+            session=f"{self._spec.service}/{self.resource}",
+            n=n,
+            service=service,
+            resource=resource,
+            method=method,
+            params=params,
+            reply_to=reply_to,
         )
-        payload = encode_mail(Mail(request, reply_to))
-        limit = self._office.transport.max_payload_bytes - RESERVED_BYTES
-        if len(payload) > limit:
-            raise TooLarge(
-                f"the message to {service}/{resource} has {len(payload)} bytes; the limit is "
-                f"{limit}",
-                size_bytes=len(payload),
-                limit_bytes=limit,
-            )
         self.outgoing.append(Outgoing(n, service, resource, payload))
-        return request.message_id
+        return message_id
 
     def remind(
         self,

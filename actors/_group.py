@@ -15,7 +15,6 @@ import structlog
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis._trace import new_traceparent
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._appending import APPEND_TIMEOUT, pause_before
@@ -24,10 +23,11 @@ from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
 from aegis.actors._execution import execute
 from aegis.actors._handlers import HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES
+from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._posting import Gauge, append_all
 from aegis.actors._streams import OpenStreams
 from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
-from aegis.contracts import OK, Kind, Mail, Request, check_id
+from aegis.contracts import OK, Kind, Request
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
@@ -35,12 +35,11 @@ from aegis.errors import (
     InvalidRequest,
     Overloaded,
     ProtocolError,
-    TooLarge,
     TooOld,
     Unavailable,
 )
 from aegis.transport._base import Append, Appended, Refused, Stored, Transport
-from aegis.transport._codec import decode_value, encode_mail, encode_value
+from aegis.transport._codec import decode_value, encode_value
 
 __all__ = ["GroupBehaviour"]
 
@@ -126,38 +125,21 @@ class GroupBehaviour:
                 "reply_to: an instance of a service group has no mailbox; let a resource send",
                 field="reply_to",
             )
-        for field, value in (("service", service), ("resource_id", resource)):
-            problem = check_id(value)
-            if problem is not None:
-                raise InvalidRequest(f"{field}: {problem}", field=field)
+        check_address(service, resource)
         if len(sending) >= MAX_OUTGOING:
             raise Overloaded(f"a command sends at most {MAX_OUTGOING} messages", limit=MAX_OUTGOING)
-        n = len(sending) + 1
-        request = Request(
-            Kind.COMMAND,
-            self._sender,
-            n,
-            n,
-            service,
-            resource,
-            method,
-            params,
-            0,
-            self._clock.wall_ms(),
-            1,
-            new_traceparent(),
+        message_id, payload = make_mail(
+            self._transport,
+            self._clock,
+            session=self._sender,
+            n=len(sending) + 1,
+            service=service,
+            resource=resource,
+            method=method,
+            params=params,
         )
-        payload = encode_mail(Mail(request))
-        limit = self._transport.max_payload_bytes - RESERVED_BYTES
-        if len(payload) > limit:
-            raise TooLarge(
-                f"the message to {service}/{resource} has {len(payload)} bytes; the limit is "
-                f"{limit}",
-                size_bytes=len(payload),
-                limit_bytes=limit,
-            )
         sending.append(Append(self._subjects.mailbox(service, resource), payload))
-        return request.message_id
+        return message_id
 
     def remind(self, name: str, method: str, params: dict[str, Any], **_times: Any) -> None:
         """Refuse: an instance has no journal that could keep the reminder."""
