@@ -13,13 +13,16 @@ SOAK_ARGS ?= -m soak --timeout 1800
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage soak bench format lint types lock wheel hooks clean distclean
+.PHONY: help setup debian demo test coverage soak bench format lint types lock wheel hooks clean distclean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv: uv, Python 3.13, the locked packages, the project itself
 	@$(PYTHON3) .ci/setup.py
+
+debian: ## Install, as root, the programs of Debian that some tests need and else skip
+	@$(PYTHON3) .ci/setup.py --debian
 
 demo: setup ## Start a system, send it orders, kill a node and check the books
 	@$(BIN)/aegis demo $(DEMO_ARGS)

@@ -13,8 +13,13 @@ The steps:
 3. ``requirements-dev.txt`` with its hashes, then the project itself, editable.
 
 ``AEGIS_PYTHON`` names an interpreter to use instead of the search.
+
+With ``--debian`` it installs what some tests need besides, as packages of Debian: only root
+on a system with apt can, and elsewhere those tests are skipped. ``.ci/run`` asks for it;
+``make test`` does not, as nobody expects that of it.
 """
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -29,11 +34,22 @@ LOCK = os.path.join(ROOT, "requirements-dev.txt")
 STAMP = os.path.join(VENV, ".aegis-setup")
 MINIMUM = (3, 13)
 
+# Programs that no package of Python holds, by the package of Debian that holds them.
+DEBIAN_PROGRAMS = {
+    "chromium": "chromium",
+    "prometheus": "prometheus",
+}
+# Debian asks this program whether an installed service may start; 101 says no.
+SERVICE_POLICY = "/usr/sbin/policy-rc.d"
+
 
 def main():
     if sys.argv[1:] == ["--uv"]:
         # For `make lock`, which must work when the lock is out of date.
         print(find_uv())
+        return
+    if sys.argv[1:] == ["--debian"]:
+        install_debian_packages()
         return
     wanted = fingerprint()
     if is_ready(wanted):
@@ -129,6 +145,44 @@ def is_usable(python, minor=None):
     return os.path.exists(python) and answers([python, "-c", code])
 
 
+def install_debian_packages():
+    """Install the packages that are missing; what cannot be installed is said and left out."""
+    missing = sorted(
+        package for package, program in DEBIAN_PROGRAMS.items() if shutil.which(program) is None
+    )
+    if not missing:
+        return
+    names = " ".join(missing)
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        say("not installed, since only root can, and with apt: %s; its tests are skipped" % names)
+        return
+    say("installing with apt: " + names)
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *missing]
+    with services_kept_off():
+        # The second time with new lists: those of a fresh image are empty or old.
+        if answers(install, environment):
+            return
+        answers(["apt-get", "update", "--quiet"], environment)
+        if not answers(install, environment):
+            say("apt could not install %s; its tests are skipped" % names)
+
+
+@contextlib.contextmanager
+def services_kept_off():
+    """Let no service start that a package brings: the tests run the programs themselves."""
+    if os.path.exists(SERVICE_POLICY):
+        yield
+        return
+    with open(SERVICE_POLICY, "w") as policy:
+        policy.write("#!/bin/sh\nexit 101\n")
+    os.chmod(SERVICE_POLICY, 0o755)
+    try:
+        yield
+    finally:
+        os.remove(SERVICE_POLICY)
+
+
 def uv_environment():
     """Pass what pip is set up with (a mirror, its certificate) on to uv, which does not ask pip."""
     environment = dict(os.environ)
@@ -156,10 +210,11 @@ def pip_setting(name):
     return found.stdout.decode().strip() if found.returncode == 0 else ""
 
 
-def answers(command):
+def answers(command, environment=None):
     try:
         done = subprocess.run(
             command,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
