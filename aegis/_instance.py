@@ -103,6 +103,7 @@ class Instance:
         self._rejoining: asyncio.Task[None] | None = None
         self._registering = False
         self._ending = False
+        self._stopping: asyncio.Task[None] | None = None
 
     # -- life ---------------------------------------------------------------------------
 
@@ -134,7 +135,16 @@ class Instance:
         )
 
     async def stop(self) -> None:
-        """Drain: hand over, finish what has begun, commit it, and give everything back."""
+        """Drain: hand over, finish what has begun, commit it, and give everything back.
+
+        Whoever asks while that is under way waits for the same end: a start that failed
+        may leave in the middle of the node's own end.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._drain())
+        await self._stopping
+
+    async def _drain(self) -> None:
         desk, parts = self.desk, self._parts
         self._end()
         await self.holdings.stop()

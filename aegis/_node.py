@@ -138,6 +138,7 @@ class Node:
         self._connection = 0
         self._started = False
         self._draining = False
+        self._stopping: asyncio.Task[None] | None = None
         self._parts = NodeParts(
             transport,
             self.subjects,
@@ -202,7 +203,15 @@ class Node:
                 supervisor.suspect_node(node_id)
 
     async def stop(self) -> None:
-        """Drain: finish what waits, commit it, give everything back, and leave."""
+        """Drain: finish what waits, commit it, give everything back, and leave.
+
+        Whoever asks while that is under way, or afterwards, waits for the same end.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._drain())
+        await self._stopping
+
+    async def _drain(self) -> None:
         self._draining = True
         self._owners.end()
         await asyncio.gather(*map(self._stop_instance, list(self._instances.values())))

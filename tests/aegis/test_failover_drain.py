@@ -138,3 +138,21 @@ async def test_what_nobody_stands_by_for_is_served_until_the_end(system: System)
         if facts["event"] in ("promoted", "released") and facts["role"] == "active"
     }
     assert causes == {"T-1": "released", "T-2": "unregistered"}
+
+
+@on_both
+async def test_all_who_end_a_node_wait_for_the_same_end(system: System) -> None:
+    busy = asyncio.Event()
+    await system.start_node()  # leads, and stays
+    node = await system.start_node((tally(busy), NAMES[:1]), instance_id="a")
+    dawdling = asyncio.ensure_future(system.cluster.call("tally", "dawdle", resource_id=NAMES[0]))
+    cell = node._instances["a"].desk.resources[NAMES[0]]
+    await wait_until(is_handling(cell), what="the actor is busy")
+    ends = [asyncio.ensure_future(node.stop())]
+    await wait_until(lambda: node.state == "draining", what="the node drains")
+    ends += [asyncio.ensure_future(node.stop()), asyncio.ensure_future(node._instances["a"].stop())]
+    busy.set()
+    assert await dawdling == "a"
+    await asyncio.gather(*ends)
+    await node.stop()
+    assert not node._instances
