@@ -63,19 +63,24 @@ def main(arguments: Sequence[str]) -> int:
             status.update(text)
 
     began = datetime.now(UTC)
+    reports: list[RowReport] = []
+    complete = True
     try:
         if status is not None:
             status.start()
-        reports = run(_run(rows, options.kills, options.rate, options.seed, tell))
+        run(_run(rows, options.kills, options.rate, options.seed, tell, reports))
     except (KeyboardInterrupt, asyncio.CancelledError):
         errors.print("Interrupted; all that was started has been stopped.")
         return _INTERRUPTED
     except AegisError as error:
-        errors.print(f"error: {error}")
-        return 1
+        # What was measured before took minutes, and is shown all the same.
+        complete = False
+        errors.print(f"error: {rows[len(reports)]}: {error}")
     finally:
         if status is not None:
             status.stop()
+    if not reports:
+        return 1
     if options.json:
         print(json.dumps(to_plain(reports, began, options.rate, options.seed), indent=2))
     else:
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         if not console.is_terminal:
             console = Console(highlight=False, markup=False, width=_WIDTH)
         print_report(reports, began, options.rate, console)
-    return 0 if all(report.ok for report in reports) else 1
+    return 0 if complete and all(report.ok for report in reports) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,19 +130,25 @@ def _rows(parser: argparse.ArgumentParser, only: str) -> list[Row]:
 
 
 async def _run(
-    rows: Sequence[Row], kills: int, rate: float, seed: int, tell: Callable[[str], None]
-) -> list[RowReport]:
+    rows: Sequence[Row],
+    kills: int,
+    rate: float,
+    seed: int,
+    tell: Callable[[str], None],
+    reports: list[RowReport],
+) -> None:
+    """Measure the rows; each report is in ``reports`` as soon as it is complete."""
     current = asyncio.current_task()
     assert current is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, current.cancel)
-    reports: list[RowReport] = []
     with tempfile.TemporaryDirectory(prefix="aegis-bench-") as name:
         root = Path(name)
-        async with await ensure_server(ServerOptions(data_dir=root / "server")) as server:
+        # It is killed more often in a minute than any server that is worth keeping ends.
+        options = ServerOptions(data_dir=root / "server", max_restarts=MAX_KILLS)
+        async with await ensure_server(options) as server:
             for row in rows:
                 folder = root / f"failover-{row}"
                 folder.mkdir()
                 # Each row has the same pauses, whatever rows were measured before it.
                 rng = random.Random(seed)
                 reports.append(await measure(row, kills, rate, server, folder, rng, tell))
-    return reports
