@@ -56,7 +56,7 @@ types: setup ## Check the types with mypy and pyright, both strict
 LOCK_ARGS ?=
 COMPILE = "$$($(PYTHON3) .ci/setup.py --uv)" pip compile --quiet --universal \
 	--python-version 3.13 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" --extra admin $(LOCK_ARGS) pyproject.toml
+	--custom-compile-command "make lock" --extra admin --extra otel --extra top $(LOCK_ARGS) pyproject.toml
 
 lock: ## Write requirements.txt and requirements-dev.txt anew
 	$(COMPILE) --output-file requirements.txt

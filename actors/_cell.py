@@ -47,6 +47,7 @@ from aegis.actors._messages import (
 )
 from aegis.actors._ref import ActorRef
 from aegis.actors._runtime import Runtime
+from aegis.actors._tracer import Operation, Span, Tracer
 from aegis.contracts import OK, Kind, Request
 from aegis.errors import ActorDead, MailboxFull, OutcomeUnknown
 
@@ -425,13 +426,16 @@ class ActorCell:
         envelope.owner = self
         message = envelope.message
         life = self._life
+        span: Span | None = None
         self._handling = True
         try:
             if type(message) is Request:
                 if envelope.deadline is not None:
                     left = max(-1.0, envelope.deadline - self.runtime.loop.time())
                     message.remaining_ms = math.ceil(left * 1000)
-                if message.trace:
+                if self.runtime.tracer is not None:
+                    span = self._begin_span(self.runtime.tracer, envelope, message)
+                elif message.trace:
                     enter_trace(message.trace)
                 waiting = self.behaviour.handle(message, envelope.reply_to)  # type: ignore[arg-type]
                 if waiting is not None:
@@ -448,12 +452,31 @@ class ActorCell:
             self._interrupted(envelope, error, life)
         finally:
             envelope.finished = True
+            if span is not None:
+                span.end()
             if type(message) is not Stop:
                 self.processed += 1
             if life == self._life:
                 self._handling = False
         if self._failure is not None and life == self._life and self.status is Status.RUNNING:
             await self._fall()
+
+    def _begin_span(self, tracer: Tracer, envelope: Envelope, request: Request) -> Span:
+        # Mail and reminders have no time that could run out.
+        is_mail = envelope.deadline is None and request.remaining_ms <= 0
+        span = tracer.begin(
+            Operation.PROCESS if is_mail else Operation.HANDLE,
+            parent=request.trace,
+            kind=request.kind,
+            service=request.service or self.spec.service,
+            method=request.method,
+            resource=self.resource_id,
+            instance=self.props.instance_id,
+            message_id=request.message_id if request.session else "",
+            attempts=request.attempt,
+        )
+        span.enter()
+        return span
 
     def _interrupted(self, envelope: Envelope, error: BaseException, life: int) -> None:
         """Deal with what came out of a behaviour, or with a kill."""

@@ -18,14 +18,15 @@ from attrs import define
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis._trace import new_traceparent
+from aegis._trace import outgoing_traceparent
 from aegis.actors._answers import CallbackAnswer
 from aegis.actors._breaker import Breakers
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.actors._directory import Directory
 from aegis.actors._exchange import Exchange, Outgoing
 from aegis.actors._sessions import WINDOW
-from aegis.contracts import Request
+from aegis.actors._tracer import Operation, Span, Tracer
+from aegis.contracts import OK, Request
 from aegis.errors import (
     AegisError,
     ConnectionClosed,
@@ -114,6 +115,7 @@ class Client:
         *,
         local: LocalDelivery | None = None,
         rng: random.Random | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._transport = transport
         self._subjects = subjects
@@ -121,6 +123,7 @@ class Client:
         self._directory = directory
         self._local = local
         self._rng = rng or random.Random()
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange[_Pending] = Exchange(transport, self)
         self._destinations: dict[tuple[str, str | None, str | None], Destination] = {}
@@ -205,6 +208,11 @@ class Client:
                     raise ConnectionClosed("the client was closed")
             n = destination.open()
             session, low = destination.session, destination.low
+        span: Span | None = None
+        if self._tracer is not None and not trace:
+            span = self._tracer.begin(
+                Operation.CALL, kind=kind, service=service, method=method, resource=resource
+            )
         request = Request(
             kind,
             session,
@@ -217,7 +225,7 @@ class Client:
             0,
             first_sent_ms,
             0,
-            trace or new_traceparent(),
+            trace or (outgoing_traceparent() if span is None else span.traceparent),
         )
         pending = _Pending(
             request=request,
@@ -249,6 +257,8 @@ class Client:
                 raise
         finally:
             self._forget(pending)
+            if span is not None:
+                self._end_span(span, pending)
             if destination is not None:
                 if unknown:
                     destination.leave(n)
@@ -269,7 +279,20 @@ class Client:
             instance=instance,
             kind=kind,
             timeout=max(0.0, deadline - loop.time()),
-            trace=request.trace,
+            trace=request.trace if span is None else "",
+        )
+
+    @staticmethod
+    def _end_span(span: Span, pending: _Pending) -> None:
+        future, status = pending.future, None
+        if future.done() and not future.cancelled():
+            error = future.exception()
+            status = OK if error is None else getattr(error, "code", None)
+        span.end(
+            status,
+            instance=pending.last_instance,
+            message_id=pending.request.message_id if pending.call.exact else "",
+            attempts=pending.request.attempt,
         )
 
     async def _retry_at_events(self) -> None:

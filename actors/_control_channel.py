@@ -12,6 +12,8 @@ from aegis.actors._decision import Event, refusal
 from aegis.actors._failover_log import Failover
 from aegis.actors._observer import Observer
 from aegis.actors._registry_entries import Key
+from aegis.actors._tracer import Operation
+from aegis.contracts import OK
 from aegis.errors import AegisError, ConnectionClosed, Unavailable
 from aegis.transport._base import Transport
 from aegis.transport._codec import encode_value
@@ -65,6 +67,8 @@ class ControlChannel:
     def tell(self, event: Event) -> None:
         """Log an event, and publish it to whoever listens."""
         self.observer.on_registry_event(event)
+        if event.name == "promoted" and event.old_instance_id:
+            self._trace_failover(event)
         facts: dict[str, Any] = {}
         if len(event.resources) == 1:
             (facts["resource_id"],) = event.resources
@@ -86,6 +90,33 @@ class ControlChannel:
             **facts,
         )
         self._publish(self.subjects.event(event.name), encode_value(event.to_wire()))
+
+    def trace_request(
+        self, operation: str, parent: str, service: str, reply: dict[str, Any], seconds: float
+    ) -> None:
+        """Tell of a request to the leader that is answered, if anything traces."""
+        tracer = self.observer.tracer
+        if tracer is not None:
+            span = tracer.begin(
+                Operation.REGISTER, parent=parent, ago=seconds, method=operation, service=service
+            )
+            span.end(reply.get("code", OK), sequence=reply.get("sequence"))
+
+    def _trace_failover(self, event: Event) -> None:
+        tracer = self.observer.tracer
+        if tracer is not None:
+            span = tracer.begin(
+                Operation.FAILOVER,
+                ago=event.decided,
+                service=event.service,
+                instance=event.instance_id,
+                old_instance=event.old_instance_id,
+                resources=event.resources,
+                cause=event.cause,
+                detected=event.detected,
+            )
+            event.traceparent = span.traceparent
+            span.end(OK)
 
     def report(self, failover: Failover) -> None:
         """Log a failover that is complete, and publish it."""

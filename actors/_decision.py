@@ -53,6 +53,8 @@ class Event:
     old_epochs: dict[str, int] = field(factory=dict[str, int])
     detected: float = 0.0
     decided: float = 0.0
+    traceparent: str = ""
+    """Of the span that tells of it, if one does."""
     after: int | None = None
     """How many writes must be durable before it may be told; None for all."""
 
@@ -77,6 +79,8 @@ class Event:
                 "old_epochs": self.old_epochs,
                 "durations": {"detected": self.detected, "decided": self.decided},
             }
+            if self.traceparent:
+                wire["traceparent"] = self.traceparent
         return wire
 
 

@@ -43,6 +43,8 @@ class Job:
     """What is asked for, of a request."""
     service: object = None
     """For which service, as the request has it."""
+    trace: str = ""
+    """The traceparent that the request brought."""
     alive: dict[Holder, bool] = field(factory=dict[Holder, bool])
     unknown: Decision | None = None
     """The decision whose write had no answer: it may have taken effect."""
@@ -172,6 +174,7 @@ class Docket:
             service = self._registry.known_service(job.service)
             took = self._clock.boot_seconds() - job.began
             self._channel.observer.on_control_request(job.operation, service, reply, took)
+            self._channel.trace_request(job.operation, job.trace, service, reply, took)
             self._tell_conflicts(job, reply)
         self._tell(job, happened + [e for e in decision.events if e not in told])
         return bool(sequences)

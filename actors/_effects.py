@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from aegis._trace import new_traceparent
+from aegis._trace import outgoing_traceparent
 from aegis.actors._handlers import ActorSpec
 from aegis.actors._outbox import MAX_UNSENT
 from aegis.actors._outgoing import check_address, make_mail
@@ -152,7 +152,7 @@ class Effects:
                 due_ms,
                 every_ms,
                 missed == "skip",
-                new_traceparent(),
+                outgoing_traceparent(),
             )
         )
 

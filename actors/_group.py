@@ -26,6 +26,7 @@ from aegis.actors._journal import RESERVED_BYTES
 from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._posting import Gauge, append_all
 from aegis.actors._streams import OpenStreams
+from aegis.actors._tracer import Operation, Span
 from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
 from aegis.contracts import OK, Kind, Request
 from aegis.errors import (
@@ -319,6 +320,10 @@ class GroupBehaviour:
         ]
         began = time.perf_counter()
         attempt = 0
+        tracer = self._actor.actor_cell.runtime.tracer
+        span: Span | None = None
+        if tracer is not None:
+            span = tracer.begin(Operation.COMMIT, service=self._spec.service)
         try:
             while True:
                 step = claim.begin(wall_ms=self._clock.wall_ms(), connection=self._connection())
@@ -350,6 +355,8 @@ class GroupBehaviour:
         except (AegisError, ProtocolError) as error:
             _log.error("claim_failed", subject=subject, error=str(error))
         finally:
+            if span is not None:
+                span.end(claim.status)
             self._under_way.pop(message_id, None)
 
     async def _read(self, subject: str) -> Stored | None:

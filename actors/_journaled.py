@@ -41,12 +41,14 @@ from aegis.actors._reminder_timer import ReminderTimer, Ring
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
 from aegis.actors._standby import StandbyFeed
 from aegis.actors._streams import OpenStreams
+from aegis.actors._tracer import Operation, SpanSink
 from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
 from aegis.contracts import OK, Kind, Mail, Request, Role
 from aegis.errors import (
     AegisError,
     DeadlineExpired,
     Fenced,
+    HandlerFailed,
     InvalidRequest,
     JournalUnreadable,
     Moved,
@@ -207,6 +209,32 @@ class JournaledBehaviour:
             JournalUnreadable: a record cannot be read.
             Exception: what ``on_promote`` raised.
         """
+        tracer = self._cell.runtime.tracer
+        if tracer is None:
+            return await self._promote(epoch)
+        span = tracer.begin(
+            Operation.PROMOTE,
+            service=self.service,
+            resource=self.resource,
+            instance=self._cell.props.instance_id,
+            epoch=epoch,
+        )
+        span.enter()
+        try:
+            takeover = await self._promote(epoch)
+        except BaseException as error:
+            span.end(getattr(error, "code", HandlerFailed.code))
+            raise
+        span.end(
+            OK,
+            records=takeover.records,
+            fenced=takeover.fenced,
+            replayed=takeover.replayed,
+            covered=takeover.covered,
+        )
+        return takeover
+
+    async def _promote(self, epoch: int) -> Takeover:
         owner, actor, loop = self.owner, self._actor, self._loop
         begun = self._begun = loop.time()
         takeover = Takeover(epoch)
@@ -523,6 +551,10 @@ class JournaledBehaviour:
 
     def _commit(self, ran: Ran, entry: CommandEntry, drops: str | None) -> None:
         self.owner.commit(entry, ran.state, drops=drops)
+        tracer = self._cell.runtime.tracer
+        if tracer is not None:
+            span = tracer.begin(Operation.COMMIT, service=self.service, resource=self.resource)
+            self.release(SpanSink(span))
         for publication in ran.published:
             self.release(publication)
         self._committer.flush_soon()

@@ -18,12 +18,13 @@ from attrs import evolve, field, frozen
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis._trace import current_trace_id, new_traceparent, trace_id_of
+from aegis._trace import outgoing_traceparent, trace_id_of
 from aegis.actors._applied import AppliedReport
 from aegis.actors._lease import BeatAnswer, InstanceLoad, Lease, LeaseChange, LeaseOptions
 from aegis.actors._registration import map_of
 from aegis.actors._registry_entries import ResourceKey
-from aegis.contracts import Role
+from aegis.actors._tracer import Operation, Span, Tracer
+from aegis.contracts import OK, Role
 from aegis.errors import (
     AegisError,
     ConnectionClosed,
@@ -134,6 +135,7 @@ class Membership:
         applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
         health: Callable[[], Mapping[str, Any]] = _no_facts,
         listener: MembershipListener | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.node_id = node_id
         self.options = options or LeaseOptions()
@@ -152,6 +154,7 @@ class Membership:
         self._report = AppliedReport()
         self._health = health
         self._listener: MembershipListener = listener or _Deaf()
+        self._tracer = tracer
         self._inbox = f"{transport.inbox_prefix}.beat"
         self._next_beat: asyncio.Handle | None = None
         self._beats_soon = False
@@ -370,16 +373,33 @@ class Membership:
         on_attempt: Callable[[], None] | None = None,
         first_wait: float = ATTEMPT_TIMEOUT,
     ) -> dict[str, Any]:
-        return await control_request(
-            self._transport,
-            self._subjects,
-            self._clock,
-            operation,
-            payload,
-            timeout=timeout,
-            on_attempt=on_attempt,
-            first_wait=first_wait,
-        )
+        span: Span | None = None
+        if self._tracer is not None and not operation.endswith(".query"):
+            span = self._tracer.begin(
+                Operation.REGISTER,
+                method=operation,
+                service=payload["service_name"],
+                instance=payload["instance_id"],
+                resources=payload.get("resource_ids"),
+                role=payload.get("role"),
+            )
+            payload = {**payload, "traceparent": span.traceparent}
+        reply: dict[str, Any] = {"code": Unavailable.code}
+        try:
+            reply = await control_request(
+                self._transport,
+                self._subjects,
+                self._clock,
+                operation,
+                payload,
+                timeout=timeout,
+                on_attempt=on_attempt,
+                first_wait=first_wait,
+            )
+            return reply
+        finally:
+            if span is not None:
+                span.end(reply.get("code", OK))
 
     # -- the lease ----------------------------------------------------------------------
 
@@ -537,7 +557,9 @@ async def control_request(
         asked.append(subjects.leader_control(operation))
     else:
         # Whoever looks at the logs finds both sides of a request by it.
-        trace_id = payload.get("trace_id") or current_trace_id() or trace_id_of(new_traceparent())
+        trace_id = payload.get("trace_id") or trace_id_of(
+            payload.get("traceparent") or outgoing_traceparent()
+        )
         payload = {**payload, "trace_id": trace_id}
     turns = itertools.cycle(asked)
     encoded = encode_value(payload)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from aegis.actors._decision import Event
     from aegis.actors._messages import Failure
     from aegis.actors._supervisor import Supervisor
+    from aegis.actors._tracer import Tracer
 
 __all__ = ["Observer"]
 
@@ -20,6 +21,9 @@ class Observer:
     Hooks run on the event loop, on the path of every message: they must be quick
     and must not raise.
     """
+
+    tracer: Tracer | None = None
+    """By which the work that is observed begins its spans."""
 
     def on_message_handled(self, cell: ActorCell, kind: str, status: int, seconds: float) -> None:
         """Tell that a handler ended.

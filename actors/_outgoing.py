@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aegis._clock import Clock
-from aegis._trace import new_traceparent
+from aegis._trace import outgoing_traceparent
 from aegis.actors._journal import RESERVED_BYTES
 from aegis.contracts import Kind, Mail, ReplyTo, Request, check_id
 from aegis.errors import InvalidRequest, TooLarge
@@ -57,7 +57,7 @@ def make_mail(
         0,
         clock.wall_ms(),
         1,
-        new_traceparent(),
+        outgoing_traceparent(),
     )
     payload = encode_mail(Mail(request, reply_to))
     limit = transport.max_payload_bytes - RESERVED_BYTES

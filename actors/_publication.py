@@ -13,7 +13,7 @@ import structlog
 from attrs import define
 
 from aegis._subjects import Subjects
-from aegis._trace import new_traceparent
+from aegis._trace import outgoing_traceparent
 from aegis.actors._topic import topic_problem
 from aegis.contracts import OK
 from aegis.errors import ConnectionClosed, InvalidRequest, ProtocolError, TooLarge, Unavailable
@@ -48,7 +48,7 @@ class Publication:
             raise InvalidRequest(f"topic: {topic!r} {problem}", field="topic")
         try:
             plain = to_plain(value)
-            payload = encode_value([PUBLICATION_VERSION, new_traceparent(), plain])
+            payload = encode_value([PUBLICATION_VERSION, outgoing_traceparent(), plain])
         except Exception as error:  # what a value of a foreign type raises is its own
             raise InvalidRequest(f"value: cannot be sent: {error}", field="value") from error
         limit = transport.max_payload_bytes

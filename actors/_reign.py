@@ -129,9 +129,10 @@ class Reign:
                 return handle(self._registry, operation, payload, alive=alive, unsettled=unsettled)
 
             now = self._clock.boot_seconds()
-            service = (map_of(payload) or {}).get("service_name")
+            facts = map_of(payload) or {}
+            service, trace = facts.get("service_name"), str(facts.get("traceparent", ""))
             self._docket.request(
-                Job(decide, message.reply_to, operation, service=service, began=now)
+                Job(decide, message.reply_to, operation, service=service, trace=trace, began=now)
             )
 
         return on_request

@@ -41,6 +41,7 @@ class Runtime:
         "loop",
         "observer",
         "top_level",
+        "tracer",
         "workers",
     )
 
@@ -54,6 +55,7 @@ class Runtime:
         self.loop = asyncio.get_running_loop() if loop is None else loop
         self.workers = Workers() if workers is None else workers
         self.observer = Observer() if observer is None else observer
+        self.tracer = self.observer.tracer
         self.cluster: Any = None
         """By which actors call others anywhere; None outside of a node."""
         # Each message is handled in a copy of this: context variables that a handler

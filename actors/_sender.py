@@ -16,11 +16,12 @@ from attrs import define, field
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
-from aegis._trace import new_traceparent
+from aegis._trace import outgoing_traceparent
 from aegis.actors._appending import pause_before
 from aegis.actors._caller import Destination, new_session
 from aegis.actors._posting import Gauge, append_all, refusal_of
-from aegis.contracts import Kind, Mail, Receipt, ReplyTo, Request, check_id
+from aegis.actors._tracer import Operation, Span, Tracer
+from aegis.contracts import OK, Kind, Mail, Receipt, ReplyTo, Request, check_id
 from aegis.errors import (
     AegisError,
     ConnectionClosed,
@@ -84,11 +85,13 @@ class MailSender:
         clock: Clock,
         *,
         rng: random.Random | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._transport = transport
         self._subjects = subjects
         self._clock = clock
         self._rng = rng or random.Random()
+        self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._gauge = Gauge(transport, subjects.stream)
         self._lanes: dict[str, _Lane] = {}
@@ -137,16 +140,35 @@ class MailSender:
             0,
             self._clock.wall_ms(),
             1,
-            trace or new_traceparent(),
+            trace or outgoing_traceparent(),
         )
-        mail = Mail(request, reply_to)
+        span: Span | None = None
+        if self._tracer is not None and not trace:
+            span = self._tracer.begin(
+                Operation.SEND, service=service, method=method, resource=resource
+            )
+            request.trace = span.traceparent
+        try:
+            receipt = await self._send(subject, Mail(request, reply_to), session, deadline)
+        except BaseException as error:
+            if span is not None:
+                span.end(getattr(error, "code", None), message_id=request.message_id)
+            raise
+        if span is not None:
+            span.end(OK, message_id=request.message_id)
+        return receipt
+
+    async def _send(self, subject: str, mail: Mail, session: str, deadline: float) -> Receipt:
+        """Take a message to its place in its lane, and wait for what becomes of it."""
+        request = mail.request
         if session:
             lane = _Lane(subject, Destination(session), 0.0)
         else:
             lane = self._lane(subject)
         if len(lane.waiting) >= MAX_WAITING:
             raise Overloaded(
-                f"{service}/{resource}: {MAX_WAITING} sends wait in this process already",
+                f"{request.service}/{request.resource}: {MAX_WAITING} sends wait in this "
+                "process already",
                 limit=MAX_WAITING,
             )
         # Numbered and encoded at once: what is called first is sent first.
@@ -165,7 +187,7 @@ class MailSender:
         if lane.task is None:
             lane.task = self._loop.create_task(self._work(lane))
         sequence = await self._outcome(waiting, request.message_id)
-        return Receipt(request.message_id, service, resource, sequence)
+        return Receipt(request.message_id, request.service, request.resource or "", sequence)
 
     async def close(self) -> None:
         """End all that is under way with `ConnectionClosed`."""

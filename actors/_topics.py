@@ -29,6 +29,7 @@ from aegis.actors._mailbox import Envelope
 from aegis.actors._messages import Turn
 from aegis.actors._publication import decode_publication
 from aegis.actors._topic import OWN_RESOURCE, TopicQueue
+from aegis.actors._tracer import Operation
 from aegis.contracts import OK
 from aegis.errors import (
     ActorDead,
@@ -219,9 +220,31 @@ class _Listener:
                 feed.forget(cell)
 
     async def _hear(self, heard: _Heard) -> None:
+        cell = self.cell
+        tracer = cell.runtime.tracer
+        if tracer is None:
+            enter_trace(heard.trace)
+            await self._handle(heard)
+            return
+        span = tracer.begin(
+            Operation.PROCESS,
+            parent=heard.trace,
+            kind="publication",
+            service=cell.spec.service,
+            method=self.feed.spec.name,
+            resource=cell.resource_id,
+            instance=cell.props.instance_id,
+            topic=heard.topic,
+        )
+        span.enter()
+        try:
+            await self._handle(heard)
+        finally:
+            span.end()
+
+    async def _handle(self, heard: _Heard) -> None:
         cell, spec, counts = self.cell, self.feed.spec, self.feed.counts
         actor = cell.actor
-        enter_trace(heard.trace)
         began = time.perf_counter()
         status = OK
         try:

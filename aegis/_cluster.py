@@ -17,6 +17,7 @@ from aegis._clock import Clock, SystemClock
 from aegis._config import ConnectOptions, connect_options
 from aegis._config_sources import Sources
 from aegis._connection import open_connection
+from aegis._opentelemetry import current_tracer
 from aegis._proxy import Address, RemoteProxy, stream_of
 from aegis._remote_ref import Background, RemoteRef
 from aegis._subjects import Subjects
@@ -30,6 +31,7 @@ from aegis.actors._plain_command import plain_command
 from aegis.actors._publication import Publication
 from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
 from aegis.actors._sender import MailSender
+from aegis.actors._tracer import Tracer
 from aegis.actors._withdrawal import WITHDRAW_METHOD
 from aegis.contracts import Kind, Receipt, Request
 from aegis.errors import (
@@ -76,11 +78,13 @@ class Cluster:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         clock: Clock | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.transport = transport
         self.subjects = subjects
         self.timeout = timeout
-        self.sender = MailSender(transport, subjects, clock or SystemClock())
+        self.tracer = tracer
+        self.sender = MailSender(transport, subjects, clock or SystemClock(), tracer=tracer)
         """By which durable messages leave."""
         self.background = Background(asyncio.get_running_loop())
         self._client = client
@@ -417,7 +421,7 @@ class Opened:
 async def _open(options: ConnectOptions) -> Opened:
     connection = await open_connection(options, name=f"aegis-client-{secrets.token_hex(4)}")
     try:
-        opened = await open_over(connection.transport, options)
+        opened = await open_over(connection.transport, options, tracer=current_tracer())
     except BaseException:
         await connection.close()
         raise
@@ -430,16 +434,21 @@ async def _open(options: ConnectOptions) -> Opened:
 
 
 async def open_over(
-    transport: Transport, options: ConnectOptions, clock: Clock | None = None
+    transport: Transport,
+    options: ConnectOptions,
+    clock: Clock | None = None,
+    tracer: Tracer | None = None,
 ) -> Opened:
     """Return a cluster over a transport that is open; closing it leaves the transport."""
     subjects = Subjects(options.namespace)
     clock = clock or SystemClock()
     directory = Directory(transport, subjects, clock)
     await directory.start()
-    client = Client(transport, subjects, clock, directory)
+    client = Client(transport, subjects, clock, directory, tracer=tracer)
     await client.start()
-    cluster = Cluster(transport, client, subjects, timeout=options.timeout, clock=clock)
+    cluster = Cluster(
+        transport, client, subjects, timeout=options.timeout, clock=clock, tracer=tracer
+    )
 
     async def close() -> None:
         await cluster.sender.close()

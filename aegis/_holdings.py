@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 from attrs import define, field
 
+from aegis._trace import current_traceparent, enter_trace
 from aegis.actors._actor import AegisActor
 from aegis.actors._behaviour import Behaviour
 from aegis.actors._cell import ActorCell, Status
@@ -282,8 +283,10 @@ class Holdings:
         # From now on messages wait in the mailbox, ready for the new owner.
         self._desk.resources[holding.resource_id] = cell
         done: list[Takeover] = []
+        trace = current_traceparent()
 
         async def run() -> None:
+            enter_trace(trace)
             behaviour = holding.behaviour
             if behaviour is not None and behaviour.is_standby:
                 done.append(await behaviour.promote(epoch))

@@ -20,7 +20,7 @@ from aegis._owner_watch import OwnerWatch
 from aegis._process_identity import has_ended, new_node_id
 from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
-from aegis._trace import new_traceparent, use_trace
+from aegis._trace import outgoing_traceparent, use_trace
 from aegis.actors._actor import AegisActor
 from aegis.actors._client import Client
 from aegis.actors._control import ControlOptions, SupervisorCandidate
@@ -110,6 +110,7 @@ class Node:
         self.obituary: Obituary | None = None
         if self.supervisor is not None and system is not None:
             self.obituary = Obituary(system, self.supervisor.suspect_node)
+        tracer = self.runtime.tracer
         self.membership = Membership(
             transport,
             self.subjects,
@@ -120,10 +121,16 @@ class Node:
             applied=self._applied,
             health=self._health,
             listener=self._owners,
+            tracer=tracer,
         )
         self.directory = Directory(transport, self.subjects, self.clock)
         self.client = Client(
-            transport, self.subjects, self.clock, self.directory, local=self.dispatcher
+            transport,
+            self.subjects,
+            self.clock,
+            self.directory,
+            local=self.dispatcher,
+            tracer=tracer,
         )
         self.cluster = Cluster(
             transport,
@@ -131,6 +138,7 @@ class Node:
             self.subjects,
             timeout=options.connect.timeout,
             clock=self.clock,
+            tracer=tracer,
         )
         self.runtime.cluster = self.cluster
         self.root = Supervisor(runtime=self.runtime)
@@ -310,11 +318,11 @@ class Node:
         services = self._services.child(service)
         assert isinstance(services, Supervisor)
         # One trace from here through the leader: the instance and what it holds.
-        with use_trace(new_traceparent()):
+        with use_trace(outgoing_traceparent()):
             await instance.start(services)
 
     async def _stop_instance(self, instance: Instance) -> None:
-        with use_trace(new_traceparent()):
+        with use_trace(outgoing_traceparent()):
             await instance.stop()
         self._instances.pop(instance.desk.instance_id, None)
 

@@ -15,6 +15,7 @@ import structlog
 
 from aegis._instance import Instance
 from aegis._subjects import Subjects
+from aegis._trace import use_trace
 from aegis.actors._observer import Observer
 from aegis.actors._registration import map_of
 from aegis.contracts import Role
@@ -154,7 +155,8 @@ class OwnerWatch:
             if "sequence" not in facts or self._ended:
                 return
             service, owner = str(facts["service_name"]), str(facts["instance_id"])
-            for resource_id, epoch in epochs.items():
-                self._note_owner(service, resource_id, owner, int(epoch))
+            with use_trace(str(facts.get("traceparent", ""))):  # What follows is part of it.
+                for resource_id, epoch in epochs.items():
+                    self._note_owner(service, resource_id, owner, int(epoch))
         except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
             _log.warning("event_unreadable", subject=message.subject, error=str(error))

@@ -101,6 +101,7 @@ class ServiceClient:
             SystemClock(),
             node_id,
             listener=_Listener(self),
+            tracer=self._cluster.tracer,
         )
         await membership.start()
         facts = {"pid": os.getpid(), "host": socket.gethostname(), **(metadata or {})}

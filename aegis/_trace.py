@@ -20,11 +20,10 @@ from attrs import frozen
 
 __all__ = [
     "TraceContext",
-    "child_of",
     "current_trace_id",
     "current_traceparent",
     "enter_trace",
-    "new_traceparent",
+    "outgoing_traceparent",
     "parse_traceparent",
     "trace_id_of",
     "use_trace",
@@ -53,21 +52,23 @@ class TraceContext:
     span_id: str
     sampled: bool = True
 
-
-def new_traceparent() -> str:
-    """Return a new span of the current trace, or of a new trace if there is none."""
-    parent = _current.get()
-    if parent:
-        return f"{parent[:_TRACE_END]}-{_bits(64):016x}{parent[52:]}"
-    return f"00-{_bits(128):032x}-{_bits(64):016x}-01"
+    @property
+    def has_span(self) -> bool:
+        """Whether somebody recorded the span, or may have; see `outgoing_traceparent`."""
+        return self.span_id != self.trace_id[-len(self.span_id) :]
 
 
-def child_of(traceparent: str) -> str:
-    """Return a new span of the trace of ``traceparent``; a new trace if it is none."""
-    context = parse_traceparent(traceparent)
-    if context is None:
-        return f"00-{_bits(128):032x}-{_bits(64):016x}-01"
-    return f"00-{context.trace_id}-{_bits(64):016x}-{'01' if context.sampled else '00'}"
+def outgoing_traceparent() -> str:
+    """Return what a message that leaves now carries: the current trace, or a new one.
+
+    Nobody has recorded a span of a new one, so whoever receives it must not look for a
+    parent. Its span id says so: it is the end of the trace id, which chance never makes.
+    """
+    current = _current.get()
+    if current:
+        return current
+    trace_id = f"{_bits(128):032x}"
+    return f"00-{trace_id}-{trace_id[16:]}-01"
 
 
 def parse_traceparent(traceparent: str) -> TraceContext | None:

@@ -14,12 +14,13 @@ from aegis._cluster import connect
 from aegis._config import ConnectOptions
 from aegis._inspect import Inspector
 from aegis._proxy import Address
-from aegis._trace import new_traceparent, use_trace
+from aegis._trace import outgoing_traceparent, use_trace
 from aegis.contracts import OK
 from aegis.errors import AegisError, ConfigurationError, InvalidRequest, NotFound, Unavailable
 from aegis.ops._options import CommandContext
 from aegis.ops._routes import MAX_NEAR
 from aegis.ops._session import CONNECT_TIMEOUT, inspect, near
+from aegis.ops._trace_export import tracing
 from aegis.ops._values import parse_arguments
 
 __all__ = ["call"]
@@ -86,7 +87,7 @@ async def _call(
     options: ConnectOptions, address: Address, method: str, params: dict[str, Any]
 ) -> Any:
     soon = evolve(options, timeout=min(options.timeout, CONNECT_TIMEOUT))
-    with use_trace(new_traceparent()):
+    with tracing(), use_trace(outgoing_traceparent()):
         async with connect(options=soon) as cluster:
             began = time.perf_counter()
             status = OK

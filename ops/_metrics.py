@@ -57,14 +57,10 @@ class _Handled:
 class NodeMetrics(Observer, Collector):
     """All metrics of one node.
 
-    ``missed_beats`` is what a silent node has left out; ``messages`` is told of each
-    message, too.
+    ``missed_beats`` is what a silent node has left out.
     """
 
-    def __init__(
-        self, clock: Clock, *, missed_beats: int = 4, messages: Observer | None = None
-    ) -> None:
-        self._messages_log = messages
+    def __init__(self, clock: Clock, *, missed_beats: int = 4) -> None:
         self.failovers = FailoverLog(clock, self._on_failover)
         self._missed_beats = missed_beats
         self._node: Node | None = None
@@ -120,8 +116,6 @@ class NodeMetrics(Observer, Collector):
             self._unsorted[cell.spec.service, kind, status].append(seconds)
         except KeyError:
             self._unsorted[cell.spec.service, kind, status] = [seconds]
-        if self._messages_log is not None:
-            self._messages_log.on_message_handled(cell, kind, status, seconds)
 
     def on_refused(self, cell: ActorCell, kind: str, status: int) -> None:
         """Count it."""

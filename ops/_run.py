@@ -38,14 +38,17 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
     from aegis.ops._logging import configure_logging
 
     configure_logging(logs.log_level, logs.log_format, cache=True)
-    code = _run_with_admin(options) if options.admin_port else _run(options, _message_log(options))
+    from aegis.actors._observers import combined
+    from aegis.ops._trace_export import tracing
+
+    with tracing() as spans:
+        observer = combined(_message_log(options), spans)
+        code = _run_with_admin(options, observer) if options.admin_port else _run(options, observer)
     if code:
         raise typer.Exit(code)
 
 
-def _run(
-    options: RunOptions, observer: Observer | None = None, beside: Beside | None = None
-) -> int:
+def _run(options: RunOptions, observer: Observer, beside: Beside | None = None) -> int:
     from aegis._contained import run_contained
     from aegis._launch import run_node
 
@@ -53,7 +56,7 @@ def _run(
     return run_contained(node, loop_factory=_loop_factory())
 
 
-def _run_with_admin(options: RunOptions) -> int:
+def _run_with_admin(options: RunOptions, observer: Observer) -> int:
     try:
         from aegis.ops._admin_server import AdminServer
     except ModuleNotFoundError as error:
@@ -65,14 +68,14 @@ def _run_with_admin(options: RunOptions) -> int:
             usage=True,
         ) from error
     from aegis._clock import SystemClock
+    from aegis.actors._observers import combined
     from aegis.ops._metrics import NodeMetrics
 
     missed = max(1, round(options.heartbeat_timeout / options.heartbeat_interval))
-    messages = _message_log(options)
-    metrics = NodeMetrics(SystemClock(), missed_beats=missed, messages=messages)
+    metrics = NodeMetrics(SystemClock(), missed_beats=missed)
     server = AdminServer(options, metrics)
     try:
-        return _run(options, metrics, server.serving)
+        return _run(options, combined(metrics, observer), server.serving)
     finally:
         server.close()
 

@@ -11,11 +11,12 @@ from attrs import evolve
 from aegis._cluster import connect
 from aegis._config import ConnectOptions
 from aegis._proxy import Address
-from aegis._trace import new_traceparent, use_trace
+from aegis._trace import outgoing_traceparent, use_trace
 from aegis.contracts import Receipt
 from aegis.errors import ConfigurationError, InvalidRequest
 from aegis.ops._options import CommandContext
 from aegis.ops._session import CONNECT_TIMEOUT
+from aegis.ops._trace_export import tracing
 from aegis.ops._values import parse_arguments
 
 __all__ = ["send"]
@@ -61,7 +62,7 @@ async def _send(
     options: ConnectOptions, address: Address, method: str, params: dict[str, Any], wait: bool
 ) -> tuple[Receipt, Any]:
     soon = evolve(options, timeout=min(options.timeout, CONNECT_TIMEOUT))
-    with use_trace(new_traceparent()):
+    with tracing(), use_trace(outgoing_traceparent()):
         async with connect(options=soon) as cluster:
             receipt = await cluster.send(
                 address.service,

@@ -9,7 +9,7 @@ import pykka
 import pytest
 from pykka.messages import ProxyCall
 
-from aegis._trace import current_traceparent, new_traceparent, use_trace
+from aegis._trace import current_traceparent, outgoing_traceparent, use_trace
 from aegis.actors._actor import AegisActor, spawn
 from aegis.actors._cell import Props
 from aegis.actors._handlers import command, query
@@ -260,7 +260,7 @@ async def test_the_trace_of_the_caller_reaches_the_handler() -> None:
 
     ref = Traced.start(Traced.start())
     await ref.wait_started()
-    trace = new_traceparent()
+    trace = outgoing_traceparent()
     with use_trace(trace):
         await ref.proxy().trace()
     await ref.proxy().trace()

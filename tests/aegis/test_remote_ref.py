@@ -27,7 +27,7 @@ from aegis import (
     query,
 )
 from aegis._node import Node
-from aegis._trace import current_trace_id, new_traceparent, trace_id_of, use_trace
+from aegis._trace import current_trace_id, outgoing_traceparent, trace_id_of, use_trace
 from aegis.actors._ref import ActorRefLike
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
@@ -285,7 +285,7 @@ async def test_every_ref_offers_the_same(system: System) -> None:
 @on_both
 async def test_the_trace_of_whoever_asks_goes_along(system: System) -> None:
     await system.start_node((Doorman, ["D-1"]))
-    trace = new_traceparent()
+    trace = outgoing_traceparent()
     with use_trace(trace):
         asked = system.cluster.ref(Doorman, "D-1").ask(Call("trace"))
     assert await asked == trace_id_of(trace)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aegis import AegisActor, command, query
-from aegis._trace import new_traceparent, trace_id_of, use_trace
+from aegis._trace import outgoing_traceparent, trace_id_of, use_trace
 from aegis.ops._logging import configure_logging
 from tests.support.system import Backend, System
 
@@ -50,7 +50,7 @@ def test_the_lines_of_one_call_share_the_trace_id_of_its_caller(
     backend: Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("info", "json")  # as a node does
-    traces = [new_traceparent() for _ in range(3)]
+    traces = [outgoing_traceparent() for _ in range(3)]
 
     async def scenario(system: System) -> None:
         await system.start_node((Desk, ["D-1"]), instance_id="desk-1")

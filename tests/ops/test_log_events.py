@@ -17,7 +17,7 @@ import pytest
 
 from aegis import AegisActor, Conflict, HandlerFailed, command
 from aegis._inspect import Inspector
-from aegis._trace import new_traceparent, trace_id_of, use_trace
+from aegis._trace import outgoing_traceparent, trace_id_of, use_trace
 from aegis.actors._cell import Directive
 from aegis.actors._journal import Journal
 from aegis.actors._owner import Owner
@@ -99,7 +99,7 @@ def test_a_registration_has_one_trace_id_on_the_node_and_at_the_leader(logged: L
 
 
 def test_a_disconnect_has_one_trace_id_from_who_asks_to_the_promotion(logged: Logged) -> None:
-    trace = new_traceparent()
+    trace = outgoing_traceparent()
 
     async def scenario(system: System) -> None:
         await system.start_node((Vault, ["V-1"]), instance_id="one")
@@ -172,7 +172,7 @@ def test_a_fence_is_logged_with_both_epochs(logged: Logged) -> None:
 
 
 def test_failures_restarts_and_slow_handlers_are_logged_with_their_request(logged: Logged) -> None:
-    traces = [new_traceparent(), new_traceparent()]
+    traces = [outgoing_traceparent(), outgoing_traceparent()]
 
     async def scenario(system: System) -> None:
         await system.start_node((Clumsy, ["C-1"]), instance_id="one")
@@ -197,7 +197,7 @@ def test_failures_restarts_and_slow_handlers_are_logged_with_their_request(logge
 
 
 def test_whether_a_request_is_logged_follows_from_its_trace_id_alone() -> None:
-    ids = [trace_id_of(new_traceparent()) for _ in range(4_000)]
+    ids = [trace_id_of(outgoing_traceparent()) for _ in range(4_000)]
     assert not any(is_sampled(one, 0.0) for one in ids)
     assert all(is_sampled(one, 1.0) for one in ids)
     chosen = {one for one in ids if is_sampled(one, 0.25)}
@@ -209,7 +209,7 @@ def test_whether_a_request_is_logged_follows_from_its_trace_id_alone() -> None:
 
 
 def test_messages_are_logged_for_the_share_of_requests_that_was_asked_for(logged: Logged) -> None:
-    traces = [new_traceparent() for _ in range(20)]
+    traces = [outgoing_traceparent() for _ in range(20)]
     share = 0.5
 
     async def scenario(system: System) -> None:

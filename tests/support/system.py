@@ -28,6 +28,7 @@ from aegis._subjects import Subjects
 from aegis.actors._actor import AegisActor
 from aegis.actors._observer import Observer
 from aegis.actors._record import CommandEntry, Record
+from aegis.actors._tracer import Tracer
 from aegis.contracts import Kind, Request, Role
 from aegis.testing import MemoryBroker, MemoryTransport, VirtualClock, VirtualTimeLoop, run
 from aegis.transport import Message, NatsOptions, NatsTransport, Transport, connect_nats
@@ -89,10 +90,10 @@ class System:
                 await self.transport.api(f"STREAM.DELETE.{self.subjects.stream}")
         await self.transport.close()
 
-    async def caller(self, clock: Clock | None = None) -> Cluster:
+    async def caller(self, clock: Clock | None = None, tracer: Tracer | None = None) -> Cluster:
         """Return one more caller, with a connection of its own."""
         transport = await self._open()
-        opened = await open_over(transport, self._connect, clock or self.clock)
+        opened = await open_over(transport, self._connect, clock or self.clock, tracer)
         self._callers.append((opened, transport))
         return opened.cluster
 

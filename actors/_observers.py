@@ -1,0 +1,41 @@
+"""Several observers as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from aegis.actors._observer import Observer
+
+__all__ = ["combined"]
+
+_HOOKS: Final = [name for name in vars(Observer) if name.startswith("on_")]
+
+
+def combined(*observers: Observer | None) -> Observer:
+    """Return an observer that tells each of ``observers``; None stands for none.
+
+    A hook that only one of them has costs as much as if that were alone.
+    """
+    given = [observer for observer in observers if observer is not None]
+    if len(given) == 1:
+        return given[0]
+    group = Observer()
+    for name in _HOOKS:
+        told = [getattr(one, name) for one in given if _overrides(one, name)]
+        if told:
+            setattr(group, name, told[0] if len(told) == 1 else _each(told))
+    group.tracer = next((one.tracer for one in given if one.tracer is not None), None)
+    return group
+
+
+def _overrides(observer: Observer, name: str) -> bool:
+    return getattr(getattr(observer, name), "__func__", None) is not vars(Observer)[name]
+
+
+def _each(hooks: list[Callable[..., None]]) -> Callable[..., None]:
+    def tell(*arguments: Any) -> None:
+        for hook in hooks:
+            hook(*arguments)
+
+    return tell
