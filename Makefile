@@ -13,7 +13,7 @@ SOAK_ARGS ?= -m soak --timeout 1800
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup debian demo test coverage soak bench format lint types lock wheel hooks clean distclean
+.PHONY: help setup debian demo test coverage soak bench format lint types docs reference lock wheel hooks clean distclean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,12 @@ types: setup ## Check the types with mypy and pyright, both strict
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+docs: setup ## Build the documents as a site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+reference: setup ## Write the pages of docs/ that are made from the code
+	@$(BIN)/python -m tests.docs
+
 # LOCK_ARGS="--upgrade" takes newer versions; without it only what pyproject.toml asks for
 # changes. The files hold no addresses, so they serve behind any mirror.
 LOCK_ARGS ?=
@@ -69,7 +75,7 @@ hooks: setup ## Let git run black, ruff and mypy before each commit
 	$(BIN)/pre-commit install
 
 clean: ## Remove caches and build results
-	rm -rf dist build htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist build site htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
 
 distclean: clean ## Remove also .venv and .tools

@@ -1,5 +1,8 @@
 """What the values of options may be: each function checks one kind and returns it.
 
+The first paragraph of a function's docstring says what it takes, in the words of the
+configuration reference; a function that makes a check gives it one, too.
+
 A value is text, from a flag or a variable, or whatever TOML makes of it. A function
 here raises ValueError whose text goes on after the name of the option: what is wrong,
 and what to write instead.
@@ -79,7 +82,7 @@ def text(value: object) -> str:
 
 
 def duration(value: object) -> float:
-    """Return seconds; a number is seconds, and text may have a unit."""
+    """Seconds, or text with a unit: 500ms, 2s, 1m, 1h. More than 0, at most a week."""
     advice = "give seconds, as in 0.5, or a unit, as in 500ms, 2s, 1m"
     seconds: float
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -110,6 +113,7 @@ def count(lowest: int, highest: int) -> Callable[[object], int]:
             raise ValueError(f"{show(value)} does not fit; {advice}")
         return number
 
+    check.__doc__ = f"A whole number from {lowest} to {highest}."
     return check
 
 
@@ -130,6 +134,7 @@ def size(lowest: int) -> Callable[[object], int]:
             )
         return number
 
+    check.__doc__ = f"A number of bytes, at least {lowest}; as text also 512M, 8G."
     return check
 
 
@@ -152,11 +157,12 @@ def choice(*allowed: str) -> Callable[[object], str]:
             raise ValueError(f"{show(value)} is unknown; give one of: {', '.join(allowed)}")
         return word
 
+    check.__doc__ = f"One of: {', '.join(allowed)}."
     return check
 
 
 def replicas(value: object) -> int:
-    """1, 3 or 5: how many servers keep each message."""
+    """1, 3 or 5."""
     number = count(1, 5)(value)
     if number % 2 == 0:
         raise ValueError(
@@ -171,7 +177,7 @@ def role(value: object) -> Role:
 
 
 def name(value: object) -> str:
-    """A service, instance or resource name."""
+    """A name: up to 200 bytes without spaces."""
     found = text(value)
     if (problem := check_id(found)) is not None:
         raise ValueError(f"{show(found)} {problem}{_without_spaces(found)}")
@@ -185,7 +191,7 @@ def _without_spaces(name: str) -> str:
 
 
 def namespace(value: object) -> str:
-    """A word that can name a NATS stream and begin a subject."""
+    """Up to 64 letters, digits, ``-`` and ``_``, a letter or digit first."""
     found = text(value)
     if not _NAMESPACE.fullmatch(found) or len(found) > MAX_NAMESPACE_CHARACTERS:
         raise ValueError(
@@ -196,7 +202,7 @@ def namespace(value: object) -> str:
 
 
 def share(value: object) -> float:
-    """Check a part of all, from 0 to 1."""
+    """A number from 0 to 1."""
     try:
         found = math.nan if isinstance(value, bool) else float(str(value))
     except ValueError:
@@ -207,7 +213,7 @@ def share(value: object) -> float:
 
 
 def address(value: object) -> str:
-    """Check an IP address that this host is to listen on."""
+    """An IP address of this host, such as 127.0.0.1 or 0.0.0.0."""
     given = text(value)
     try:
         return str(ip_address("127.0.0.1" if given == "localhost" else given))
@@ -216,7 +222,7 @@ def address(value: object) -> str:
 
 
 def token(value: object) -> str:
-    """Check a bearer token: what may stand in a header, and is too long to be guessed."""
+    """At least 16 characters: letters, digits and ``. _ ~ + / -``."""
     given = text(value)
     if not re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", given):
         raise ValueError("must be letters, digits and . _ ~ + / - alone, as headers have it")
@@ -238,7 +244,7 @@ def sync(value: object) -> str:
 
 
 def urls(value: object) -> tuple[str, ...]:
-    """NATS URLs, as text with commas between them or as a list; returned in full."""
+    """URLs such as nats://host:4222 or tls://host:4222, with commas between them or as a list."""
     found = tuple(_url(item) for item in _items(value))
     if not found:
         raise ValueError("names no server; give a URL, as in nats://127.0.0.1:4222")
@@ -292,7 +298,7 @@ def folder(value: object) -> Path:
 
 
 def ids(value: object) -> tuple[str, ...]:
-    """Names, one by one or from files: ``@file`` stands for the lines of that file.
+    """Names of up to 200 bytes without spaces; ``@file`` stands for the lines of that file.
 
     An id that itself begins with ``@`` is written with two.
     """

@@ -1,0 +1,141 @@
+"""What the documents say is there: tests, options, sections, files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.docs.pages import DOCS, README, ROOT, snippets_of
+from tests.docs.reference import GENERATED
+
+GUARANTEES: Final = DOCS / "guarantees.md"
+
+CHINESE: Final = ROOT / "README.zh-CN.md"
+
+PROOF: Final = re.compile(r"\[`(test_\w+)`\]\(([^)#\s]+\.py)\)")
+"""A link to a test: its name, and where the page says it is."""
+
+PROMISE: Final = re.compile(r"^- ((?:[^\n]|\n(?!\n|- |#))*)", re.MULTILINE)
+"""One sentence of the page of guarantees, with its links."""
+
+
+@cache
+def functions_of(path: Path) -> set[str]:
+    """The names of all functions in a file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def headings(page: Path) -> list[str]:
+    """The headings of a page, without what stands in its snippets."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    return re.findall(r"^(#+) ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [README, CHINESE, *DOCS.glob("*.md")], ids=lambda page: page.name)
+def test_every_proof_that_a_page_names_is_a_test(page: Path) -> None:
+    for name, link in PROOF.findall(page.read_text(encoding="utf-8")):
+        path = (page.parent / link).resolve()
+        assert path.is_relative_to(ROOT / "tests"), link
+        assert name in functions_of(path), f"{link} has no {name}"
+
+
+def test_every_guarantee_names_the_test_that_fails_without_it() -> None:
+    text, _, _ = GUARANTEES.read_text(encoding="utf-8").partition("## What is not promised")
+    promises = PROMISE.findall(text)
+    assert len(promises) >= 40
+    assert not [promise for promise in promises if not PROOF.search(promise)]
+
+
+def test_every_claim_about_another_system_names_its_source() -> None:
+    text, _, _ = (DOCS / "comparison.md").read_text(encoding="utf-8").partition("## What Aegis")
+    claims = PROMISE.findall(text)
+    assert len(claims) >= 15
+    sourced = re.compile(r"\[source\]\(https://|\((?:Same|First)\s+source\.\)|The same page")
+    assert not [claim for claim in claims if not sourced.search(claim)]
+
+
+def test_every_guarantee_of_the_readme_names_its_test() -> None:
+    _, _, after = README.read_text(encoding="utf-8").partition("| guarantee | proof |")
+    rows = [row for row in after.partition("\n\n")[0].splitlines()[2:] if row.strip()]
+    assert len(rows) >= 8
+    assert not [row for row in rows if not PROOF.search(row)]
+
+
+@pytest.mark.parametrize("page", GENERATED, ids=lambda page: page.name)
+def test_a_page_made_from_the_code_is_what_the_code_says_now(page: Path) -> None:
+    made = GENERATED[page]()
+    assert page.read_text(encoding="utf-8") == made, "it is old; run `make reference`"
+
+
+def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
+    reference = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    read = {
+        name
+        for folder in ("aegis", "actors", "transport", "ops")
+        for path in (ROOT / folder).glob("*.py")
+        for name in re.findall(r'"(AEGIS_[A-Z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    # Between `aegis bench` and the processes that it starts.
+    internal = {name for name in read if name.startswith("AEGIS_BENCH_")}
+    assert sorted(name for name in read - internal if f"`{name}`" not in reference) == []
+
+
+def test_the_service_of_the_readme_is_the_one_in_the_examples() -> None:
+    example = (ROOT / "examples" / "accounts.py").read_text(encoding="utf-8")
+    for page in (README, DOCS / "first-steps.md"):
+        first = next(s for s in snippets_of(page) if s.language == "python")
+        assert first.text.strip() in example
+
+
+def test_the_testing_page_shows_the_example_of_a_test() -> None:
+    example = (ROOT / "examples" / "test_accounts.py").read_text(encoding="utf-8")
+    first = next(iter(snippets_of(DOCS / "testing.md")))
+    assert first.text.strip() in example
+
+
+def test_the_chinese_readme_has_the_sections_and_the_snippets_of_the_english_one() -> None:
+    assert headings(CHINESE) == headings(README)
+    english = [(snippet.language, snippet.text) for snippet in snippets_of(README)]
+    assert [(snippet.language, snippet.text) for snippet in snippets_of(CHINESE)] == english
+
+
+def test_the_chinese_readme_names_the_same_files_and_figures() -> None:
+    def facts(page: Path) -> tuple[set[str], list[str]]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        links = {
+            link.partition("#")[0]
+            for link in re.findall(r"\]\(([^)\s]+)\)", text)
+            if not link.startswith("README")
+        }
+        rows = re.findall(r"^\|[^|]*\| *([\d,]+) *\| *([\d,]+) *\|$", text, re.MULTILINE)
+        return links, [figure for row in rows for figure in row]
+
+    assert facts(CHINESE) == facts(README)
+
+
+def test_the_changelog_tells_of_the_version_that_the_package_has() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.findall(r"^## \[([^\]]+)\] - (unreleased|\d{4}-\d\d-\d\d)$", changelog, re.M)[0]
+    assert newest[0] == project["version"]
+    kinds = set(re.findall(r"^### (.+)$", changelog, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_licence_is_the_one_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert project["license"] == "Apache-2.0"
+    assert re.search(r"Apache License\s+Version 2\.0, January 2004", text)
+    assert "END OF TERMS AND CONDITIONS" in text
