@@ -11,7 +11,7 @@ import ast
 import inspect
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ def run_page(snippets: Iterable[Snippet], monkeypatch: pytest.MonkeyPatch) -> No
         async with MemoryCluster() as memory:
 
             @asynccontextmanager
-            async def connect(*_args: Any, **_options: Any) -> AsyncIterator[aegis.Cluster]:
+            async def connect(*_args: Any, **_options: Any) -> AsyncGenerator[aegis.Cluster]:
                 yield memory.cluster
 
             monkeypatch.setattr(aegis, "connect", connect)

@@ -106,7 +106,7 @@ def configuration() -> str:
 
 
 def _options(cls: type, *, but: type | None = None) -> str:
-    left_out = set() if but is None else set(options_of(but))
+    left_out: set[str] = set() if but is None else set(options_of(but))
     rows = [_row(option) for name, option in options_of(cls).items() if name not in left_out]
     return _table(("flag", "variable", "key", "default", "value", "meaning"), rows)
 
@@ -143,7 +143,7 @@ def _class_settings() -> str:
     rows: list[Sequence[str]] = []
     for name, value, text in _documented(Path(actor_module.__file__), "AegisActor"):
         if not name.startswith("_"):
-            default = eval(value, vars(actor_module))
+            default = eval(value, dict(vars(actor_module)))
             rows.append((f"`{name}`", "" if default is None else str(default), text))
     return _table(("attribute", "default", "meaning"), rows)
 
