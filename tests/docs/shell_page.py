@@ -4,6 +4,9 @@ The snippets of a page share a folder with the examples, and a server of their o
 snippets are commands alone. In ``console`` snippets a command stands behind ``$``, and
 what it prints stands below, where ``...`` is whatever comes.
 
+A command of `aegis` alone is run by a fork of a process that has imported it: it is what the
+script runs, without the second of imports before it.
+
 A command that serves until it is stopped (`aegis run`) runs beside the others, as it
 would in a terminal of its own, and the next one waits until it serves.
 """
@@ -11,8 +14,10 @@ would in a terminal of its own, and the next one waits until it serves.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -39,6 +44,27 @@ for file in "$AEGIS_TEST_NODES"/*; do
     kill -0 "$pid" 2>/dev/null && grep -q -e "$2" "$file" && echo "$pid"
 done
 """
+
+FORKER: Final = """
+import json, os, sys
+from importlib import import_module
+for name in ("_call", "_send", "_tree", "_routes", "_doctor", "_journal", "_dead_letters"):
+    import_module("aegis.ops." + name)
+import nats, aegis.transport._nats
+from aegis.ops.cli import main
+for line in sys.stdin:
+    words, printed = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1), os.dup2(file, 2)
+        sys.argv = words
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+PLAIN: Final = re.compile(r"aegis [^$|&;<>()`]+")
+"""A command of `aegis` that needs no shell, but for its quotes."""
 
 
 @frozen
@@ -70,6 +96,7 @@ class Terminal:
     folder: Path
     _beside: list[Process] = field(factory=list["Process"])
     _readers: list[asyncio.Task[None]] = field(factory=list["asyncio.Task[None]"])
+    _forker: Process | None = None
 
     @property
     def _nodes(self) -> Path:
@@ -93,6 +120,8 @@ class Terminal:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._forker is not None:
+            await self._forker.communicate()
         for process in reversed(self._beside):
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -114,11 +143,11 @@ class Terminal:
                 except AssertionError as error:
                     raise AssertionError(f"{snippet.place}: {command.text}\n{error}") from None
 
-    async def _start(self, text: str) -> Process:
+    async def _start(self, *words: str, stdin: int = DEVNULL, stderr: int = STDOUT) -> Process:
         path = f"{self.folder / '.bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
         return await asyncio.create_subprocess_exec(
-            *("bash", "-c", text),
+            *words,
             cwd=self.folder,
             env={
                 **inherited,
@@ -127,23 +156,38 @@ class Terminal:
                 "AEGIS_TEST_NODES": str(self._nodes),
                 "NO_COLOR": "1",
             },
-            stdin=DEVNULL,
+            stdin=stdin,
             stdout=PIPE,
-            stderr=STDOUT,
+            stderr=stderr,
         )
 
     async def _run(self, command: Command) -> None:
-        process = await self._start(command.text)
         async with asyncio.timeout(COMMAND_TIMEOUT):
-            out, _ = await process.communicate()
-        printed = out.decode()
-        assert process.returncode == command.exit_code, printed
+            if PLAIN.fullmatch(command.text):
+                code, printed = await self._fork(shlex.split(command.text))
+            else:
+                process = await self._start("bash", "-c", command.text)
+                out, _ = await process.communicate()
+                code, printed = await process.wait(), out.decode()
+        assert code == command.exit_code, printed
         if command.output is not None:
             wanted = ".*".join(map(re.escape, command.output.strip().split("...")))
             assert re.fullmatch(wanted, printed.strip(), re.DOTALL), printed
 
+    async def _fork(self, words: list[str]) -> tuple[int, str]:
+        if self._forker is None:
+            self._forker = await self._start(
+                sys.executable, "-c", FORKER, stdin=PIPE, stderr=DEVNULL
+            )
+        forker, printed = self._forker, self.folder / ".printed"
+        assert forker.stdin is not None
+        assert forker.stdout is not None
+        forker.stdin.write(json.dumps([words, str(printed)]).encode() + b"\n")
+        code = await forker.stdout.readline()
+        return int(code), printed.read_text(encoding="utf-8")
+
     async def _serve(self, text: str) -> None:
-        process = await self._start(f"exec {text} --log-format json")
+        process = await self._start("bash", "-c", f"exec {text} --log-format json")
         self._beside.append(process)
         (self._nodes / str(process.pid)).write_text(text)
         assert process.stdout is not None
