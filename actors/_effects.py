@@ -43,11 +43,14 @@ class Effects:
     @property
     def size_bytes(self) -> int:
         """At least as many bytes as they take in a record."""
-        return (
-            sum(len(event.body) + 64 for event in self.events)
-            + sum(message.size_bytes for message in self.outgoing)
-            + sum(reminder.size_bytes for reminder in self.reminders)
-        )
+        size = 0
+        for event in self.events:
+            size += len(event.body) + 64
+        for message in self.outgoing:
+            size += message.size_bytes
+        for reminder in self.reminders:
+            size += reminder.size_bytes
+        return size
 
     def send(
         self,

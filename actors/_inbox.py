@@ -3,7 +3,9 @@
 Mail comes in here as the stream shows it, and leaves one message at a time. Behind a
 takeover the first messages may be those at which the owner before died: each of them is
 tried with a note in the journal first, and runs alone. No owner is ever more messages
-ahead of its journal than are treated so.
+ahead of its journal than are treated so. What came into the mailbox after the takeover
+needs no such care: the fence stands before it in the stream, so no owner before this one
+that counts can have met it.
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ class Inbox:
         owner = self._owner
         if not self._waiting or not owner.serving:
             return None
+        if self._careful and not self._under_way and self._waiting[0].sequence > owner.read_until:
+            self._careful = 0
         if self._careful:
             if self._under_way or not owner.quiescent:
                 return None

@@ -127,7 +127,7 @@ class MailDesk:
         """Go on with what had to wait; what the journal knows may be deleted."""
         if self._committer.owner.stored_cursor > self._purged:
             self._purged = self._committer.owner.stored_cursor
-            self._office.feed.done(self, self._purged)
+            self._office.feed.done(self.key, self._purged)
         self.pump()
 
     def pump(self) -> None:
@@ -135,14 +135,15 @@ class MailDesk:
         inbox = self._inbox
         while (letter := inbox.next()) is not None:
             slip = Slip(self, letter, None)
-            request = Request(Kind.COMMAND, "", 0, 0, *self.key, "", {}, 0)
             try:
-                slip.mail = decode_mail(letter.payload)
-                request = slip.mail.request
+                mail = decode_mail(letter.payload)
+                request = mail.request
                 if (request.service, request.resource) != self.key:
                     raise ProtocolError(f"it is for {request.service}/{request.resource}")
+                slip.mail = mail
             except ProtocolError as error:
-                slip.mail, slip.problem = None, error.message
+                slip.problem = error.message
+                request = Request(Kind.COMMAND, "", 0, 0, *self.key, "", {}, 0)
             try:
                 self._mailbox.put_beyond_capacity(Envelope(request, slip))
             except ActorDead:

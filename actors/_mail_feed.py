@@ -64,7 +64,7 @@ class MailFeed:
         self._transport = transport
         self._subjects = subjects
         self._services: dict[str, _ServiceMail] = {}
-        self._done: dict[str, int] = {}
+        self._done: dict[ResourceKey, int] = {}
         self._purging: asyncio.Task[None] | None = None
 
     def add(self, reader: MailReader) -> None:
@@ -93,10 +93,9 @@ class MailFeed:
             mail.stop()
             del self._services[service]
 
-    def done(self, reader: MailReader, cursor: int) -> None:
-        """The journal says that ``reader`` needs its mail up to ``cursor`` no more."""
-        subject = self._subjects.mailbox(*reader.key)
-        self._done[subject] = max(cursor, self._done.get(subject, 0))
+    def done(self, key: ResourceKey, cursor: int) -> None:
+        """The journal of a resource says that its mail up to ``cursor`` is done with."""
+        self._done[key] = max(cursor, self._done.get(key, 0))
         if self._purging is None:
             self._purging = asyncio.get_running_loop().create_task(self._purge_forever())
 
@@ -113,7 +112,8 @@ class MailFeed:
             await asyncio.sleep(PURGE_SECONDS)
             done, self._done = self._done, {}
             try:
-                for subject, cursor in done.items():
+                for key, cursor in done.items():
+                    subject = self._subjects.mailbox(*key)
                     await self._transport.purge(subject, below=cursor + 1)
             except ConnectionClosed:
                 return

@@ -458,10 +458,7 @@ class Owner:
             del self._pending[:count]
             state = next((done.state for done in reversed(group) if done.state is not None), None)
             entries = [done.entry for done in group]
-            self._in_flight_outgoing = max(
-                (e.outgoing[-1].n for e in entries if isinstance(e, CommandEntry) and e.outgoing),
-                default=0,
-            )
+            self._in_flight_outgoing = _last_outgoing(entries)
             if self.outbox.forwarded > self.outbox.marked:
                 self.outbox.mark(self.outbox.forwarded)
                 entries.append(Forwarded(self.outbox.forwarded))
@@ -621,6 +618,14 @@ class Owner:
         self.newer_epoch = newer_epoch
         self._in_flight = None
         self._pending = []
+
+
+def _last_outgoing(entries: list[Entry]) -> int:
+    """Return the number of the last message that ``entries`` send, or 0."""
+    for entry in reversed(entries):
+        if isinstance(entry, CommandEntry) and entry.outgoing:
+            return entry.outgoing[-1].n
+    return 0
 
 
 def _is_mail(entry: Entry) -> bool:

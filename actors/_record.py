@@ -228,7 +228,11 @@ type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped | Forwarded
 
 
 def _text_bytes(*texts: str) -> int:
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    size = 0
+    for text in texts:
+        # Asked for several times of each message; most text is ASCII.
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return size
 
 
 @define(slots=True)

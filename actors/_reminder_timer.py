@@ -56,8 +56,10 @@ class ReminderTimer:
     def arm(self) -> None:
         """Ring for the reminder that is due first, at its time."""
         self._cancel()
+        if self._ringing is not None or not self._owner.serving:
+            return
         first = self._owner.reminders.next()
-        if first is None or self._ringing is not None or not self._owner.serving:
+        if first is None:
             return
         wait = (first.due_ms - self._clock.wall_ms()) / 1000
         if wait <= 0:

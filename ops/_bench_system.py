@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attrs import define
 
 from aegis._cluster import Cluster, connect
 from aegis._config import ConnectOptions
 from aegis.errors import AegisError
-from aegis.ops._bench_cases import APPENDS, REQUESTS, Case, Mode, Sync
+from aegis.ops._bench_cases import APPENDS, CHAIN_MESSAGES, REQUESTS, Case, Mode, Sync
 from aegis.ops._bench_limits import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
@@ -22,8 +22,19 @@ from aegis.ops._bench_limits import (
     connect_plain,
 )
 from aegis.ops._bench_load import Load, Operation, closed_loop, open_loop
+from aegis.ops._bench_mail import (
+    ALARMS,
+    LINKS,
+    SINKS,
+    Effects,
+    mail_operations,
+    measure_reminders,
+)
+from aegis.ops._bench_mail_services import Alarm, Link, Sink
 from aegis.ops._bench_processes import BenchFailed, Child, child
-from aegis.ops._bench_services import Counter, Driver, Quote
+from aegis.ops._bench_services import HOT, Counter, Driver, Quote
+from aegis.transport._nats import connect_nats
+from aegis.transport._nats_options import NatsOptions
 from aegis.transport._server import ServerOptions, ensure_server
 
 __all__ = ["SYNC_SETTINGS", "System", "open_system"]
@@ -31,7 +42,6 @@ __all__ = ["SYNC_SETTINGS", "System", "open_system"]
 RESOURCES: Final = 64
 CONCURRENCY: Final = 64
 RATE: Final = 1_000.0
-HOT: Final = "HOT"
 
 SYNC_SETTINGS: Final = {Sync.OFF: "2m", Sync.ON: "always"}
 """What the server's setting is; two minutes are its own default."""
@@ -51,7 +61,7 @@ class System:
     node: Child
     operations: Mapping[str, Operation]
     acknowledged: int = 0
-    """Commands to counters that were answered with success."""
+    """Messages that were answered with success, or whose effect was told, by all who count."""
 
     async def measure(self, case: Case, seconds: float) -> Load:
         """Measure one case for ``seconds``."""
@@ -60,25 +70,42 @@ class System:
             concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
             driver = self.cluster.actor(Driver, timeout=seconds + START_TIMEOUT)
             return Load.from_plain(await driver.drive("C-0", concurrency, seconds))
-        operation = self.operations[case.key]
-        if case.mode is Mode.RATE:
+        if case.mode is Mode.DUE:
+            load = await measure_reminders(self.cluster, 2 * seconds)
+        elif case.mode is Mode.RATE:
             # Tails need more requests than medians do.
-            load = await open_loop(operation, rate=RATE, seconds=2 * seconds)
+            load = await open_loop(self.operations[case.key], rate=RATE, seconds=2 * seconds)
         else:
             concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
-            load = await closed_loop(operation, concurrency=concurrency, seconds=seconds)
-        if case.key in ("command", "hot-command"):
-            self.acknowledged += len(load.latencies)
+            load = await closed_loop(
+                self.operations[case.key], concurrency=concurrency, seconds=seconds
+            )
+        self.acknowledged += _COUNTED.get(case.key, 0) * len(load.latencies)
         return load
 
     async def effects(self) -> int:
-        """Return how often commands to counters took effect, as the counters have it."""
-        counters = [self.cluster.actor(Counter, name) for name in _names()]
-        return sum([await counter.value() for counter in counters])
+        """Return how many messages took effect, as those who count them have it."""
+        return sum([await counter.value() for counter in _counting(self.cluster)])
 
 
-def _names() -> list[str]:
-    return [*(f"C-{number}" for number in range(RESOURCES)), HOT]
+_COUNTED: Final = {
+    "command": 1,
+    "hot-command": 1,
+    "send": 1,
+    "hot-send": 1,
+    "chain": 1 + CHAIN_MESSAGES,
+    "reminder": 1,
+}
+"""How many messages to those who count an operation is, by the key of its case."""
+
+_NAMES: Final = (*(f"C-{number}" for number in range(RESOURCES)), HOT)
+
+_COUNTING: Final = ((Counter, _NAMES), (Sink, SINKS), (Link, LINKS), (Alarm, ALARMS))
+"""The services that count, and their resources."""
+
+
+def _counting(cluster: Cluster) -> list[Any]:
+    return [cluster.actor(service, name) for service, names in _COUNTING for name in names]
 
 
 @contextlib.asynccontextmanager
@@ -107,21 +134,30 @@ async def open_system(folder: Path, sync: Sync) -> AsyncGenerator[System]:
         cluster = await stack.enter_async_context(
             connect(options=ConnectOptions(data_dir=data_dir))
         )
+        transport = await connect_nats(
+            NatsOptions(servers=(server.url,), user=login.user, password=login.password)
+        )
+        stack.push_async_callback(transport.close)
+        effects = Effects(transport)
+        await effects.listen()
         operations: dict[str, Operation] = {
             REQUESTS: PlainRequests(plain),
             APPENDS: appends,
             **_operations(cluster),
+            **mail_operations(cluster, effects),
         }
         await _wait_ready(cluster, node)
         yield System(cluster, node, operations)
 
 
 def _node(data_dir: Path) -> list[str]:
-    arguments = ["-c", _AEGIS, "run", f"{Counter.__module__}:Counter", "--instance-id", "bench-1"]
-    for name in _names():
-        arguments += ["--resource", name]
-    arguments += [f"{Quote.__module__}:Quote", "--instance-id", "bench-2"]
-    arguments += [f"{Driver.__module__}:Driver", "--instance-id", "bench-3"]
+    arguments = ["-c", _AEGIS, "run"]
+    services = (*_COUNTING, (Quote, ()), (Driver, ()))
+    for number, (service, names) in enumerate(services, 1):
+        arguments += [f"{service.__module__}:{service.__name__}"]
+        arguments += ["--instance-id", f"bench-{number}"]
+        for name in names:
+            arguments += ["--resource", name]
     return [*arguments, "--data-dir", str(data_dir), "--log-level", "warning"]
 
 
@@ -148,7 +184,7 @@ def _operations(cluster: Cluster) -> dict[str, Operation]:
 async def _wait_ready(cluster: Cluster, node: Child) -> None:
     """Return once every actor of the node answers."""
     waiting: list[Callable[[], Awaitable[object]]] = [
-        *(cluster.actor(Counter, name).value for name in _names()),
+        *(counter.value for counter in _counting(cluster)),
         lambda: cluster.actor(Quote).price(amount=1),
         lambda: cluster.actor(Driver).drive("C-0", 1, 0.0),
     ]

@@ -1,7 +1,8 @@
 """``aegis chaos``: real processes, random faults, and the books checked afterwards.
 
-Three nodes that all run the same three services, one active and the others standing by;
-callers as processes that move money between accounts and use registers. Nodes are killed,
+Three nodes that all run the same services, one active and the others standing by;
+callers as processes that move money between accounts, use registers, have deals booked by
+durable messages between actors, send letters and set reminders. Nodes are killed,
 frozen for longer than their lease, told to end and cut off, servers are killed, callers
 are killed; what is gone comes back after a while. Then the faults stop, every resource must
 answer again, callers end what they had begun, all nodes end, and a new one reads the
@@ -33,11 +34,12 @@ from aegis.ops._arguments import LineParser
 from aegis.ops._bench_loop import run
 from aegis.ops._bench_processes import BenchFailed
 from aegis.ops._chaos_hosts import NoHosts
+from aegis.ops._chaos_mail_verdict import judge_mail
 from aegis.ops._chaos_open import Shape, open_run
 from aegis.ops._chaos_report import Report, print_report
 from aegis.ops._chaos_run import Run
 from aegis.ops._chaos_verdict import judge
-from aegis.ops._chaos_work import REGISTERS
+from aegis.ops._chaos_work import BANKS, REGISTERS
 from aegis.ops._logging import configure_logging
 
 __all__ = ["main"]
@@ -101,11 +103,14 @@ async def _torment_and_judge(opened: Run, report: Report, tell: Callable[[str], 
     tell("callers end what is open")
     await opened.end_callers()
     tell("reading the journals")
-    served = await opened.held()
+    served = await opened.held_at_rest()
     await opened.restart()
     held = await opened.held()
     tell("judging")
-    report.verdict = await asyncio.to_thread(judge, opened.stories(), held, REGISTERS)
+    stories = opened.stories()
+    sheets = {place: sheet for place, sheet in held.items() if place[0] in (*BANKS, REGISTERS)}
+    report.verdict = await asyncio.to_thread(judge, stories, sheets, REGISTERS)
+    report.mail = judge_mail([(story.caller, story.mail) for story in stories], held)
     for place, sheet in served.items():
         if sheet != held[place]:
             text = f"{'/'.join(place)}: was served as {sheet}, the journal holds {held[place]}"

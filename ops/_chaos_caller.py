@@ -1,7 +1,7 @@
 """A caller of `aegis chaos`, as a process of its own that may be killed at any moment.
 
 ``python -m aegis.ops._chaos_caller NAME OPTIONS_FILE LEDGER_FILE SEED`` moves money between
-accounts and reads and writes registers until it is told to end. Started again under the
+accounts, reads and writes registers, and uses durable messages until it is told to end. Started again under the
 same name, it reads its ledger first, and ends all that it had begun.
 """
 
@@ -21,6 +21,7 @@ from aegis._config import ConnectOptions
 from aegis.errors import AegisError
 from aegis.ops._bench_loop import run
 from aegis.ops._chaos_ledger import Ledger, read_story
+from aegis.ops._chaos_mail_work import MailCaller
 from aegis.ops._chaos_work import Caller
 from aegis.ops._logging import configure_logging
 
@@ -73,7 +74,10 @@ async def _main(name: str, options: ConnectOptions, ledger_file: Path, seed: int
     story, ledger = read_story(name, ledger_file), Ledger(ledger_file)
     async with contextlib.AsyncExitStack() as stack:
         cluster = await _connected(stack, options)
-        await Caller(story, cluster, ledger, seed, ending).work()
+        await asyncio.gather(
+            Caller(story, cluster, ledger, seed, ending).work(),
+            MailCaller(name, story.mail, cluster, ledger, seed, ending).work(),
+        )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import Any
 
 from attrs import define, field
 
+from aegis.ops._chaos_mail_ledger import MailStory
+
 __all__ = ["Entry", "Ledger", "Read", "Story", "Transfer", "read_story"]
 
 
@@ -116,6 +118,7 @@ class Story:
     entries: dict[tuple[str, str, int], Entry] = field(factory=dict[tuple[str, str, int], Entry])
     transfers: dict[int, Transfer] = field(factory=dict[int, Transfer])
     reads: list[Read] = field(factory=list[Read])
+    mail: MailStory = field(factory=MailStory)
     errors: dict[str, int] = field(factory=dict[str, int])
 
     def open_entries(self) -> Iterator[Entry]:
@@ -151,7 +154,8 @@ class Story:
             case "end":
                 self.transfers[rest[0]].end = rest[1]
             case _:
-                raise ValueError(f"the ledger has a line of an unknown kind: {kind}")
+                if not self.mail.note(line):
+                    raise ValueError(f"the ledger has a line of an unknown kind: {kind}")
 
     def _count(self, error: str) -> None:
         name = error.partition(":")[0]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aegis.ops._chaos_faults import FaultLog
+from aegis.ops._chaos_mail_verdict import MailVerdict
 from aegis.ops._chaos_open import Shape
 from aegis.ops._chaos_verdict import Verdict
 
@@ -38,6 +39,7 @@ class Report:
     """Why there are none although they were asked for."""
     failed_starts: int = 0
     verdict: Verdict = field(factory=Verdict)
+    mail: MailVerdict = field(factory=MailVerdict)
     converged_seconds: float = math.inf
     wrong: list[str] = field(factory=list[str])
     evidence: str = ""
@@ -51,7 +53,7 @@ class Report:
     @property
     def all_wrong(self) -> list[str]:
         """All that is wrong."""
-        return [*self.wrong, *self.verdict.wrong]
+        return [*self.wrong, *self.verdict.wrong, *self.mail.wrong]
 
     @property
     def longest(self) -> str:
@@ -60,12 +62,17 @@ class Report:
             return ""
         return f"{self.verdict.longest}, at {self.verdict.longest_asked_at - self.log.began:.3f}"
 
+    @property
+    def operations(self) -> int:
+        """Return how many operations had their end."""
+        return self.verdict.operations + self.mail.operations
+
     def judge_amount(self) -> None:
         """A run in which too little happened is no proof."""
         least = MIN_PER_SECOND[self.shape.servers] * self.seconds
-        if self.verdict.operations < least:
+        if self.operations < least:
             self.wrong.append(
-                f"only {self.verdict.operations} operations in {self.seconds:.0f} s; "
+                f"only {self.operations} operations in {self.seconds:.0f} s; "
                 f"at least {least:.0f} must end"
             )
 
@@ -82,7 +89,7 @@ class Report:
             "seconds": round(self.seconds, 1),
             "faults": {} if self.log is None else dict(self.log.counts),
             "failed_starts": self.failed_starts,
-            "operations": verdict.operations,
+            "operations": self.operations,
             "transfers": verdict.transfers,
             "entries": verdict.entries,
             "messages": verdict.attempts,
@@ -91,6 +98,11 @@ class Report:
             "decided_by_a_later_message": verdict.decided_later,
             "register_reads": verdict.register_reads,
             "register_writes": verdict.register_writes,
+            "deals": self.mail.deals,
+            "letters": self.mail.letters,
+            "letters_taken": self.mail.letters_taken,
+            "bells": self.mail.bells,
+            "worst_late_seconds": self.mail.worst_late,
             "errors": verdict.errors,
             "longest_decision_seconds": round(verdict.longest_seconds, 3),
             "longest_decision": self.longest,
@@ -120,6 +132,12 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(f"transfers {how}", f"{count:,}")
     table.add_row("register reads", f"{verdict.register_reads:,}")
     table.add_row("register writes", f"{verdict.register_writes:,}")
+    for end, count in sorted(report.mail.deals.items()):
+        table.add_row(f"deals {end}", f"{count:,}")
+    table.add_row("letters acknowledged", f"{report.mail.letters:,}")
+    for end, count in sorted(report.mail.bells.items()):
+        table.add_row(f"reminders {end}", f"{count:,}")
+    table.add_row("latest reminder, s", f"{report.mail.worst_late:.2f}")
     table.add_row("messages sent", f"{verdict.attempts:,}")
     table.add_row("  acknowledged", f"{verdict.acknowledged:,}")
     table.add_row("  outcome unknown at first", f"{verdict.unknown:,}")

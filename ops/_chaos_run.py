@@ -26,10 +26,11 @@ from aegis.ops._chaos_faults import (
 )
 from aegis.ops._chaos_hosts import Hosts
 from aegis.ops._chaos_ledger import Story, read_story
+from aegis.ops._chaos_mail_verdict import MAIL_SERVICES, is_at_rest
 from aegis.ops._chaos_processes import NODE_COMMAND, Victim, tasks_of
 from aegis.ops._chaos_servers import ClusterServers, Servers
 from aegis.ops._chaos_services import Chest, Purse, Register
-from aegis.ops._chaos_work import BANKS, REGISTERS, RESOURCES
+from aegis.ops._chaos_work import RESOURCES
 from aegis.ops._node_processes import NodeProcess, stop_all
 
 __all__ = ["CALLERS", "NODES", "START_TIMEOUT", "Run"]
@@ -51,7 +52,10 @@ CONVERGE_TIMEOUT: Final = 60.0
 """Seconds after the last fault in which every resource must answer, and every caller end."""
 
 _POLL_SECONDS: Final = 0.05
-_SERVICES: Final = (Purse, Chest, Register)
+SETTLE_SECONDS: Final = 0.5
+"""What is the same after so long, with nothing under way, has come to rest."""
+
+_SERVICES: Final = (Purse, Chest, Register, *MAIL_SERVICES)
 
 
 class Run:
@@ -343,8 +347,22 @@ class Run:
     ) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what every resource holds."""
         deadline = time.monotonic() + timeout
-        places = [(service, name) for service in (*BANKS, REGISTERS) for name in RESOURCES]
+        places = [(actor.service, name) for actor in _SERVICES for name in RESOURCES]
         return {place: await self._ask(*place, deadline) for place in places}
+
+    async def held_at_rest(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return what every resource holds, when messages and reminders have come to rest.
+
+        If they do not, what there is then: the verdict says what is wrong.
+        """
+        deadline = time.monotonic() + CONVERGE_TIMEOUT
+        held = await self.held()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(SETTLE_SECONDS)
+            before, held = held, await self.held()
+            if held == before and is_at_rest(held):
+                break
+        return held
 
     async def _ask(self, service: str, resource: str, deadline: float) -> Any:
         while True:

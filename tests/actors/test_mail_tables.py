@@ -253,6 +253,7 @@ def test_the_times_of_a_reminder_that_were_missed_are_not_made_up_for() -> None:
 
 def test_mail_behind_a_takeover_runs_alone_and_then_not_too_far_ahead() -> None:
     owner = serving(mail_ahead=2)
+    owner.read_until = 20  # where its fence stands
     inbox = Inbox(owner)
     for sequence in range(1, 10):
         assert inbox.offer(Letter(sequence, b""))
@@ -276,6 +277,7 @@ def test_mail_behind_a_takeover_runs_alone_and_then_not_too_far_ahead() -> None:
 
 def test_what_is_passed_over_uses_up_no_care() -> None:
     owner = serving(mail_ahead=1)
+    owner.read_until = 20
     inbox = Inbox(owner)
     for sequence in (1, 2):
         inbox.offer(Letter(sequence, b""))
@@ -283,6 +285,20 @@ def test_what_is_passed_over_uses_up_no_care() -> None:
     owner.pass_over(1)
     inbox.ended(ran=False)
     assert inbox.is_careful
+
+
+def test_what_came_after_the_takeover_needs_no_care() -> None:
+    owner = serving(mail_ahead=3)
+    owner.read_until = 20
+    inbox = Inbox(owner)
+    for sequence in (5, 21, 22):
+        inbox.offer(Letter(sequence, b""))
+    assert inbox.next() == Letter(5, b"")
+    assert inbox.next() is None, "a message that needs care runs alone"
+    assert inbox.is_careful
+    inbox.ended()
+    assert [inbox.next(), inbox.next()] == [Letter(21, b""), Letter(22, b"")]
+    assert not inbox.is_careful
 
 
 def test_what_has_no_room_stays_in_the_stream_until_there_is_some() -> None:

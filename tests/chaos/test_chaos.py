@@ -49,6 +49,11 @@ def assert_worked(report: dict[str, Any]) -> None:
     assert "open" not in report["transfers"]
     assert report["register_reads"] > 0
     assert report["register_writes"] > 0
+    assert report["deals"]["booked"] > 0
+    assert "open" not in report["deals"]
+    assert report["letters_taken"] >= report["letters"] > 0
+    assert report["bells"]["rung"] > 0
+    assert report["bells"]["forgotten"] > 0
     assert report["acknowledged"] >= report["entries"] > 0
     assert report["messages"] == report["acknowledged"] + report["unknown"]
     assert sum(report["faults"].values()) > 0
@@ -131,6 +136,12 @@ def test_a_report_with_anything_wrong_is_not_ok() -> None:
     report = Report(1, Shape(), 1.0)
     assert report.ok
     report.verdict.wrong.append("an entry is lost")
+    assert not report.ok
+
+
+def test_a_report_with_a_letter_lost_is_not_ok() -> None:
+    report = Report(1, Shape(), 1.0)
+    report.mail.wrong.append("a letter is lost")
     assert not report.ok
 
 

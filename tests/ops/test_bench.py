@@ -40,8 +40,11 @@ def test_a_quick_run_measures_everything_and_loses_nothing(tmp_path: Path) -> No
         for row in rows.values():
             assert row["failed"] == row["lost"] == 0, row
             assert row["count"] > 0
-            assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
-            assert row["is_limit"] == (row["ratio"] is None)
+            # A reminder may come within the millisecond of its time.
+            least = 0 if row["case"] == "reminder" else sys.float_info.min
+            assert least <= row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+            assert (row["limit"] is None) == (row["ratio"] is None)
+            assert not (row["is_limit"] and row["limit"])
             assert (row["meets"] is None) == (
                 row["target_ratio"] is None and row["target_ms"] is None
             )
