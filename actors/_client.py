@@ -37,6 +37,7 @@ from aegis.errors import (
 )
 from aegis.transport._base import Transport
 from aegis.transport._codec import decode_value
+from aegis.transport._denials import PUBLISH, denied
 
 __all__ = ["Client", "ClientStatistics", "LocalDelivery", "Unresolved"]
 
@@ -482,6 +483,16 @@ class Client:
             self._back_off(outgoing, error)
         else:
             self._finish(outgoing, Done(error=error))
+
+    def on_denied(self, outgoing: _Pending, subject: str, *, certain: bool) -> None:
+        """This user may not send there."""
+        error: AegisError = denied(PUBLISH, subject)
+        if outgoing.call.exact and outgoing.call.sent > 1 and not certain:
+            error = OutcomeUnknown(
+                f"{error}; an earlier attempt may have taken effect",
+                message_id=outgoing.call.message_id,
+            )
+        self._finish(outgoing, Done(error=error))
 
     def _judge(self, pending: _Pending, status: int, value: Any) -> None:
         done = pending.call.answered(status, value)

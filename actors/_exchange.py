@@ -26,6 +26,9 @@ __all__ = ["Exchange", "Outgoing", "Receiver"]
 MAX_BATCH_BYTES: Final = 64 * 1024
 """A batch of requests is cut here; one request alone may be larger."""
 
+MAX_COUNTED: Final = 10_000
+"""Subjects whose messages are counted; of others it is never certain that none arrived."""
+
 
 @define(slots=True, eq=False)
 class Outgoing:
@@ -35,6 +38,10 @@ class Outgoing:
     call: Call
     tokens: list[int] = field(factory=list[int])
     base: int = 0
+    subject: str = ""
+    """Where the last attempt went to."""
+    elsewhere: bool = False
+    """Whether an earlier one went to another subject."""
 
 
 class Receiver[P: Outgoing](Protocol):
@@ -52,6 +59,13 @@ class Receiver[P: Outgoing](Protocol):
         """The attempt did not leave."""
         ...
 
+    def on_denied(self, outgoing: P, subject: str, *, certain: bool) -> None:
+        """The server does not let this user send to ``subject``.
+
+        ``certain`` says that no earlier attempt can have arrived anywhere either.
+        """
+        ...
+
 
 class Exchange[P: Outgoing]:
     """Sends requests in batches and finds the request that a reply belongs to."""
@@ -64,6 +78,7 @@ class Exchange[P: Outgoing]:
         self._open: dict[int, P] = {}
         self._token = 0
         self._batches: dict[str, list[P]] = {}
+        self._published: dict[str, int] = {}
 
     async def start(self) -> None:
         """Listen for replies; must be awaited before the first request."""
@@ -92,6 +107,7 @@ class Exchange[P: Outgoing]:
             params={"of": list(outgoing.tokens)},
         )
         token, self._token = self._token, self._token + 1
+        self._count(subject)
         with suppress(AegisError):
             self._transport.publish(
                 subject, encode_request(request), reply_to=f"{self._inbox}.m{token}"
@@ -124,10 +140,23 @@ class Exchange[P: Outgoing]:
                 self._publish(subject, parts, members)
 
     def _publish(self, subject: str, parts: list[bytes], members: list[P]) -> None:
+        denials = self._transport.denied(subject)
+        if denials:
+            # If all messages so far were denied, none of these requests can have arrived.
+            none_arrived = denials == self._published.get(subject)
+            for outgoing in members:
+                moved = outgoing.subject not in ("", subject)
+                certain = none_arrived and not outgoing.elsewhere and not moved
+                self._receiver.on_denied(outgoing, subject, certain=certain)
+            return
+        self._count(subject)
         base = self._token
         self._token = base + len(members)
         for token, outgoing in enumerate(members, base):
             outgoing.base = base
+            if outgoing.subject != subject:
+                outgoing.elsewhere = outgoing.elsewhere or bool(outgoing.subject)
+                outgoing.subject = subject
             outgoing.tokens.append(token)
             self._open[token] = outgoing
         payload = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -137,6 +166,11 @@ class Exchange[P: Outgoing]:
             # Too large can only be a request that is alone: batches are cut far below.
             for outgoing in members:
                 self._receiver.on_unsent(outgoing, error)
+
+    def _count(self, subject: str) -> None:
+        count = self._published.get(subject, 0)
+        if count or len(self._published) < MAX_COUNTED:
+            self._published[subject] = count + 1
 
     def _on_message(self, message: Message) -> None:
         if message.no_responders:

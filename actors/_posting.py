@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from aegis.actors._appending import APPEND_TIMEOUT
-from aegis.errors import AegisError, Overloaded, TooLarge, Unavailable
-from aegis.transport._base import Append, AppendOutcome, Refused, Transport
+from aegis.errors import AccessDenied, AegisError, Overloaded, TooLarge, Unavailable
+from aegis.transport._base import ACCESS_DENIED, Append, AppendOutcome, Refused, Transport
 
 __all__ = ["MAILBOX_SHARE", "Gauge", "append_all", "refusal_of"]
 
@@ -77,6 +77,8 @@ def refusal_of(outcome: AppendOutcome) -> AegisError | None:
         return None
     if outcome.code == TooLarge.code:
         return TooLarge(f"the message is too large: {outcome.reason}")
+    if outcome.code == ACCESS_DENIED:
+        return AccessDenied(outcome.reason)
     if outcome.code == _FULL:
         return Overloaded("the stream is full: let the receivers catch up")
     return Unavailable(f"the server refuses the message: {outcome.reason}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aegis.actors._supervisor import Supervisor
     from aegis.contracts import Answer, Receipt, Role
     from aegis.errors import (
+        AccessDenied,
         ActorDead,
         AegisError,
         CommandInCommand,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AccessDenied",
     "ActorDead",
     "ActorRef",
     "AegisActor",
@@ -121,6 +123,7 @@ _HOME: Final = {
     "Answer": "aegis.contracts",
     "Receipt": "aegis.contracts",
     "Role": "aegis.contracts",
+    "AccessDenied": "aegis.errors",
     "ActorDead": "aegis.errors",
     "AegisError": "aegis.errors",
     "CommandInCommand": "aegis.errors",

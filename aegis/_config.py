@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from aegis import _config_values as values
 from aegis._config_sources import Found, Sources, option, options_of
-from aegis._subjects import DEFAULT_NAMESPACE
+from aegis._subjects import DEFAULT_NAMESPACE, escape
 from aegis.contracts import Role
 from aegis.errors import ConfigurationError
 
@@ -54,7 +54,11 @@ class ConnectOptions:
         metavar="URL[,URL]",
     )
     creds: Path | None = option(
-        None, values.existing_file, "NATS credentials file.", metavar="FILE", names_file=True
+        None,
+        values.existing_file,
+        "NATS credentials file, or one with the seed of an nkey.",
+        metavar="FILE",
+        names_file=True,
     )
     user: str | None = option(None, values.text, "NATS user.", metavar="NAME")
     password: str | None = option(
@@ -94,6 +98,12 @@ class ConnectOptions:
     tls_key: Path | None = option(
         None, values.existing_file, "Key of that certificate.", metavar="FILE", names_file=True
     )
+    inbox_prefix: str | None = option(
+        None,
+        values.inbox_prefix,
+        "Where answers come to; by default _INBOX, and with --user _INBOX.USER.",
+        metavar="SUBJECT",
+    )
     namespace: str = option(
         DEFAULT_NAMESPACE, values.namespace, "Which system on the NATS servers.", metavar="NAME"
     )
@@ -107,6 +117,13 @@ class ConnectOptions:
         metavar="FOLDER",
         names_file=True,
     )
+
+    @property
+    def inbox(self) -> str:
+        """The subject below which answers come: no other user is to listen there."""
+        if self.inbox_prefix is not None:
+            return self.inbox_prefix
+        return f"_INBOX.{escape(self.user)}" if self.user else "_INBOX"
 
     @property
     def shown_urls(self) -> tuple[str, ...]:
@@ -399,6 +416,7 @@ def _check_connect(found: Mapping[str, Found]) -> None:
             "tls_ca",
             "tls_cert",
             "tls_key",
+            "inbox_prefix",
         ):
             if given(option):
                 raise _refuse(

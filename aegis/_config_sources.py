@@ -32,6 +32,7 @@ CONFIG_FILE: Final = "aegis.toml"
 CONFIG_VARIABLE: Final = "AEGIS_CONFIG"
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
+MAX_SECRET_BYTES: Final = 64 * 1024
 
 _OPTION: Final = "aegis_option"
 
@@ -158,6 +159,8 @@ class Sources:
         variable = self.environ.get(option.variable)
         if variable:
             return _checked(option, variable, option.variable)
+        if option.secret and self.environ.get(file := f"{option.variable}_FILE"):
+            return _checked(option, _read_secret(file, self.environ[file]), file)
         value = self.table.get(option.key)
         if value is not None:
             source = f"{option.key} in {self.place}"
@@ -204,6 +207,19 @@ def _checked(option: Option, value: object, source: str) -> Found:
         raise ConfigurationError(
             f"{source}: {problem}", option=option.name, source=source
         ) from None
+
+
+def _read_secret(variable: str, path: str) -> str:
+    """Return the first line of the file that ``variable`` names, as containers get secrets."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            lines = file.read(MAX_SECRET_BYTES).decode().splitlines()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigurationError(
+            f"{variable}: {path} cannot be read: {reason}", option=variable, source=variable
+        ) from None
+    return lines[0] if lines else ""
 
 
 def closest(word: str, known: Iterable[str]) -> str:

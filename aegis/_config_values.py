@@ -30,6 +30,7 @@ __all__ = [
     "existing_file",
     "folder",
     "ids",
+    "inbox_prefix",
     "name",
     "namespace",
     "redact_url",
@@ -56,6 +57,7 @@ _MAX_SHOWN: Final = 60
 
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(ms|s|m|h)?")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_INBOX: Final = re.compile(r"[A-Za-z0-9_=-]+(\.[A-Za-z0-9_=-]+)*")
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SCHEMES: Final = ("nats", "tls")
 _SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | {
@@ -188,6 +190,16 @@ def _without_spaces(name: str) -> str:
     """Return what to write instead of a name that has spaces, if that is all it lacks."""
     better = "-".join(name.split())
     return "" if check_id(better) is not None else f"; write {show(better)}"
+
+
+def inbox_prefix(value: object) -> str:
+    """The first tokens of a subject."""
+    if not isinstance(value, str) or not _INBOX.fullmatch(value):
+        raise ValueError(
+            f"{show(value)} is no beginning of a subject; give words with dots between them, as in "
+            "_INBOX.trader"
+        )
+    return value
 
 
 def namespace(value: object) -> str:

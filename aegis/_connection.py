@@ -113,6 +113,7 @@ async def open_connection(
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
             connect_timeout=options.timeout,
+            inbox_prefix=options.inbox,
         )
         system: NatsOptions | None = None
         if options.system_creds is not None or options.system_user:
@@ -121,6 +122,7 @@ async def open_connection(
                 creds=options.system_creds,
                 user=options.system_user or "",
                 password=options.system_password or "",
+                inbox_prefix="_INBOX",
             )
         return Connection(await connect_nats(nats), None, nats.shown_servers, system)
     server: EmbeddedServer | None = None

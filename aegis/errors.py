@@ -21,6 +21,7 @@ AegisError
 ├── StreamBroken          502  a stream's owner was lost before its end
 ├── OutcomeUnknown        504  no answer in time; it may or may not have happened
 ├── ConfigurationError         a bad option: stops the start, names it
+│   └── AccessDenied           the NATS server denies this user a subject
 ├── ActorDead                  the actor has stopped
 ├── CommandInCommand           a command was awaited inside a command
 ├── ProtocolError              bytes that are no message of this protocol
@@ -39,6 +40,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 __all__ = [
+    "AccessDenied",
     "ActorDead",
     "AegisError",
     "CommandInCommand",
@@ -210,6 +212,13 @@ class OutcomeUnknown(AegisError):
 
 class ConfigurationError(AegisError):
     """An option is wrong; the message names it and says what to do."""
+
+
+class AccessDenied(ConfigurationError):
+    """The NATS server does not let this user do that; nothing was sent.
+
+    Facts: ``permission`` (``publish`` or ``subscribe``) and ``subject``.
+    """
 
 
 class ActorDead(AegisError):

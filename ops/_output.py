@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 from attrs import frozen
 
-from aegis.errors import AegisError, ConfigurationError
+from aegis.errors import AccessDenied, AegisError, ConfigurationError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,8 +139,11 @@ class guard:
             formatter.print_exception(error)
         if isinstance(error, AegisError):
             self._output.error(error)
-            # Whoever starts the command can mend an option, wherever it was found wanting.
-            wrong_use = isinstance(error, ConfigurationError)
+            # Whoever starts the command can mend an option, wherever it was found wanting, but
+            # not what the server allows.
+            wrong_use = isinstance(error, ConfigurationError) and not isinstance(
+                error, AccessDenied
+            )
             raise typer.Exit(EXIT_USAGE if wrong_use else EXIT_FAILED) from None
         if isinstance(error, Exception):
             text = " ".join(str(error).split())

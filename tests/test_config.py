@@ -249,6 +249,32 @@ def test_no_message_and_no_representation_shows_a_secret() -> None:
     assert "hunter2" not in refused(toml='password = ["hunter2"]')
 
 
+def test_a_secret_may_come_from_a_file_that_a_variable_names() -> None:
+    Path("secret").write_text("hunter2\n")
+    environ = {"AEGIS_PASSWORD_FILE": "secret", "AEGIS_ADMIN_TOKEN_FILE": "token"}
+    Path("token").write_text("a-token-of-many-characters")
+    options = run({**NATS, "user": "me"}, environ)
+    assert options.connect.password == "hunter2"
+    assert options.admin_token == "a-token-of-many-characters"
+    both = {**environ, "AEGIS_PASSWORD": "other"}
+    assert run({**NATS, "user": "me"}, both).connect.password == "other"
+    Path("token").write_text("short")
+    message = refused({**NATS, "user": "me"}, environ)
+    assert message.startswith("AEGIS_ADMIN_TOKEN_FILE: ")
+    assert "short" not in message.partition(":")[2].split()
+    missing = refused(NATS, {"AEGIS_PASSWORD_FILE": "nowhere"})
+    assert missing == "AEGIS_PASSWORD_FILE: nowhere cannot be read: No such file or directory"
+
+
+def test_answers_come_to_a_place_of_the_users_own() -> None:
+    me = {**NATS, "user": "me.and you", "password": "x"}
+    assert run(NATS).connect.inbox == "_INBOX"
+    assert run(me).connect.inbox == "_INBOX.me=2Eand=20you"
+    assert run({**me, "inbox_prefix": "_INBOX.mine"}).connect.inbox == "_INBOX.mine"
+    for wrong in ("a b", "a.>", ".a", "a..b", "*"):
+        assert "is no beginning of a subject" in refused({**NATS, "inbox_prefix": wrong})
+
+
 def test_services_of_the_command_line_replace_those_of_the_file() -> None:
     toml = '[[service]]\ntarget = "old.py:Old"'
     given = {"target": "new.py:New", "resources": ["A", "B"], "role": "standby"}

@@ -11,11 +11,12 @@ the others.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define, frozen
 
 __all__ = [
+    "ACCESS_DENIED",
     "Append",
     "AppendOutcome",
     "Appended",
@@ -30,6 +31,10 @@ __all__ = [
     "Transport",
     "Unknown",
 ]
+
+
+ACCESS_DENIED: Final = 403
+"""Code of `Refused` where the server does not let this user publish to the subject."""
 
 
 @define(slots=True)
@@ -271,6 +276,13 @@ class Transport(Protocol):
 
         Returns how many; ``subject`` is one subject, without wildcards. Never deletes the subject's last message, since that would
         reset its expected sequence to 0.
+        """
+        ...
+
+    def denied(self, subject: str) -> int:
+        """Return how often the server has denied a publish to ``subject``; 0 if not lately.
+
+        Requests and appends learn of it by their outcome; who publishes has to ask.
         """
         ...
 

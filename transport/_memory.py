@@ -772,6 +772,10 @@ class MemoryTransport:
         await self._round_trip(subject)
         return self.broker.purge(subject, below)
 
+    def denied(self, subject: str) -> int:
+        """Everybody may do everything here."""
+        return 0
+
     async def usage(self, stream: str) -> StreamUsage:
         """See `Transport.usage`."""
         self._check_open()

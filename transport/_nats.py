@@ -19,6 +19,7 @@ import structlog
 from attrs import define
 
 from aegis.errors import (
+    AccessDenied,
     AegisError,
     ConfigurationError,
     ConnectionClosed,
@@ -29,6 +30,7 @@ from aegis.errors import (
     Unavailable,
 )
 from aegis.transport._base import (
+    ACCESS_DENIED,
     Append,
     AppendOutcome,
     ConnectionListener,
@@ -40,6 +42,7 @@ from aegis.transport._base import (
     StreamUsage,
     Unknown,
 )
+from aegis.transport._denials import PUBLISH, SUBSCRIBE, Denial, Denials, denied
 from aegis.transport._jetstream import (
     API,
     STREAM_NAME_IN_USE,
@@ -92,8 +95,9 @@ _log = structlog.get_logger("aegis.transport")
 
 @define(eq=False, slots=True)
 class _Open:
-    """An append or a request that has no answer yet."""
+    """An append or a request that has no answer yet, with the subjects it was sent to."""
 
+    subjects: tuple[str, ...]
     future: asyncio.Future[Any]
     deadline: float
     expire: Callable[[asyncio.Future[Any]], None]
@@ -127,7 +131,9 @@ class NatsTransport:
     def __init__(self, options: NatsOptions) -> None:
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self.client = FastClient(self._on_lost, require_tls=options.require_tls)
+        self.client = FastClient(
+            self._on_lost, self._on_error_line, require_tls=options.require_tls
+        )
         self._connected = False
         self._closing = False
         self._closed = ""
@@ -144,7 +150,7 @@ class NatsTransport:
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
         self._streams: dict[str, list[str]] = {}
-        self._denied: list[str] = []
+        self._denials = Denials(self._loop.time)
         self._first_error: Exception | None = None
         self._fatal: asyncio.Future[ConfigurationError] | None = None
         self.consumers: set[Any] = set()
@@ -193,6 +199,15 @@ class NatsTransport:
         client.add_subscription(f"{self._prefix}._r.*", "", self._on_reply)
         self._set_connected(True)
         await self.flush()
+        if self._denials.of_subscription(f"{self._prefix}._r.*"):
+            await self.close()
+            raise AccessDenied(
+                f"inbox_prefix: the NATS server does not let this user listen below "
+                f"{self._options.inbox_prefix}, where answers come to; give the prefix that its "
+                "permissions name",
+                permission=SUBSCRIBE,
+                subject=f"{self._options.inbox_prefix}.>",
+            )
 
     def _nobody_there(self) -> Unavailable:
         reason = f" ({self._first_error})" if self._first_error is not None else ""
@@ -293,10 +308,7 @@ class NatsTransport:
             text = str(error)
             lowered = text.lower()
             if "permissions violation" in lowered:
-                self._denied.append(text)
-                del self._denied[:-100]
-                _log.error("the server denies a subject", reason=text)
-                return
+                return  # See `_on_error_line`.
             _log.debug("connection trouble", reason=text or type(error).__name__)
             if self._fatal is None:
                 return
@@ -306,6 +318,34 @@ class NatsTransport:
                 self._fatal.set_result(problem)
         except Exception:
             _log.exception("error callback failed")
+
+    def _on_error_line(self, line: bytes) -> None:
+        denial = self._denials.heard(line)
+        if denial is None:
+            return
+        _log.error(
+            "access_denied",
+            permission=denial.permission,
+            subject=denial.subject,
+            action="allow that in the permissions of this NATS user, or take another user",
+        )
+        if denial.permission == PUBLISH:
+            self._fail_denied(denial)
+
+    def _fail_denied(self, denial: Denial) -> None:
+        """End what waits for an answer to something that was not let through."""
+        error = denied(denial.permission, denial.subject)
+        for opened in (*self._appends.values(), *self._batches.values()):
+            if denial.subject in opened.subjects and not opened.future.done():
+                refused = Refused(conflict=False, code=ACCESS_DENIED, reason=error.message)
+                opened.future.set_result(refused)
+        for opened in self._requests.values():
+            if denial.subject in opened.subjects and not opened.future.done():
+                opened.future.set_exception(error)
+
+    def denied(self, subject: str) -> int:
+        """See `Transport.denied`."""
+        return self._denials.of_publish(subject)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -406,17 +446,16 @@ class NatsTransport:
         if queue:
             check_subject(queue)
         self._check_open()
-        denied = len(self._denied)
+        self._denials.subscribing(subject)
         sid = self.client.add_subscription(subject, queue, _decoded(handler))
         try:
             await self.flush()
         except BaseException:
             self.client.drop_subscription(sid)
             raise
-        for text in self._denied[denied:]:
-            if f'"{subject.lower()}"' in text.lower():
-                self.client.drop_subscription(sid)
-                raise ConfigurationError(f"this user may not subscribe to {subject}")
+        if self._denials.of_subscription(subject):
+            self.client.drop_subscription(sid)
+            raise denied(SUBSCRIBE, subject)
         return _Subscription(self, sid)
 
     async def request(
@@ -435,7 +474,7 @@ class NatsTransport:
         token = self._next_token()
         future: asyncio.Future[Message] = self._loop.create_future()
         self._send(target + b" " + self._request_prefix + token, head, payload)
-        self._open(self._requests, token, future, timeout, _time_out)
+        self._open(self._requests, token, (subject,), future, timeout, _time_out)
         try:
             reply = await future
         finally:
@@ -464,12 +503,13 @@ class NatsTransport:
         self,
         table: dict[bytes, _Open],
         token: bytes,
+        subjects: tuple[str, ...],
         future: asyncio.Future[Any],
         timeout: float,
         expire: Callable[[asyncio.Future[Any]], None],
     ) -> None:
         deadline = self._loop.time() + timeout
-        table[token] = _Open(future, deadline, expire)
+        table[token] = _Open(subjects, future, deadline, expire)
         if self._sweep_timer is None:
             self._sweep_at = deadline
             self._sweep_timer = self._loop.call_at(deadline, self._sweep)
@@ -512,7 +552,7 @@ class NatsTransport:
         except (AegisError, ValueError, OSError) as error:
             future.set_result(_not_sent(error))
             return future
-        self._open(self._appends, token, future, timeout, _not_answered)
+        self._open(self._appends, token, (append.subject,), future, timeout, _not_answered)
         return future
 
     def _on_acknowledgement(
@@ -550,7 +590,8 @@ class NatsTransport:
         except (AegisError, ValueError, OSError) as error:
             return _not_sent(error)
         future: asyncio.Future[AppendOutcome] = self._loop.create_future()
-        self._open(self._batches, token, future, timeout, _not_answered)
+        subjects = tuple(append.subject for append in appends)
+        self._open(self._batches, token, subjects, future, timeout, _not_answered)
         try:
             return await future
         finally:
@@ -696,6 +737,12 @@ class NatsTransport:
                 raise
         try:
             return await self.api(f"STREAM.CREATE.{config.name}", stream_request(config))
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"there is no stream {config.name}, and {error}; a node that may create it has "
+                "to be started first",
+                **error.facts,
+            ) from error
         except ApiError as error:
             if error.error_code != STREAM_NAME_IN_USE:
                 raise

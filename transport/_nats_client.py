@@ -45,9 +45,15 @@ PRIVATE_NAMES: Final = (
 class FastClient(Client):
     """A nats-py client whose messages go from the socket to their handler."""
 
-    def __init__(self, on_lost: Callable[[], None], *, require_tls: bool = False) -> None:
+    def __init__(
+        self,
+        on_lost: Callable[[], None],
+        on_error: Callable[[bytes], None] = lambda line: None,
+        *,
+        require_tls: bool = False,
+    ) -> None:
         super().__init__()
-        self.socket = NatsSocket(on_lost)
+        self.socket = NatsSocket(on_lost, on_error)
         self._require_tls = require_tls
         self._transport = self.socket
 

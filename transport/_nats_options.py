@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["DEFAULT_SERVER", "NatsOptions"]
 DEFAULT_SERVER: Final = "nats://127.0.0.1:4222"
 
 _SCHEMES: Final = ("nats", "tls")
+_SEED: Final = re.compile(rb"SU[A-Z2-7]{56}")
 
 
 def _servers(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -33,7 +35,8 @@ def _path(value: str | Path | None) -> Path | None:
 class NatsOptions:
     """Where the servers are and who we are.
 
-    Give the file ``creds``, or ``user`` with ``password``, or neither. Any of the
+    Give the file ``creds`` (a JWT with its seed, or the bare seed of an nkey), or ``user``
+    with ``password``, or neither. Any of the
     ``tls_`` files, or a ``tls://`` URL, makes TLS a must: credentials never leave in
     the clear. Durations are seconds; ``connect_timeout`` bounds the first connect as a
     whole, later ones go on without end.
@@ -94,8 +97,7 @@ class NatsOptions:
         if self.creds is not None:
             if self.user:
                 raise ConfigurationError("creds and user exclude each other; give one of them")
-            _check_creds(self.creds)
-            arguments["user_credentials"] = str(self.creds)
+            arguments[_creds_kind(self.creds)] = str(self.creds)
         if bool(self.user) != bool(self.password):
             missing = "password" if self.user else "user"
             raise ConfigurationError(f"{missing}: is missing; user and password go together")
@@ -159,9 +161,14 @@ def _readable(option: str, path: Path) -> bytes:
         raise ConfigurationError(f"{option}: cannot read {path}: {error.strerror}") from error
 
 
-def _check_creds(path: Path) -> None:
+def _creds_kind(path: Path) -> str:
+    """Return which argument of nats-py takes the file: a user's JWT and seed, or a seed."""
     text = _readable("creds", path)
-    if b"BEGIN NATS USER JWT" not in text or b"BEGIN USER NKEY SEED" not in text:
-        raise ConfigurationError(f"creds: {path} is no NATS credentials file")
+    is_seed = _SEED.fullmatch(text.strip()) is not None
+    if not is_seed and not (b"BEGIN NATS USER JWT" in text and b"BEGIN USER NKEY SEED" in text):
+        raise ConfigurationError(
+            f"creds: {path} is no NATS credentials file, and no seed of a user's nkey"
+        )
     if importlib.util.find_spec("nkeys") is None:
         raise ConfigurationError("creds: needs the package nkeys; install nats-py[nkeys]")
+    return "nkeys_seed" if is_seed else "user_credentials"

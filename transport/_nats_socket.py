@@ -38,9 +38,15 @@ _log = structlog.get_logger("aegis.transport")
 class _Connection(asyncio.Protocol):
     """One TCP connection, from its start to its loss; never used again."""
 
-    def __init__(self, handlers: dict[bytes, RawHandler], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        handlers: dict[bytes, RawHandler],
+        on_lost: Callable[[], None],
+        on_error: Callable[[bytes], None],
+    ) -> None:
         self._handlers = handlers
         self._on_lost = on_lost
+        self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.lost = False
@@ -158,7 +164,10 @@ class _Connection(asyncio.Protocol):
                     self._break("a message line is malformed")
                     return
             else:
-                self._control.append(data[position : line_end + 2])
+                line = data[position : line_end + 2]
+                if kind == 45:  # "-ERR"; nats-py would make it lower case.
+                    self._on_error(line)
+                self._control.append(line)
                 self._wake()
                 position = line_end + 2
                 continue
@@ -273,9 +282,12 @@ class _Connection(asyncio.Protocol):
 class NatsSocket(NatsPyTransport):
     """nats-py's idea of a transport, over one `_Connection` at a time."""
 
-    def __init__(self, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, on_lost: Callable[[], None], on_error: Callable[[bytes], None] = lambda line: None
+    ) -> None:
         self.handlers: dict[bytes, RawHandler] = {}
         self._on_lost = on_lost
+        self._on_error = on_error
         self._connection: _Connection | None = None
         self._shut = False
         self.secure = False
@@ -303,7 +315,7 @@ class NatsSocket(NatsPyTransport):
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(connect_timeout):
             _, self._connection = await loop.create_connection(
-                lambda: _Connection(self.handlers, self._on_lost), host, port
+                lambda: _Connection(self.handlers, self._on_lost, self._on_error), host, port
             )
 
     async def connect_tls(

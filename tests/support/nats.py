@@ -49,6 +49,8 @@ class NatsServer:
         self.log: list[str] = []
         self._config = folder / "server.conf"
         self._extra = extra
+        self.environ: dict[str, str] = {}
+        """What the process finds in its environment besides ours."""
         self._process: subprocess.Popen[str] | None = None
         self.configure(extra)
 
@@ -69,6 +71,7 @@ class NatsServer:
             [str(find_binary()), "-c", str(self._config)],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            env={**os.environ, **self.environ},
             text=True,
         )
         assert self._process.stderr is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import nkeys  # type: ignore[import-untyped]  # pyright: ignore[reportMissingTypeStubs]
 
-__all__ = ["MUTUAL_CONFIG", "TLS", "TLS_CONFIG", "with_operator"]
+__all__ = ["MUTUAL_CONFIG", "TLS", "TLS_CONFIG", "nkey_user", "with_operator"]
 
 TLS = Path(__file__).parent.parent / "transport" / "tls"
 TLS_CONFIG = f"""
@@ -42,6 +42,15 @@ def _keys(prefix: int) -> tuple[Any, bytes]:
     library: Any = nkeys
     seed: bytes = library.encode_seed(os.urandom(32), prefix)
     return library.from_seed(bytearray(seed)), seed
+
+
+def nkey_user(folder: Path) -> tuple[str, Path]:
+    """Return the public key of a new user, and the file that has its seed."""
+    keys, seed = _keys(nkeys.PREFIX_BYTE_USER)
+    public: str = keys.public_key.decode()
+    file = folder / f"{public}.nk"
+    file.write_bytes(seed + b"\n")
+    return public, file
 
 
 def with_operator(folder: Path) -> tuple[str, Path]:

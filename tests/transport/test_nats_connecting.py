@@ -13,18 +13,25 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from aegis.errors import ConfigurationError, Unavailable
+from aegis.errors import AccessDenied, ConfigurationError, Unavailable
 from aegis.transport import (
     Append,
     Appended,
     Message,
     NatsOptions,
+    Refused,
     StreamConfig,
     connect_nats,
 )
 from aegis.transport._jetstream import check_server
 from tests.support.nats import NatsServer, free_port
-from tests.support.nats_access import MUTUAL_CONFIG, TLS, TLS_CONFIG, with_operator
+from tests.support.nats_access import (
+    MUTUAL_CONFIG,
+    TLS,
+    TLS_CONFIG,
+    nkey_user,
+    with_operator,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -133,10 +140,16 @@ async def test_a_subject_that_is_denied_is_an_error_and_the_connection_lives(
     with running(tmp_path, DENIED) as server:
         transport = await connect_nats(NatsOptions(server.url, user="app", password="right"))
         received: list[Message] = []
-        with pytest.raises(ConfigurationError, match=r"secret\.x"):
-            await transport.subscribe("secret.x", received.append)
-        transport.publish("secret.y", b"")
+        with pytest.raises(AccessDenied, match=r"subscribe to secret\.X"):
+            await transport.subscribe("secret.X", received.append)
+        transport.publish("secret.Y", b"")
         await transport.flush()
+        assert (transport.denied("secret.Y"), transport.denied("secret.y")) == (1, 0)
+        with pytest.raises(AccessDenied, match=r"publish to secret\.z"):
+            await transport.request("secret.z", b"", timeout=50)
+        outcome = await transport.append(Append("secret.z", b"1"), timeout=50)
+        assert isinstance(outcome, Refused)
+        assert (outcome.code, outcome.again, outcome.conflict) == (403, False, False)
         await transport.subscribe("open.x", received.append)
         transport.publish("open.x", b"1")
         await transport.flush()
@@ -161,6 +174,16 @@ async def test_credentials_of_a_stranger_fail_at_once_and_name_the_option(tmp_pa
         async with asyncio.timeout(3):
             with pytest.raises(ConfigurationError, match="creds"):
                 await connect_nats(NatsOptions(server.url, creds=stranger, connect_timeout=30))
+
+
+async def test_the_seed_of_an_nkey_lets_us_in(tmp_path: Path) -> None:
+    public, seed = nkey_user(tmp_path)
+    config = f"authorization {{ users: [ {{ nkey: {public} }} ] }}"
+    with running(tmp_path, config) as server:
+        await _works(NatsOptions(server.url, creds=seed))
+        _, stranger = nkey_user(tmp_path)
+        with pytest.raises(ConfigurationError, match="creds"):
+            await connect_nats(NatsOptions(server.url, creds=stranger, connect_timeout=30))
 
 
 # -- TLS ------------------------------------------------------------------------------------
