@@ -142,7 +142,7 @@ def _probes(api: _Api) -> Sequence[ControllerRouterHandler]:
 
     @get("/metrics", summary="Metrics for Prometheus", tags=["probes"], media_type=METRICS_TYPE)
     async def metrics() -> bytes:
-        return api.metrics.exposition()
+        return await api.metrics.scrape()
 
     return [healthz, readyz, metrics]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -29,6 +29,8 @@ from aegis.contracts import Role
 from aegis.errors import Overloaded
 from aegis.ops._failovers import Failover, FailoverLog
 from aegis.ops._histogram import Histogram
+from aegis.ops._node_state import node_state, stream_usage
+from aegis.transport._base import StreamUsage
 
 if TYPE_CHECKING:
     from aegis._node import Node
@@ -64,6 +66,7 @@ class NodeMetrics(Observer, Collector):
         self.failovers = FailoverLog(clock, self._on_failover)
         self._missed_beats = missed_beats
         self._node: Node | None = None
+        self._usage: StreamUsage | None = None
         self._handled: dict[tuple[str, str], _Handled] = {}
         self._refused: Counter[tuple[str, str, int]] = Counter()
         self._full: Counter[str] = Counter()
@@ -90,6 +93,11 @@ class NodeMetrics(Observer, Collector):
     def attach(self, node: Node) -> None:
         """Tell the state of ``node`` from now on."""
         self._node = node
+
+    async def scrape(self) -> bytes:
+        """Ask what has to be asked for, and return all metrics as `exposition` does."""
+        self._usage = None if self._node is None else await stream_usage(self._node)
+        return self.exposition()
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -215,7 +223,8 @@ class NodeMetrics(Observer, Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics, as prometheus-client asks for them at each scrape."""
         self.sort()
-        yield from self._state()
+        if self._node is not None:
+            yield from node_state(self._node, self._usage)
         yield from self._messages()
         yield Histogram.family(
             "ipc_commit_seconds",
@@ -255,37 +264,6 @@ class NodeMetrics(Observer, Collector):
             (((service,), number) for service, number in self._dead_letters.items()),
         )
         yield from self._resources()
-
-    def _state(self) -> Iterator[Metric]:
-        node = self._node
-        online: Counter[str] = Counter()
-        depth = GaugeMetricFamily(
-            "ipc_mailbox_depth",
-            "Messages that wait for an instance and its resources.",
-            labels=("service_name", "instance_id"),
-        )
-        held = GaugeMetricFamily(
-            "ipc_resources_per_instance",
-            "Resources that an instance owns.",
-            labels=("service_name", "instance_id"),
-        )
-        if node is not None:
-            for desk in list(node.dispatcher.desks.values()):
-                labels = (desk.service, desk.instance_id)
-                cells = [*desk.resources.values(), *([desk.cell] if desk.cell else ())]
-                depth.add_metric(labels, sum(len(cell.mailbox) for cell in cells))
-                held.add_metric(labels, len(desk.resources))
-                online[desk.service] += node.is_online(desk.instance_id)
-        family = GaugeMetricFamily(
-            "ipc_instances_online",
-            "Instances of this node that are registered, work and hold a lease.",
-            labels=("service_name",),
-        )
-        for service, number in online.items():
-            family.add_metric((service,), number)
-        yield family
-        yield depth
-        yield held
 
     def _messages(self) -> Iterator[Metric]:
         counts: Counter[tuple[str, str, int]] = Counter(self._refused)

@@ -11,7 +11,7 @@ from aegis.transport._nats import NatsTransport
 if TYPE_CHECKING:
     from aegis._node import Node
 
-__all__ = ["unready_reasons"]
+__all__ = ["unready_here", "unready_reasons"]
 
 STARTING: Final = "the node is starting"
 DRAINING: Final = "the node is draining"
@@ -21,6 +21,15 @@ NO_LEADER: Final = "no leading supervisor has answered for as long as the lease 
 
 async def unready_reasons(node: Node) -> list[str]:
     """Return why ``node`` cannot serve; nothing if it can."""
+    reasons = unready_here(node)
+    if not node.transport.connected:
+        return reasons
+    full = await _full_store(node)
+    return [*reasons, full] if full else reasons
+
+
+def unready_here(node: Node) -> list[str]:
+    """Return why ``node`` cannot serve, as far as it knows without asking anybody."""
     reasons: list[str] = []
     if node.state == "starting":
         reasons.append(STARTING)
@@ -31,8 +40,7 @@ async def unready_reasons(node: Node) -> list[str]:
     # Only a leader renews it, so it also tells whether there is one.
     if not node.membership.lease.valid(node.clock.boot_seconds()):
         reasons.append(NO_LEADER)
-    full = await _full_store(node)
-    return [*reasons, full] if full else reasons
+    return reasons
 
 
 async def _full_store(node: Node) -> str:

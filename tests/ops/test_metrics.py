@@ -41,8 +41,13 @@ NAMES = {
     "ipc_resource_lookups_total": {"service_name", "found"},
     "ipc_resources_per_instance": {"service_name", "instance_id"},
     "ipc_resource_operation_duration_seconds": {"operation"},
+    "ipc_ready": set[str](),
+    "ipc_leading": set[str](),
+    "ipc_stream_bytes": set[str](),
+    "ipc_stream_max_bytes": set[str](),
+    "ipc_resources_without_standby": {"service_name"},
 }
-"""The metrics that the design names, with their labels."""
+"""The metrics with their labels: those that the design names, and some for alerts."""
 
 
 class Watched:
@@ -92,14 +97,42 @@ def test_every_metric_of_the_design_is_there_with_its_labels_and_no_resource_id(
         )
         await vault.total()
         found: dict[str, set[str]] = {}
-        text = two.metrics.exposition().decode() + one.metrics.exposition().decode()
-        assert "SECRET-1" not in text
-        for exposition in (one.metrics.exposition(), two.metrics.exposition()):
+        expositions = [one.metrics.exposition(), await two.metrics.scrape()]
+        assert b"SECRET-1" not in b"".join(expositions)
+        for exposition in expositions:
             for family in text_string_to_metric_families(exposition.decode()):
                 name = f"{family.name}_total" if family.type == "counter" else family.name
                 for sample in family.samples:
                     found.setdefault(name, set()).update(set(sample.labels) - {"le"})
         assert {name: found.get(name) for name in NAMES} == NAMES
+
+    in_memory(scenario)
+
+
+def test_the_leader_tells_what_has_no_standby_and_each_node_if_it_can_serve() -> None:
+    async def scenario(system: System) -> None:
+        one = await start(system, (Vault, ["V-1", "V-2"]), instance_id="one")
+        two = await start(system, (Vault, ["V-1"]), instance_id="two", role=Role.STANDBY)
+        leading = [watched.value("ipc_leading") for watched in (one, two)]
+        assert sorted(leading) == [0, 1]
+        leader = (one, two)[leading.index(1)]
+        lacking = "ipc_resources_without_standby"
+        assert leader.value(lacking, service_name="vault") == 1
+        await two.node.add_resources("two", ["V-2"], role=Role.STANDBY)
+        await wait_until(
+            lambda: leader.value(lacking, service_name="vault") == 0, what="both have a standby"
+        )
+        assert b'ipc_resources_without_standby{service_name="vault"} 0.0' in (
+            leader.metrics.exposition()
+        )
+        assert [watched.value("ipc_ready") for watched in (one, two)] == [1, 1]
+        await one.metrics.scrape()
+        assert 0 < one.value("ipc_stream_bytes") < one.value("ipc_stream_max_bytes")
+        transport = one.node.transport
+        assert isinstance(transport, MemoryTransport)
+        transport.disconnect()
+        assert one.value("ipc_ready") == 0
+        assert b"ipc_stream_bytes " not in await one.metrics.scrape()
 
     in_memory(scenario)
 

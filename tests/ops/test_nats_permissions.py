@@ -243,7 +243,7 @@ async def test_a_caller_writes_nothing_durable_but_mail(site: Site, subject: str
 
 
 @pytest.mark.parametrize("role", ["caller", "operator"])
-async def test_only_nodes_answer_and_only_where_they_are_asked(site: Site, role: str) -> None:
+async def test_only_nodes_answer_and_nobody_listens_to_others(site: Site, role: str) -> None:
     async with raw(site, role) as transport:
         for subject in ("_INBOX.account.x.call.m0", "_INBOX.x", "aegis.event.promoted"):
             transport.publish(subject, b"forged")
