@@ -319,6 +319,17 @@ class JournaledBehaviour:
         self._give_up()
 
     @property
+    def next_reminder_ms(self) -> int | None:
+        """When the next reminder is due, in Unix ms."""
+        first = self.owner.reminders.next()
+        return None if first is None else first.due_ms
+
+    def look_at_clock(self) -> None:
+        """Let reminders come that are due now: the wall clock has been set."""
+        if self._timer is not None:
+            self._timer.arm()
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is under way that a stop would have to wait for."""
         return self.owner.quiescent

@@ -14,6 +14,10 @@ done what no cancellation does:
 Each host reads a clock of its own: `Host.clock`, and ``loop.time()`` wherever its own code
 calls it, run ``rate`` times as fast as the loop's. A frozen host's clock goes on.
 
+A long time in which nothing is to happen can be passed over: `HostLoop.skip` lets all
+machines stand still meanwhile, so that their short timers (beats, retries) run none of
+the thousands of times that they would have.
+
 Nothing here is random: the same calls happen in the same order each time.
 """
 
@@ -23,7 +27,8 @@ import asyncio
 import contextvars
 import heapq
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aegis.transport._virtual_loop import START_SECONDS, Deadlock, VirtualTimeLoop
@@ -34,6 +39,9 @@ MAX_CALLBACKS: Final = 20_000_000
 """A run that needs more goes in a circle."""
 
 WALL_START_MS: Final = 1_700_000_000_000
+
+LONG_SECONDS: Final = 60.0
+"""A timer of a host that is set for longer keeps its time when time is skipped."""
 
 _HOST: contextvars.ContextVar[Host | None] = contextvars.ContextVar("aegis_host", default=None)
 
@@ -46,8 +54,9 @@ def current_host() -> Host | None:
 class HostClock:
     """One host's clocks, as an `aegis._clock.Clock`: maybe too fast, maybe wrong.
 
-    Boot time runs ``rate`` times as fast as the loop's time and never jumps. Wall time
-    runs with it and is wrong by ``wall_error_ms``, which may change: a jump.
+    Boot time runs ``rate`` times as fast as the loop's time and never jumps; it stands
+    still while time is skipped, as on a machine that is suspended. Wall time goes on then,
+    and is wrong by ``wall_error_ms``, which may change: a jump.
     """
 
     def __init__(
@@ -65,7 +74,8 @@ class HostClock:
 
     def boot_seconds(self) -> float:
         """Return what the clock has counted since the machine was started."""
-        return self._boot_seconds + (self._loop.now - START_SECONDS) * self.rate
+        run = self._loop.now - self._loop.skipped - START_SECONDS
+        return self._boot_seconds + run * self.rate
 
     def wall_ms(self) -> int:
         """Return Unix milliseconds, as far as this host knows."""
@@ -74,7 +84,8 @@ class HostClock:
 
     def when(self, boot_seconds: float) -> float:
         """Return the loop's time at which this clock reads ``boot_seconds``."""
-        return START_SECONDS + (boot_seconds - self._boot_seconds) / self.rate
+        run = (boot_seconds - self._boot_seconds) / self.rate
+        return START_SECONDS + self._loop.skipped + run
 
 
 class Host:
@@ -89,6 +100,8 @@ class Host:
         """Whether its callbacks are called; neither frozen nor killed."""
         self.context = contextvars.copy_context()
         self.context.run(_HOST.set, self)
+        self.threads = 0
+        """How many threads work for it: they too do so only while it runs."""
         self._loop = loop
         self._held: deque[asyncio.Handle] = deque()
 
@@ -104,17 +117,21 @@ class Host:
 
     def freeze(self) -> None:
         """Stop running, without knowing it, until `resume`."""
-        if not self.killed:
+        if self.runs:
             self.frozen, self.runs = True, False
+            self._loop.wait_for_threads(-self.threads)
 
     def resume(self) -> None:
         """Go on where it stopped, with all that came meanwhile, in its order."""
         if self.frozen and not self.killed:
             self.frozen, self.runs = False, True
+            self._loop.wait_for_threads(self.threads)
             self._loop.take_back(self._held)
 
     def kill(self) -> None:
         """Never run again. Connections are to be cut by whoever made them."""
+        if self.runs:
+            self._loop.wait_for_threads(-self.threads)
         self.killed, self.runs = True, False
 
     def hold(self, handle: asyncio.Handle) -> None:
@@ -163,9 +180,13 @@ class HostLoop(VirtualTimeLoop):
     def __init__(self) -> None:
         self.callbacks = 0
         self.max_callbacks = MAX_CALLBACKS
+        self.skipped = 0.0
+        """Seconds that have passed without the hosts."""
         self._hosts: list[Host] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle, bool]] = []
+        """When, in which order, what, and whether that time is kept when time is skipped."""
         self._timer_number = 0
+        self._idle: list[asyncio.Future[None]] = []
         super().__init__()
 
     def host(self, name: str, clock: HostClock | None = None) -> Host:
@@ -194,11 +215,7 @@ class HostLoop(VirtualTimeLoop):
         """Call ``callback`` when the clock of the host that asks reads ``when``."""
         host = _HOST.get()
         at = when if host is None else host.clock.when(when)
-        timer = asyncio.TimerHandle(at, callback, args, self, context)
-        self._timer_number += 1
-        # Of two timers for the same moment, the one that was set first is first.
-        heapq.heappush(self._timers, (at, self._timer_number, timer))
-        return timer
+        return self._set_timer(at, callback, args, context, host)
 
     def call_later[*Ts](
         self,
@@ -210,10 +227,42 @@ class HostLoop(VirtualTimeLoop):
         """Call ``callback`` in ``delay`` seconds by the clock of the host that asks."""
         host = _HOST.get()
         at = self._virtual_now + (delay if host is None else delay / host.clock.rate)
+        return self._set_timer(at, callback, args, context, host)
+
+    def _set_timer(
+        self,
+        at: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+        host: Host | None,
+    ) -> asyncio.TimerHandle:
         timer = asyncio.TimerHandle(at, callback, args, self, context)
         self._timer_number += 1
-        heapq.heappush(self._timers, (at, self._timer_number, timer))
+        kept = host is None or at - self._virtual_now > LONG_SECONDS
+        # Of two timers for the same moment, the one that was set first is first.
+        heapq.heappush(self._timers, (at, self._timer_number, timer, kept))
         return timer
+
+    async def wait_idle(self) -> None:
+        """Return once nothing more can happen at this instant of virtual time."""
+        idle: asyncio.Future[None] = self.create_future()
+        self._idle.append(idle)
+        await idle
+
+    def skip(self, until: float) -> float:
+        """Pass over time while all hosts stand still; return the time that it is now.
+
+        That is ``until``, or the time of the first timer that is no short one of a host.
+        """
+        first = min((t[0] for t in self._timers if t[3] and not t[2]._cancelled), default=until)
+        seconds = min(first, until) - self._virtual_now
+        if seconds > 0:
+            self._virtual_now += seconds
+            self.skipped += seconds
+            self._timers = [t if t[3] else (t[0] + seconds, *t[1:]) for t in self._timers]
+            heapq.heapify(self._timers)
+        return self._virtual_now
 
     def call_soon[*Ts](
         self,
@@ -225,6 +274,27 @@ class HostLoop(VirtualTimeLoop):
         handle = _Soon(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    @contextmanager
+    def outside_work(self) -> Generator[None]:
+        """Hold virtual time still for a thread, as long as the host that it is of runs."""
+        host = _HOST.get()
+        if host is None:
+            with super().outside_work():
+                yield
+            return
+        host.threads += 1
+        self.wait_for_threads(1)
+        try:
+            yield
+        finally:
+            host.threads -= 1
+            if not host.killed:
+                self.wait_for_threads(-1)
+
+    def wait_for_threads(self, more: int) -> None:
+        """Hold virtual time still for so many more threads, or fewer."""
+        self._jumping.outside_work += more
 
     def take_back(self, held: deque[asyncio.Handle]) -> None:
         """Queue what a host has kept."""
@@ -245,7 +315,10 @@ class HostLoop(VirtualTimeLoop):
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
         if not ready:
-            if self._jumping.outside_work or not timers:
+            due = bool(timers) and timers[0][0] <= self._virtual_now
+            if self._idle and not due and not self._jumping.outside_work:
+                self._tell_idle()
+            elif self._jumping.outside_work or not timers:
                 self._wait_for_others()
             elif timers[0][0] > self._virtual_now:
                 self._virtual_now = timers[0][0]
@@ -267,6 +340,12 @@ class HostLoop(VirtualTimeLoop):
                 handle._run()
             else:
                 host.hold(handle)
+
+    def _tell_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for waiter in idle:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _wait_for_others(self) -> None:
         """Wait, in real time, for work outside of the loop."""
