@@ -69,6 +69,7 @@ class CommandRunner:
     __slots__ = (
         "_committer",
         "_effects",
+        "_is_running",
         "_journal",
         "_key",
         "_live",
@@ -94,20 +95,23 @@ class CommandRunner:
         self._owner = committer.owner
         self._spec = live.spec
         self._effects: Effects | None = None
+        self._is_running = False
         self._warned = False
 
     @property
     def is_running(self) -> bool:
         """Whether a command is in the middle of its handler, or was interrupted there."""
-        return self._effects is not None
+        return self._is_running
 
     async def run(
         self, handler: HandlerSpec, request: Request, reply_to: ReplyTo | None = None
     ) -> Ran:
         """Run a handler; of one that does not succeed nothing is left."""
-        effects = self._effects = self._new_effects()
+        self._is_running = True
+        self._effects = None
         outcome = await execute(self._live.actor, handler, request)
-        ran = Ran(outcome.status, outcome.encoded, effects=effects)
+        effects = self._effects
+        ran = Ran(outcome.status, outcome.encoded, None, effects)
         if ran.status == OK:
             self._take_state(ran, copies=1 if reply_to is None else 2)
         if ran.status != OK and ran.status != InvalidRequest.code:
@@ -121,6 +125,7 @@ class CommandRunner:
         # Not where it is interrupted: then the state may be half changed, and `stop` must
         # not wait for anything of this life.
         self._effects = None
+        self._is_running = False
         return ran
 
     def _take_state(self, ran: Ran, *, copies: int) -> None:
@@ -207,8 +212,10 @@ class CommandRunner:
         self._running("reminders are forgotten", "name").forget(name)
 
     def _running(self, what: str, field: str) -> Effects:
-        if self._effects is None:
+        if not self._is_running:
             raise InvalidRequest(f"{what} inside commands only", field=field)
+        if self._effects is None:
+            self._effects = self._new_effects()  # Most commands have none.
         return self._effects
 
     # -- outcomes ---------------------------------------------------------------------
@@ -237,13 +244,13 @@ class CommandRunner:
             limit_bytes=limit,
         )
 
-    async def _undo(self, effects: Effects) -> None:
+    async def _undo(self, effects: Effects | None) -> None:
         """Bring the state back to what it was before the command that failed."""
         if not self._spec.has_state:
             return
         if not self._spec.is_event_sourced:
             self._live.undo()
-        elif effects.events:
+        elif effects is not None and effects.events:
             await self._reload()
 
     async def _reload(self) -> None:

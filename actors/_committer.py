@@ -138,7 +138,9 @@ class Committer:
         outcome = append.result()
         if isinstance(outcome, Appended):
             self._host.on_appended(time.perf_counter() - self._began)
-            self._send(self.owner.appended(outcome.sequence))
+            answers = self.owner.appended(outcome.sequence)
+            if answers:
+                self._send(answers)
             self._go_on()
             return
         task = self._loop.create_task(self._resolve(outcome))

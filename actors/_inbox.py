@@ -26,7 +26,7 @@ MAX_TRIES: Final = 3
 """So often a message is tried at which owners die."""
 
 
-@define(slots=True, frozen=True)
+@define(slots=True)
 class Letter:
     """One message of the mailbox: its place in the stream, and its bytes."""
 
@@ -52,6 +52,11 @@ class Inbox:
 
     def __len__(self) -> int:
         return len(self._waiting) + self._under_way
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, here or in the stream."""
+        return not self._waiting and not self.behind
 
     @property
     def is_careful(self) -> bool:

@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache, partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import structlog
 from attrs import define
@@ -108,6 +108,7 @@ class JournaledBehaviour:
     __slots__ = (
         "_actor",
         "_begun",
+        "_cell",
         "_committer",
         "_desk",
         "_feed",
@@ -175,6 +176,7 @@ class JournaledBehaviour:
         self._voided = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
+        self._cell: ActorCell = cast("ActorCell", None)
 
     # -- life -------------------------------------------------------------------------
 
@@ -188,6 +190,7 @@ class JournaledBehaviour:
             JournalUnreadable: a record cannot be read; this actor alone stops.
         """
         self._actor = actor
+        self._cell = actor.actor_cell
         self._live.begin(actor)
         if self._feed is not None:
             actor.role = Role.STANDBY
@@ -298,7 +301,7 @@ class JournaledBehaviour:
         """Begin with what does not come from callers: mail, reminders, what has to go out."""
         if self.owner.stopped:
             return
-        mailbox = self._actor.actor_cell.mailbox
+        mailbox = self._cell.mailbox
         self._desk = MailDesk(
             self.key, self._office, self._committer, mailbox, self._run_mail, self._on_repeat
         )
@@ -641,10 +644,13 @@ class JournaledBehaviour:
 
     def on_committed(self) -> None:
         """Let what has become possible begin: messages out, mail in, the next reminder."""
-        self._forwarder.wake()
+        # After each commit: what most resources have none of must cost next to nothing.
+        owner = self.owner
+        if not owner.outbox.is_empty:
+            self._forwarder.wake()
         if self._desk is not None:
             self._desk.on_committed()
-        if self._timer is not None:
+        if self._timer is not None and not owner.reminders.is_empty:
             self._timer.arm()
 
     def on_answered(self) -> None:
@@ -663,7 +669,7 @@ class JournaledBehaviour:
     def on_unreadable(self, error: AegisError) -> None:
         """Let the actor fall."""
         self._give_up()
-        self._actor.actor_cell.fail(error)
+        self._cell.fail(error)
 
     def _on_repeat(self) -> None:
         """Tell of a command that has come before."""
@@ -685,11 +691,6 @@ class JournaledBehaviour:
             newer_epoch=self.owner.newer_epoch,
         )
         cell.runtime.observer.on_fenced(cell)
-
-    @property
-    def _cell(self) -> ActorCell:
-        cell: ActorCell = self._actor.actor_cell
-        return cell
 
     def _give_up(self) -> None:
         """Void the memory: whoever still waits for an answer must look elsewhere."""

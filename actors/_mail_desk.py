@@ -125,10 +125,12 @@ class MailDesk:
 
     def on_committed(self) -> None:
         """Go on with what had to wait; what the journal knows may be deleted."""
-        if self._committer.owner.stored_cursor > self._purged:
-            self._purged = self._committer.owner.stored_cursor
-            self._office.feed.done(self.key, self._purged)
-        self.pump()
+        stored = self._committer.owner.stored_cursor
+        if stored > self._purged:
+            self._purged = stored
+            self._office.feed.done(self.key, stored)
+        if not self._inbox.is_idle:
+            self.pump()
 
     def pump(self) -> None:
         """Hand to the actor what may run now."""

@@ -45,6 +45,11 @@ class Outbox:
         return _OUTBOX_BYTES + self.unsent_bytes
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be forwarded."""
+        return not self._unsent
+
+    @property
     def is_full(self) -> bool:
         """Whether commands may send no more for now."""
         return len(self._unsent) >= MAX_UNSENT or self.unsent_bytes >= MAX_UNSENT_BYTES

@@ -144,7 +144,7 @@ class AppendPlan:
         return self.record.is_snapshot
 
 
-@define(slots=True, frozen=True)
+@define(slots=True, eq=False)
 class _Done:
     """An entry that waits for its record, with state and cursor right after it.
 
@@ -456,9 +456,13 @@ class Owner:
             count = self._cut()
             group = self._pending[:count]
             del self._pending[:count]
-            state = next((done.state for done in reversed(group) if done.state is not None), None)
-            entries = [done.entry for done in group]
-            self._in_flight_outgoing = _last_outgoing(entries)
+            state: bytes | None = None
+            entries: list[Entry] = []
+            for done in group:
+                entries.append(done.entry)
+                if done.state is not None:
+                    state = done.state
+            self._in_flight_outgoing = 0 if self.outbox.is_empty else _last_outgoing(entries)
             if self.outbox.forwarded > self.outbox.marked:
                 self.outbox.mark(self.outbox.forwarded)
                 entries.append(Forwarded(self.outbox.forwarded))
@@ -466,7 +470,9 @@ class Owner:
             record = Record(self.epoch, entries, cursor, state)
         self._in_flight = AppendPlan(record, self.last_sequence)
         self._in_flight_count = len(group)
-        self._in_flight_mail = sum(_is_mail(done.entry) for done in group)
+        self._in_flight_mail = 0
+        if self.uncommitted_mail:
+            self._in_flight_mail = sum(_is_mail(done.entry) for done in group)
         return self._in_flight
 
     @property

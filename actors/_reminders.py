@@ -34,6 +34,11 @@ class Reminders:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is none."""
+        return not self._by_name
+
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
 
