@@ -248,9 +248,10 @@ class Instance:
                 holdings.own(resource_id, epoch)
         if conflicts:
             held = ", ".join(f"{name} by {owner}" for name, owner in list(conflicts.items())[:5])
+            more = f" and {len(conflicts) - 5} more" if len(conflicts) > 5 else ""
             raise Conflict(
-                f"{len(conflicts)} resources are held by others: {held}; "
-                "stop their owner, or start this instance as a standby (--role standby)",
+                f"held by others: {held}{more}; stop their owner, or start this instance as a "
+                "standby (--role standby)",
                 conflicts=conflicts,
             )
 

@@ -140,8 +140,10 @@ def _import(dotted: str, place: str, path: Path | None) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if path is None and (dotted == missing or dotted.startswith(f"{missing}.")):
-            near = f"; for the file write {place}.py" if Path(f"{place}.py").is_file() else ""
-            raise ConfigurationError(f"there is no module {place!r}{near}") from error
+            advice = "name a service as file.py:Class or module:Class"
+            if Path(f"{place}.py").is_file():
+                advice = f"for the file write {place}.py"
+            raise ConfigurationError(f"there is no module {place!r}; {advice}") from error
         raise _load_error(place, path, error) from error
     except (Exception, SystemExit) as error:
         raise _load_error(place, path, error) from error

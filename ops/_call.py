@@ -64,7 +64,7 @@ def _near(options: ConnectOptions, address: Address, error: AegisError) -> Aegis
         services = await inspector.services()
         found = {entry["service_name"]: entry["instances"] for entry in services}
         if address.service not in found:
-            return address.service, list(found)
+            return address.service, [*found, *await _resources_named(inspector, address)]
         if address.instance_id is not None:
             return address.instance_id, [i["instance_id"] for i in found[address.service]]
         if address.resource_id is not None:
@@ -78,9 +78,24 @@ def _near(options: ConnectOptions, address: Address, error: AegisError) -> Aegis
         return error
     if word in known:
         return error
+    whole = [name for name in known if word == address.service and name.endswith(f"/{word}")]
+    if whole:
+        return NotFound(f"{error}; a resource stands behind its service: {whole[0]}", near=whole)
     if not isinstance(error, NotFound):
         error = NotFound(f"no instance {word!r}", instance_id=word)
     return near(error, word, known)
+
+
+async def _resources_named(inspector: Inspector, address: Address) -> list[str]:
+    """Return the addresses of resources whose bare id was given as a service."""
+    if address.resource_id is not None or address.instance_id is not None:
+        return []
+    resources = await inspector.resources(limit=MAX_NEAR)
+    return [
+        f"{one['service_name']}/{one['resource_id']}"
+        for one in resources
+        if one["resource_id"] == address.service
+    ]
 
 
 async def _call(

@@ -78,7 +78,8 @@ def configuration() -> str:
         "An option is looked for among the flags, then the variables, then in the file "
         f"`{CONFIG_FILE}`, and has its default if it is nowhere. A wrong value stops the start, "
         "with a message that names where it stands. `--config FILE` names another file. Paths in "
-        "the file are seen from its folder.\n",
+        "the file are seen from its folder. A secret may also be the text of a file, which the "
+        "variable that ends in `_FILE` names.\n",
         "## Connection\n",
         "For every command, `aegis.connect()`, `aegis.connect_blocking()` and "
         "`aegis.ServiceClient()`, where the key is the name of the argument.\n",
@@ -108,14 +109,14 @@ def configuration() -> str:
 def _options(cls: type, *, but: type | None = None) -> str:
     left_out: set[str] = set() if but is None else set(options_of(but))
     rows = [_row(option) for name, option in options_of(cls).items() if name not in left_out]
-    return _table(("flag", "variable", "key", "default", "value", "meaning"), rows)
+    return _table(("flag, variable, key", "default", "value", "meaning"), rows)
 
 
 def _row(option: Option) -> Sequence[str]:
+    file = [f"{option.variable}_FILE"] if option.secret else []
+    names = [option.flag, option.variable, *file, option.key]
     return (
-        f"`{option.flag}`",
-        f"`{option.variable}`",
-        f"`{option.key}`",
+        "<br>".join(f"`{name}`" for name in names),
         _default(option),
         _summary(option.parse),
         option.help,

@@ -91,6 +91,17 @@ def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
     assert sorted(name for name in read - internal if f"`{name}`" not in reference) == []
 
 
+def test_every_alert_has_its_part_of_the_runbook_and_the_other_way_round() -> None:
+    rules = (ROOT / "ops" / "prometheus" / "aegis.rules.yaml").read_text(encoding="utf-8")
+    alerts = re.findall(r"^ *- alert: (\w+)$", rules, re.MULTILINE)
+    links = re.findall(r"^ *runbook: docs/alerts\.md#(\w+)$", rules, re.MULTILINE)
+    runbook = (DOCS / "alerts.md").read_text(encoding="utf-8")
+    parts = re.findall(r"^## (\w+)$", runbook, re.MULTILINE)
+    assert alerts
+    assert sorted(parts) == sorted(alerts)
+    assert links == [alert.lower() for alert in alerts]
+
+
 def test_the_service_of_the_readme_is_the_one_in_the_examples() -> None:
     example = (ROOT / "examples" / "accounts.py").read_text(encoding="utf-8")
     for page in (README, DOCS / "first-steps.md"):

@@ -228,6 +228,13 @@ def test_a_route_is_found_by_id_or_by_service_and_id(aegis: Aegis) -> None:
     assert missing.stderr == "error 404: no service has a resource 'ACC-2'; near it: 'ACC-1'\n"
 
 
+def test_a_call_of_a_bare_resource_id_is_told_the_address(aegis: Aegis) -> None:
+    missing = aegis("call", "ACC-1", "balance")
+    assert missing.exit_code == 1
+    wanted = "error 404: no service 'ACC-1'; a resource stands behind its service: account/ACC-1\n"
+    assert missing.stderr == wanted
+
+
 def test_the_doctor_finds_nothing_wrong_with_a_system_in_order(aegis: Aegis) -> None:
     report = aegis("doctor", "--json")
     found = json.loads(report.stdout)
