@@ -205,6 +205,14 @@ class GroupBehaviour:
                         f"kind: {self._spec.service}.{handler.name} is a command, not a query",
                         field="kind",
                     )
+                if self._spec.has_state:
+                    # There is no journal for it: what the command changes would be
+                    # acknowledged, and gone with this process.
+                    raise InvalidRequest(
+                        f"{self._spec.service} keeps its state in resources, not in an "
+                        f"instance: name one, as in {self._spec.service}/ID",
+                        field="resource_id",
+                    )
                 if message_id and is_too_far(request.first_sent_ms, self._clock.wall_ms()):
                     raise TooOld(
                         "the message was first sent more than 10 minutes from this host's clock; "

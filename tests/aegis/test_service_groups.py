@@ -73,6 +73,17 @@ async def test_a_standby_that_was_promoted_takes_its_place_in_the_group(system: 
 
 
 @on_both
+async def test_a_command_to_a_service_that_keeps_state_has_to_name_a_resource(
+    system: System,
+) -> None:
+    await system.start_node((Vault, ["V-1"]), instance_id="a")
+    with pytest.raises(InvalidRequest, match=r"name one, as in vault/ID") as refused:
+        await system.cluster.actor(Vault).deposit(Decimal(1))
+    assert refused.value.facts["field"] == "resource_id"
+    assert await system.cluster.actor(Vault, "V-1").deposit(Decimal(1)) == Decimal(1)
+
+
+@on_both
 async def test_every_kind_of_answer_is_claimed_but_one_to_what_did_not_run(
     system: System,
 ) -> None:
