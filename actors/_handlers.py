@@ -693,19 +693,24 @@ def _binder(parameters: list[Parameter]) -> Callable[[Mapping[str, Any]], dict[s
     fields = [(p.name, p.structure, p.required) for p in parameters]
     names = frozenset(p.name for p in parameters)
 
+    def refuse_unknown(params: Mapping[str, Any]) -> None:
+        unknown = next((str(name) for name in params if name not in names), None)
+        if unknown is not None:
+            known = ", ".join(p.name for p in parameters) or "none"
+            raise InvalidRequest(
+                f"{unknown}: is unknown; the parameters are: {known}", field=unknown
+            )
+
     def bind(params: Mapping[str, Any]) -> dict[str, Any]:
         bound: dict[str, Any] = {}
         for name, structure, required in fields:
             if name in params:
                 bound[name] = structure(params[name])
             elif required:
+                refuse_unknown(params)  # A name that is mistyped is missing, too.
                 raise InvalidRequest(f"{name}: is missing", field=name)
         if len(bound) != len(params) or not names.issuperset(params):
-            unknown = str(next(name for name in params if name not in names))
-            known = ", ".join(p.name for p in parameters) or "none"
-            raise InvalidRequest(
-                f"{unknown}: is unknown; the parameters are: {known}", field=unknown
-            )
+            refuse_unknown(params)
         return bound
 
     return bind

@@ -39,7 +39,7 @@ Watch = Annotated[
     bool, typer.Option("--watch", help="Show it again and again.", show_default=False)
 ]
 Every = Annotated[
-    float, typer.Option("--every", metavar="SECONDS", help="How often, with --watch.", min=0.1)
+    float, typer.Option("--every", metavar="SECONDS", help="How often it is drawn anew.", min=0.1)
 ]
 
 
@@ -250,6 +250,22 @@ def disconnect(
     evict(context, instance)
 
 
+def top(
+    context: CommandContext,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print it once, as --json does.", show_default=False)
+    ] = False,
+    every: Every = 1.0,
+) -> None:
+    """Watch the system at work: rates, queues, latencies, failovers.
+
+    Keys sort, filter and open what is shown; ? tells them.
+    """
+    from aegis.ops._top import top as watch
+
+    watch(context, every, once)
+
+
 def events(
     context: CommandContext,
     follow: Annotated[
@@ -345,6 +361,7 @@ add_command(app, tree, ConnectOptions, LogOptions)
 add_command(app, list_services, ConnectOptions, LogOptions, name="list-services")
 add_command(app, show_route, ConnectOptions, LogOptions, name="show-route")
 add_command(app, disconnect, ConnectOptions, LogOptions)
+add_command(app, top, ConnectOptions, LogOptions)
 add_command(app, events, ConnectOptions, LogOptions)
 dead_letters = typer.Typer(
     name="dead-letters",

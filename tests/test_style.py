@@ -74,6 +74,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             "prometheus_client",
             "rich",
             "structlog",
+            "textual",  # the extra `top`
             "typer",
             "uvicorn",
             "uvloop",

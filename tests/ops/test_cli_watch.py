@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import queue
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -194,6 +197,49 @@ def test_on_a_terminal_watching_draws_in_place(place: Place) -> None:
             process.wait()
 
 
+def test_top_is_printed_once_where_there_is_no_terminal(place: Place) -> None:
+    result = place.run("top")
+    assert (result.returncode, result.stderr) == (0, "")
+    headline, *_ = result.stdout.splitlines()
+    assert headline.startswith("aegis  nodes 1  instances 1  resources 2")
+    assert "acct-1" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    told = json.loads(place.run("top", "--json").stdout)
+    assert [one["instance_id"] for one in told["instances"]] == ["acct-1"]
+    assert [one["resource_id"] for one in told["resources"]] == ["ACC-1", "ACC-2"]
+    assert (told["totals"]["nodes"], told["failovers"]) == (1, [])
+
+
+def test_top_fills_a_terminal_until_it_is_left(place: Place) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aegis", "top", "--every", "0.2"],
+        env={**os.environ, **place.environ, "TERM": "xterm"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    try:
+        seen = b""
+        while b"acct-1" not in seen:
+            seen += os.read(master, 65536)
+        assert b"\x1b[?1049h" in seen  # the alternate screen
+        os.write(master, b"3")
+        while b"account/ACC-2" not in seen:
+            seen += os.read(master, 65536)
+        os.write(master, b"q")
+        while b"\x1b[?1049l" not in seen:
+            seen += os.read(master, 65536)
+        assert process.wait(timeout=60) == 0
+    finally:
+        os.close(master)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize(
     ("arguments", "near"),
     [
@@ -226,7 +272,16 @@ def test_a_method_that_is_not_there_is_answered_with_those_that_are(place: Place
 
 @pytest.mark.parametrize(
     "arguments",
-    ["tree", "tree --watch", "list-services", "show-route X", "disconnect X", "events", "call a b"],
+    [
+        "tree",
+        "tree --watch",
+        "list-services",
+        "top",
+        "show-route X",
+        "disconnect X",
+        "events",
+        "call a b",
+    ],
 )
 def test_without_a_server_each_command_says_what_to_do(tmp_path: Path, arguments: str) -> None:
     place = Place(tmp_path, {"AEGIS_DATA_DIR": str(tmp_path / "nats")})
