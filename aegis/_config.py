@@ -198,6 +198,11 @@ class RunOptions(LogOptions):
         "How large the stream of all that is durable may become, if this node creates it.",
         metavar="BYTES",
     )
+    force: bool = option(
+        False,
+        values.switch,
+        "Take the resources from whoever owns them now; that becomes a standby.",
+    )
     keep: bool = option(False, values.switch, "Leave this host's own server running afterwards.")
     admin_port: int = option(
         0,

@@ -125,7 +125,9 @@ class Instance:
         await parts.dispatcher.open(desk)
         await parts.topics.open(desk, describe(self._actor_class))
         if options.resources:
-            await self.add_resources(list(options.resources), role=options.role)
+            await self.add_resources(
+                list(options.resources), role=options.role, force=parts.options.force
+            )
         _log.info(
             "instance_started",
             service_name=desk.service,
@@ -250,8 +252,8 @@ class Instance:
             held = ", ".join(f"{name} by {owner}" for name, owner in list(conflicts.items())[:5])
             more = f" and {len(conflicts) - 5} more" if len(conflicts) > 5 else ""
             raise Conflict(
-                f"held by others: {held}{more}; stop their owner, or start this instance as a "
-                "standby (--role standby)",
+                f"held by others: {held}{more}; stop their owner, start this instance as a standby "
+                "(--role standby), or take them (--force)",
                 conflicts=conflicts,
             )
 

@@ -37,6 +37,10 @@ class CommandGroup(TyperGroup):
             format_message = getattr(error, "format_message", None)
             if format_message is None:
                 raise
+            if type(error).__name__ == "NoArgsIsHelpError":
+                # A group that was named alone: its help is what was asked for.
+                sys.stdout.write(f"{format_message()}\n")
+                sys.exit(EXIT_USAGE)
             path = getattr(getattr(error, "ctx", None), "command_path", None)
             if path is None:
                 path = " ".join([prog_name or self.name or "", *words[:1]]).strip()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import define
 
-from aegis import AegisActor, applies, command, query
+from aegis import AegisActor, Conflict, applies, command, query
 from aegis._holdings import Holding
 from aegis._inspect import Inspector
 from aegis._node import Node
@@ -514,3 +514,26 @@ async def test_an_owner_that_was_cut_off_comes_back_as_a_standby(system: System)
     await system.kill_node(second)
     total = await system.cluster.call("vault", "total", resource_id="V-1")
     assert Decimal(total) == load.acknowledged
+
+
+@on_both
+async def test_a_start_by_force_takes_resources_and_leaves_their_owner_as_a_standby(
+    system: System,
+) -> None:
+    await system.start_node((Vault, ["V-1"]), instance_id="one")
+    vault = system.cluster.actor(Vault, "V-1")
+    await vault.deposit(amount=Decimal(1))
+    with pytest.raises(Conflict, match="--force"):
+        await system.start_node((Vault, ["V-1"]), instance_id="two")
+    await system.stop_node(system.nodes[-1])
+    taker = await system.start_node((Vault, ["V-1"]), instance_id="two", force=True)
+    assert await vault.deposit(amount=Decimal(2)) == 3
+    inspector = Inspector(system.transport, system.subjects)
+
+    async def is_followed() -> bool:
+        (route,) = await inspector.routes("V-1")
+        return [one["instance_id"] for one in route["standbys"]] == ["one"]
+
+    await wait_until(is_followed, what="the one before stands by", timeout=30)
+    await system.stop_node(taker)
+    assert await vault.deposit(amount=Decimal(4)) == 7

@@ -6,16 +6,17 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from aegis import _connection
 from aegis.ops import cli, ipc_cli
 from aegis.ops._service_flags import split_services
 from aegis.ops._values import parse_value
+from aegis.transport import NatsOptions, NatsTransport, connect_nats
 from aegis.transport._ports import free_port
 
 ACTOR = """
@@ -162,12 +163,35 @@ def test_without_a_server_each_command_fails_and_says_what_to_do(command: str) -
     )
 
 
-def test_a_server_that_is_not_there_is_told_in_under_three_seconds() -> None:
-    begun = time.monotonic()
-    result = invoke("tree", "--nats", f"127.0.0.1:{free_port()}")
-    assert time.monotonic() - begun < 3
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("tree", "list-services", "show-route X", "disconnect X", "events", "top"),
+        *("call feed last", "send feed/X last", "dead-letters list", "journal verify"),
+    ],
+)
+def test_no_command_looks_for_a_server_for_three_seconds(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed: list[float] = []
+
+    async def connect_noted(options: NatsOptions) -> NatsTransport:
+        allowed.append(options.connect_timeout)
+        return await connect_nats(options)
+
+    monkeypatch.setattr(_connection, "connect_nats", connect_noted)
+    result = invoke(*command.split(), "--nats", f"127.0.0.1:{free_port()}", "--timeout", "30")
     assert result.exit_code == 1
     assert result.stderr.startswith("error 503: no NATS server answers at nats://127.0.0.1:")
+    assert 0 < sum(allowed) < 3
+
+
+@pytest.mark.parametrize("group", ["journal", "dead-letters"])
+def test_a_group_without_a_command_tells_what_it_has(group: str) -> None:
+    result = invoke(group)
+    assert (result.exit_code, result.stderr) == (2, "")
+    assert f"Usage: aegis {group} [OPTIONS] COMMAND" in result.stdout
+    assert "\n  show " in result.stdout
 
 
 def test_errors_are_json_where_json_was_asked_for() -> None:
