@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import aegis
+import aegis.testing
 from tests.docs.pages import DOCS, ROOT
 
 LOADED = re.compile(
@@ -39,6 +41,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_has_every_page(site: Path) -> None:
     for page in DOCS.glob("*.md"):
         assert (site / f"{page.stem}.html").is_file(), page.name
+
+
+def test_the_site_tells_of_everything_that_is_public(site: Path) -> None:
+    page = (site / "python.html").read_text(encoding="utf-8")
+    public = [*aegis.__all__, *aegis.testing.__all__]
+    assert sorted(name for name in public if f">{name}<" not in re.sub("</?code>", "", page)) == []
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
