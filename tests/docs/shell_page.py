@@ -32,7 +32,7 @@ from tests.docs.pages import ROOT, Snippet
 
 __all__ = ["Terminal", "commands_of"]
 
-START_TIMEOUT: Final = 30.0
+START_TIMEOUT: Final = 60.0
 COMMAND_TIMEOUT: Final = 60.0
 
 SERVES: Final = re.compile(r"aegis run\b(?!.*--help)")
@@ -155,6 +155,7 @@ class Terminal:
                 "XDG_DATA_HOME": str(self.folder / ".data"),
                 "AEGIS_TEST_NODES": str(self._nodes),
                 "NO_COLOR": "1",
+                "AEGIS_TIMEOUT": "30s",  # what a page shows is no matter of time
             },
             stdin=stdin,
             stdout=PIPE,

@@ -135,6 +135,16 @@ def test_the_chinese_readme_names_the_same_files_and_figures() -> None:
     assert facts(CHINESE) == facts(README)
 
 
+def test_no_document_names_a_machine_or_a_registry_of_packages() -> None:
+    private = re.compile(r"(?<![\w/.])/(?:work|root|home|Users|opt)/|pypi\.org|pythonhosted|npmjs")
+    wrong = [
+        f"{page.relative_to(ROOT)}: {found}"
+        for page in (*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "mkdocs.yml")
+        for found in private.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert not wrong
+
+
 def test_the_changelog_tells_of_the_version_that_the_package_has() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
