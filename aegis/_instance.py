@@ -35,7 +35,7 @@ from aegis.actors._standby import StandbyFeed
 from aegis.actors._supervisor import Supervisor
 from aegis.actors._topics import Topics
 from aegis.contracts import Role
-from aegis.errors import AegisError, Conflict, NotFound, Unavailable
+from aegis.errors import AegisError, Conflict, NotFound, NotOwner, Unavailable
 from aegis.transport._base import Transport
 
 __all__ = ["REGISTRATION_TIMEOUT", "Instance", "NodeParts"]
@@ -164,6 +164,8 @@ class Instance:
             timeout = UNREGISTRATION_TIMEOUT if self.registered else GIVEN_UP_TIMEOUT
             try:
                 await parts.membership.unregister(desk.service, desk.instance_id, timeout=timeout)
+            except NotOwner:
+                pass  # The name is another node's: there was nothing to give back.
             except AegisError as error:
                 _log.warning("unregister_failed", instance_id=desk.instance_id, error=str(error))
 
