@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from attrs import define, field
+from attrs import Factory, define, field
 
 from aegis.errors import JournalUnreadable
 
@@ -68,6 +68,15 @@ class Event:
     body: bytes
 
 
+def _outgoing_size(message: Outgoing) -> int:
+    return 32 + _text_bytes(message.service, message.resource) + len(message.payload)
+
+
+def _reminder_size(reminder: Reminder) -> int:
+    texts = reminder.name, reminder.method, reminder.trace
+    return 48 + _text_bytes(*texts) + len(reminder.params)
+
+
 @define(slots=True, frozen=True)
 class Outgoing:
     """One message that a command sends: its number at the sender, and its address.
@@ -79,11 +88,10 @@ class Outgoing:
     service: str
     resource: str
     payload: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """At least as many bytes as it takes in an encoded record."""
-        return 32 + _text_bytes(self.service, self.resource) + len(self.payload)
+    size_bytes: int = field(
+        default=Factory(_outgoing_size, takes_self=True), init=False, eq=False, repr=False
+    )
+    """At least as many bytes as it takes in an encoded record; asked for again and again."""
 
     def to_wire(self) -> list[Any]:
         """Return it as plain values."""
@@ -105,11 +113,10 @@ class Reminder:
     every_ms: int = 0
     skip_missed: bool = False
     trace: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        """At least as many bytes as it takes in an encoded record."""
-        return 48 + _text_bytes(self.name, self.method, self.trace) + len(self.params)
+    size_bytes: int = field(
+        default=Factory(_reminder_size, takes_self=True), init=False, eq=False, repr=False
+    )
+    """At least as many bytes as it takes in an encoded record; asked for again and again."""
 
     def to_wire(self) -> list[Any]:
         """Return it as plain values."""
