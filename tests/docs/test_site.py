@@ -14,6 +14,9 @@ import aegis
 import aegis.testing
 from tests.docs.pages import DOCS, ROOT
 
+# The build is one process of some seconds, which a busy machine may stretch.
+pytestmark = pytest.mark.timeout(240)
+
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc="?([^"\s>]+)|<link\b[^>]*\bhref="?([^"\s>]+)"""
 )
