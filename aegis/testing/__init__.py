@@ -21,9 +21,13 @@ from __future__ import annotations
 
 from aegis.testing._fake import FakeService
 from aegis.testing._memory_cluster import MemoryCluster, NodeKilled
+from aegis.testing._operations import Do
+from aegis.testing._outside import Outside, OutsideCall
 from aegis.testing._probe import Probe, Recorded
 from aegis.testing._recorder import ActorRecorder
 from aegis.testing._run import in_virtual_time, run
+from aegis.testing._simulate import SimulationFailed, SimulationReport, simulate
+from aegis.testing._states import States
 from aegis.testing._steps import Crash, Step
 from aegis.transport._memory import Hop, MemoryBroker, MemoryTransport
 from aegis.transport._virtual_loop import Deadlock, VirtualClock, VirtualTimeLoop
@@ -32,17 +36,24 @@ __all__ = [
     "ActorRecorder",
     "Crash",
     "Deadlock",
+    "Do",
     "FakeService",
     "Hop",
     "MemoryBroker",
     "MemoryCluster",
     "MemoryTransport",
     "NodeKilled",
+    "Outside",
+    "OutsideCall",
     "Probe",
     "Recorded",
+    "SimulationFailed",
+    "SimulationReport",
+    "States",
     "Step",
     "VirtualClock",
     "VirtualTimeLoop",
     "in_virtual_time",
     "run",
+    "simulate",
 ]
