@@ -99,7 +99,7 @@ class Outside:
             earlier = first.setdefault((call.message_id, str(call)), call)
             if earlier.run != call.run:
                 return (
-                    f"{self.name}.{call} happened twice for one message, {call.message_id}: its "
+                    f"{self.name}.{call} happened twice for one message: its "
                     "owner died before the command was stored, and it ran again. Give the call "
                     "self.message_id, by which the other side recognises the repeat"
                 )

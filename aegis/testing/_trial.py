@@ -143,6 +143,9 @@ class Trial:
             finally:
                 for task in self._tasks:
                     task.cancel()
+                # Nobody needs them to end in good order, and killing is quicker.
+                for node in list(memory.nodes):
+                    await memory.kill_node(node)
         await self._judge()
 
     def _check(self) -> None:

@@ -479,6 +479,14 @@ def test_an_invariant_that_raises_is_told_as_the_mistake_that_it_is() -> None:
         simulate(Good, moves, other, seeds=1)
 
 
+def test_a_simulation_inside_an_event_loop_is_refused() -> None:
+    async def inside() -> None:
+        simulate(Good, moves, seeds=1)
+
+    with pytest.raises(RuntimeError, match="plain def test"):
+        asyncio.run(inside())
+
+
 class Stuck(Good):
     """Never comes to an end."""
 
