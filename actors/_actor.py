@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, Self
 
 import pykka
 import structlog
@@ -18,6 +18,7 @@ from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Envelope, Mailbox, c
 from aegis.actors._plain_command import plain_command
 from aegis.actors._ref import ActorRef, StopFlag
 from aegis.actors._runtime import Runtime
+from aegis.actors._stash import DEFAULT_STASH_CAPACITY, PutAside
 from aegis.actors._workers import running_loop_or_none
 from aegis.contracts import Kind, Request, Role
 
@@ -57,6 +58,9 @@ class AegisActor(_PykkaActor):
 
     mailbox_capacity: ClassVar[int] = DEFAULT_MAILBOX_CAPACITY
     """How many messages wait; more are refused with `MailboxFull`."""
+
+    stash_capacity: ClassVar[int] = DEFAULT_STASH_CAPACITY
+    """How many messages may be put aside by `stash`; more are refused with `StashFull`."""
 
     failure_directive: ClassVar[
         Directive | str | Callable[[BaseException], Directive | str] | None
@@ -303,6 +307,34 @@ class AegisActor(_PykkaActor):
         if envelope is None or envelope.finished:
             return 0.0
         return float(getattr(envelope.reply_to, "late_seconds", 0.0))
+
+    def stash(self) -> NoReturn:
+        """Put the message in hand aside until `unstash_all`, and end the handler.
+
+        Call it before the handler has done anything: it has had no effect then, is not
+        journaled as done, and is handled from its beginning when it comes again. A
+        command that has changed the state, emitted, sent, published or set a reminder
+        before fails instead.
+
+        A caller goes on waiting, and is told at its deadline that time is up; a command
+        whose time is up does not run any more. A durable message waits in the journal.
+        After a failover or a restart all that was put aside comes again by itself, in its
+        order: what still has to wait puts itself aside anew.
+
+        Raises:
+            StashFull: ``stash_capacity`` messages wait already. Not caught, it makes a
+                caller try again, and brings a durable message to the dead letters.
+            InvalidRequest: there is no message that could wait.
+        """
+        self.actor_cell.check_stash()
+        raise PutAside
+
+    def unstash_all(self) -> None:
+        """Handle what was put aside, in its order, before anything newer.
+
+        It comes as soon as the handler that runs now has ended.
+        """
+        self.actor_cell.unstash_all()
 
     def watch(self, ref: ActorRef[Any]) -> None:
         """Receive a `Terminated` in `on_receive` when the actor of ``ref`` stops."""

@@ -16,6 +16,7 @@ from aegis.actors._record import (
     Entry,
     Forwarded,
     MailSkipped,
+    MailStashed,
     Record,
     Reminder,
     ReminderOver,
@@ -81,6 +82,8 @@ class Audit:
     _sent: int | None = None
     _state: Any = None
     _done: dict[str, set[int]] = field(factory=dict[str, "set[int]"])
+    _stash: dict[int, tuple[str, int]] = field(factory=dict[int, "tuple[str, int]"])
+    """What was put aside and has yet to take effect: session and number by its sequence."""
 
     def add(self, stored: Stored) -> list[AuditedEntry]:
         """Take the next record in; return its entries, as far as they can be read."""
@@ -185,6 +188,7 @@ class Audit:
             else:
                 self._check_mail(stored, one)
                 facts = asdict(one)
+                facts.pop("payload", None)  # Of what was put aside; its effect comes later.
                 read.append(entry(_spaced(type(one).__name__), changed=shown, facts=facts))
         latest = max(map(_mail_of, record.entries), default=0)
         if record.cursor < latest:
@@ -220,11 +224,21 @@ class Audit:
         done = self._done.setdefault(one.session, set())
         if one.n in done:
             self._find(stored, f"message {one.session}-{one.n} took effect before")
+        elif (one.session, one.n) in self._stash.values():
+            self._find(stored, f"message {one.session}-{one.n} took effect, and is put aside")
         done.add(one.n)
 
     def _check_mail(self, stored: Stored, one: Entry) -> None:
         """Check the order of what comes from the mailbox, and of what goes out."""
-        if isinstance(one, MailSkipped) and one.session:
+        mail = _mail_of(one)
+        if mail and not isinstance(one, MailStashed) and self._stash.pop(mail, None) is not None:
+            mail = 0  # It stands before the cursor, since it had been put aside.
+        if isinstance(one, MailStashed):
+            if one.payload and one.n in self._done.get(one.session, ()):
+                self._find(stored, f"message {one.session}-{one.n} took effect, and is put aside")
+            mail = mail if one.payload else 0
+            self._stash[one.sequence] = (one.session, one.n)
+        elif isinstance(one, MailSkipped) and one.session:
             # Noted: a copy of it that comes later must not run.
             self._done.setdefault(one.session, set()).add(one.n)
         elif isinstance(one, CommandEntry):
@@ -236,7 +250,6 @@ class Audit:
                 self._sent = message.n
         elif isinstance(one, Forwarded) and self._sent is not None and one.n > self._sent:
             self._find(stored, f"message {one.n} was forwarded, and {self._sent} is the last sent")
-        mail = _mail_of(one)
         if mail and mail <= self._mail:
             self._find(stored, f"message {mail} of the mailbox comes after {self._mail}")
         self._mail = max(self._mail, mail)
@@ -248,10 +261,19 @@ class Audit:
             _, sessions = tables[0]
             kept = {str(name): {int(r[0]) for r in replies} for name, _, replies in sessions}
             if len(tables) > 1:  # A release without mail wrote the first table alone.
-                (_, senders, replies), (last_n, _, unsent), reminders = tables[1:4]
+                (_, senders, replies, *stash), (last_n, _, unsent), reminders = tables[1:4]
                 kept |= {str(name): {int(n) for n in done} for name, _, done in senders}
                 self._sent = int(last_n)
-                carried = {"replies": replies, "unsent": unsent, "reminders": reminders}
+                stashed = stash[0] if stash else []
+                self._stash = {int(one[0]): (str(one[1]), int(one[2])) for one in stashed}
+                for session, n in self._stash.values():
+                    kept.get(session, set()).discard(n)  # Noted, and without effect so far.
+                carried = {
+                    "replies": replies,
+                    "unsent": unsent,
+                    "reminders": reminders,
+                    "stashed": stashed,
+                }
         except (TypeError, ValueError, IndexError, KeyError) as error:
             self._find(stored, f"its table of sessions is unreadable: {error}")
             return {}
@@ -264,7 +286,7 @@ def _mail_of(entry: Entry) -> int:
     """Return where in the mailbox the message stood that the entry is about; 0 if in none."""
     if isinstance(entry, CommandEntry):
         return entry.mail
-    return entry.sequence if isinstance(entry, MailSkipped) else 0
+    return entry.sequence if isinstance(entry, MailSkipped | MailStashed) else 0
 
 
 def _beside(entry: CommandEntry) -> dict[str, Any]:

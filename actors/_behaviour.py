@@ -6,13 +6,15 @@ from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aegis.actors._answers import NO_ANSWER, AnswerSink
-from aegis.actors._execution import execute
+from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
+from aegis.actors._execution import PUT_ASIDE, Outcome, execute, stashed_too_late
 from aegis.actors._handlers import ActorSpec, describe
 from aegis.actors._local_answer import refuse
+from aegis.actors._stash import put_aside
 from aegis.actors._streams import OpenStreams
 from aegis.contracts import OK, Kind, Request
 from aegis.errors import AegisError, DeadlineExpired, InvalidRequest
+from aegis.transport._codec import decode_value, encode_value
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
@@ -148,12 +150,19 @@ class PlainBehaviour:
             return
         if spec.has_state and handler.kind is Kind.COMMAND:
             state = vars(self._actor)
-            before: Any = spec.unstructure_state(state["state"])
-            outcome = await execute(self._actor, handler, request)
-            if outcome.status != OK:
-                state["state"] = spec.structure_state(before)
+            # Encoded: what a converter gives may share its lists with the state.
+            before = encode_value(spec.unstructure_state(state["state"]))
+            outcome = await execute(self._actor, handler, request, may_wait=True)
+            if outcome.status == PUT_ASIDE and _differs(spec, state["state"], before):
+                late = stashed_too_late(request, "changed the state")
+                outcome = Outcome(late.code, error_bytes(late))
+            if outcome.status not in (OK, PUT_ASIDE):
+                state["state"] = spec.structure_state(decode_value(before))
         else:
-            outcome = await execute(self._actor, handler, request)
+            outcome = await execute(self._actor, handler, request, may_wait=True)
+        if outcome.status == PUT_ASIDE:
+            put_aside()
+            return
         if reply_to is not None:
             reply_to.answer(outcome.status, outcome.encoded)
         for publication in outcome.published:
@@ -189,3 +198,10 @@ class PlainBehaviour:
         """Close what is open."""
         if self._streams is not None:
             await self._streams.close()
+
+
+def _differs(spec: ActorSpec, state: Any, encoded: bytes) -> bool:
+    try:
+        return encode_value(spec.unstructure_state(state)) != encoded
+    except AegisError:
+        return True

@@ -47,9 +47,10 @@ from aegis.actors._messages import (
 )
 from aegis.actors._ref import ActorRef
 from aegis.actors._runtime import Runtime
+from aegis.actors._stash import PutAside, Stash
 from aegis.actors._tracer import Operation, Span, Tracer
 from aegis.contracts import OK, Kind, Request
-from aegis.errors import ActorDead, MailboxFull, OutcomeUnknown
+from aegis.errors import ActorDead, DeadlineExpired, InvalidRequest, MailboxFull, OutcomeUnknown
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
@@ -121,6 +122,7 @@ class ActorCell:
         "_handling",
         "_in_hand",
         "_life",
+        "_stash",
         "_task",
         "_watchers",
         "actor",
@@ -168,6 +170,7 @@ class ActorCell:
         self._handling = False
         self._in_hand: Envelope | None = None  # What the task handles.
         self._failure: Failure | None = None
+        self._stash: Stash | None = None  # Most actors never put anything aside.
         self._watchers: list[ActorRef[Any]] | None = None
         self._changed: AegisFuture[None] | None = None
         self.spec = describe(props.actor_class)
@@ -253,6 +256,7 @@ class ActorCell:
         self.status = Status.STARTING
         self._failure = None
         self.mailbox.reopen()
+        self.unstash_all()
         try:
             self._make_actor()
         except BaseException as error:
@@ -381,14 +385,16 @@ class ActorCell:
 
     def _withdraw_at_deadline(self, envelope: Envelope) -> None:
         task, deadline = envelope.task, envelope.deadline
-        if task is None or deadline is None or not self._is_withdrawable(envelope):
+        if task is None or deadline is None or envelope.finished:
+            return
+        if not self._is_withdrawable(envelope):
             return
         timer = self.runtime.loop.call_at(deadline, self._withdraw, envelope)
         task.add_done_callback(lambda _: timer.cancel(), context=self.runtime.context)
 
     def withdraw(self, given_up: Callable[[Envelope], bool]) -> None:
         """Cancel the queries, waiting or in hand, whose sender gave up; commands go on."""
-        for envelope in self.mailbox.waiting():
+        for envelope in [*self.mailbox.waiting(), *(self._stash or ())]:
             if given_up(envelope) and self._is_withdrawable(envelope):
                 envelope.deadline = -math.inf
         envelope_in_hand = self._in_hand
@@ -396,7 +402,11 @@ class ActorCell:
             self._withdraw(envelope_in_hand)
 
     def _withdraw(self, envelope: Envelope) -> None:
-        if self._in_hand is not envelope or not self._is_withdrawable(envelope):
+        if (
+            self._in_hand is not envelope
+            or envelope.finished
+            or not self._is_withdrawable(envelope)
+        ):
             return
         envelope.withdrawn = True
         if self._task is not None:
@@ -405,7 +415,7 @@ class ActorCell:
     def _is_withdrawable(self, envelope: Envelope) -> bool:
         """Whether it is a query, and one that a cancellation ends: threads run on."""
         message = envelope.message
-        if type(message) is not Request or envelope.finished:
+        if type(message) is not Request:
             return False
         handler = self.spec.handlers.get(message.method)
         return (
@@ -424,6 +434,7 @@ class ActorCell:
     async def _process(self, envelope: Envelope) -> None:
         current_envelope.set(envelope)
         envelope.owner = self
+        envelope.finished = False  # It may have been put aside before.
         message = envelope.message
         life = self._life
         span: Span | None = None
@@ -458,6 +469,8 @@ class ActorCell:
                 self.processed += 1
             if life == self._life:
                 self._handling = False
+        if envelope.aside:
+            self._keep_aside(envelope)
         if self._failure is not None and life == self._life and self.status is Status.RUNNING:
             await self._fall()
 
@@ -535,6 +548,9 @@ class ActorCell:
             result = await self._answer_to(envelope.message)
         except GeneratorExit:
             raise
+        except PutAside:
+            envelope.aside = True
+            return
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self.is_interrupted(actor):
                 raise
@@ -586,6 +602,62 @@ class ActorCell:
         """
         if not getattr(getattr(type(self.actor), name), "_aegis_default", False):
             await self._call(getattr(self.actor, name), *args)
+
+    # -- what is put aside --------------------------------------------------------
+
+    def check_stash(self) -> None:
+        """Make sure that the message in hand can be put aside.
+
+        Raises:
+            InvalidRequest: nothing is in hand that could wait.
+            StashFull: as many wait as the class allows.
+        """
+        envelope = current_envelope.get()
+        if (
+            envelope is None
+            or envelope.finished
+            or envelope.owner is not self
+            or type(envelope.message) in (Stop, Turn, type(None))
+        ):
+            raise InvalidRequest(
+                f"{self.address}: only the handler of a message can put it aside", field="stash"
+            )
+        if self._stash is None:
+            self._stash = Stash()
+        capacity = self.props.actor_class.stash_capacity
+        late = self._stash.check_room(self.address, capacity, self.runtime.loop.time())
+        for expired in late:
+            error = DeadlineExpired("the deadline passed while the message was put aside")
+            self.runtime.call_soon(refuse, expired.reply_to, error)
+
+    def unstash_all(self) -> None:
+        """Let what was put aside come next, in its order; from any thread."""
+        if self._stash:
+            waiting = self._stash.take_all()
+            try:
+                self.mailbox.put_back(waiting)
+            except ActorDead:
+                for envelope in waiting:
+                    self._refuse(envelope)
+
+    def has_stashed(self, request: Request) -> bool:
+        """Whether the command that ``request`` is, or repeats, was put aside."""
+        return self._stash is not None and self._stash.find(request) is not None
+
+    def _keep_aside(self, envelope: Envelope) -> None:
+        envelope.aside = False
+        if self.status is Status.STOPPED or self._stash is None:
+            self._refuse(envelope)
+            return
+        # For whoever waits for it, it has not begun.
+        envelope.owner = None
+        envelope.published = None
+        self._stash.add(envelope)
+
+    def _take_waiting(self) -> list[Envelope]:
+        """Close the mailbox; return all that waits, what was put aside above all."""
+        stashed = [] if self._stash is None else self._stash.take_all()
+        return [*stashed, *self.mailbox.close()]
 
     # -- failing ------------------------------------------------------------------
 
@@ -678,7 +750,7 @@ class ActorCell:
     async def _stop(self, envelope: Envelope, message: Stop) -> None:
         life = self._life
         self.status = Status.STOPPING
-        waiting = [envelope] if message.for_restart else [envelope, *self.mailbox.close()]
+        waiting = [envelope] if message.for_restart else [envelope, *self._take_waiting()]
         stops = [w.reply_to for w in waiting if type(w.message) is Stop]
         for other in waiting:
             if type(other.message) is not Stop:
@@ -764,7 +836,7 @@ class ActorCell:
         if self.status is Status.STOPPED:
             return
         self.status = Status.STOPPED
-        for envelope in self.mailbox.close():
+        for envelope in self._take_waiting():
             self._refuse(envelope)
         self.runtime.top_level.discard(self)
         self.runtime.observer.on_stopped(self, reason)

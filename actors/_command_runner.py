@@ -17,7 +17,7 @@ from attrs import define
 from aegis.actors._answers import AnswerSink, error_bytes
 from aegis.actors._committer import Committer
 from aegis.actors._effects import Effects
-from aegis.actors._execution import execute
+from aegis.actors._execution import NOT_RUN, PUT_ASIDE, execute, stashed_too_late
 from aegis.actors._handlers import HandlerSpec
 from aegis.actors._journal import RESERVED_BYTES, Journal
 from aegis.actors._live_state import LiveState
@@ -26,7 +26,7 @@ from aegis.actors._record import CommandEntry, Event
 from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._replies import answer_params
 from aegis.contracts import OK, Kind, ReplyTo, Request
-from aegis.errors import AegisError, HandlerFailed, InvalidRequest
+from aegis.errors import AegisError, HandlerFailed, InvalidRequest, StashFull
 from aegis.transport._codec import encode_value
 
 __all__ = ["CommandRunner", "Ran"]
@@ -104,29 +104,65 @@ class CommandRunner:
         return self._is_running
 
     async def run(
-        self, handler: HandlerSpec, request: Request, reply_to: ReplyTo | None = None
+        self,
+        handler: HandlerSpec,
+        request: Request,
+        reply_to: ReplyTo | None = None,
+        *,
+        may_wait: bool = False,
     ) -> Ran:
-        """Run a handler; of one that does not succeed nothing is left."""
+        """Run a handler; of one that does not succeed nothing is left.
+
+        With ``may_wait`` it may put the message aside; see `execute`.
+        """
         self._is_running = True
         self._effects = None
-        outcome = await execute(self._live.actor, handler, request)
+        outcome = await execute(self._live.actor, handler, request, may_wait=may_wait)
         effects = self._effects
         ran = Ran(outcome.status, outcome.encoded, None, effects)
+        if ran.status in (PUT_ASIDE, StashFull.code):
+            self._check_untouched(ran, request)
+        if ran.status == PUT_ASIDE:
+            self._effects = None
+            self._is_running = False
+            return ran
         if ran.status == OK:
             self._take_state(ran, copies=1 if reply_to is None else 2)
-        if ran.status != OK and ran.status != InvalidRequest.code:
+        if ran.status != OK and ran.status not in NOT_RUN:
             await self._undo(effects)
         if ran.status == OK:
             ran.published = outcome.published
         else:
             ran.state = None
             ran.effects = None
-        self.add_answer(request, reply_to, ran)
+        if ran.status != StashFull.code:
+            self.add_answer(request, reply_to, ran)
         # Not where it is interrupted: then the state may be half changed, and `stop` must
         # not wait for anything of this life.
         self._effects = None
         self._is_running = False
         return ran
+
+    def _check_untouched(self, ran: Ran, request: Request) -> None:
+        """Make a failure of a message put aside whose handler has done something before."""
+        effects, what = ran.effects, ""
+        if effects is not None and effects.events:
+            what = "emitted"
+        elif effects is not None and effects.outgoing:
+            what = "sent"
+        elif effects is not None and effects.reminders:
+            what = "set a reminder"
+        elif self._has_changed():
+            what = "changed the state"
+        if what:
+            failure = stashed_too_late(request, what)
+            ran.status, ran.value = failure.code, error_bytes(failure)
+
+    def _has_changed(self) -> bool:
+        try:
+            return self._live.changed() is not None
+        except AegisError:
+            return True
 
     def _take_state(self, ran: Ran, *, copies: int) -> None:
         """Take the encoded state if it changed; the command fails if it cannot be kept.

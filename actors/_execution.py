@@ -14,19 +14,30 @@ from attrs import define
 from aegis.actors._answers import AnswerSink, error_bytes
 from aegis.actors._handlers import HandlerSpec
 from aegis.actors._mailbox import current_envelope
+from aegis.actors._stash import PutAside
 from aegis.contracts import OK, Request
-from aegis.errors import AegisError, DeadlineExpired, HandlerFailed, InvalidRequest, Rejected
+from aegis.errors import (
+    AegisError,
+    DeadlineExpired,
+    HandlerFailed,
+    InvalidRequest,
+    Rejected,
+    StashFull,
+)
 from aegis.transport._codec import encode_value
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
 
 __all__ = [
+    "NOT_RUN",
+    "PUT_ASIDE",
     "SLOW_HANDLER_SECONDS",
     "Outcome",
     "encoded_error",
     "execute",
     "handler_failed",
+    "stashed_too_late",
     "take_back_cancellation",
     "text_of",
     "was_withdrawn",
@@ -34,6 +45,13 @@ __all__ = [
 
 SLOW_HANDLER_SECONDS: Final = 0.25
 """A handler that took longer is logged: it kept its actor, perhaps its loop, waiting."""
+
+PUT_ASIDE: Final = 0
+"""The status of a handler that has put its message aside: there is no answer yet."""
+
+NOT_RUN: Final = frozenset({InvalidRequest.code, StashFull.code})
+"""Answers of `execute` which say that the command has had no effect, and that the same
+message may come again: they are not journaled."""
 
 _log = structlog.get_logger("aegis.execution")
 
@@ -57,12 +75,15 @@ class Outcome:
     published: Sequence[AnswerSink] = ()
 
 
-async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> Outcome:
+async def execute(
+    actor: AegisActor, handler: HandlerSpec, request: Request, *, may_wait: bool = False
+) -> Outcome:
     """Run ``handler`` for ``request`` and return how it ended; raise nothing.
 
     Status 400 means that the parameters did not fit and nothing ran. The result is
     encoded here, before anything else can change it; one that does not fit its hint
-    is a failure of the handler.
+    is a failure of the handler. With ``may_wait`` the handler may put the message aside:
+    then the status is `PUT_ASIDE`, or 429 if the stash was full.
 
     Only a cancellation by the kernel itself (the actor is being killed) passes
     through.
@@ -86,6 +107,18 @@ async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> 
         encoded = _encode_result(handler, value)
     except Rejected as rejected:
         error = rejected
+    except (PutAside, StashFull) as raised:
+        envelope = current_envelope.get()
+        if not may_wait:
+            cause = raised
+            error = handler_failed(request, raised)
+        elif isinstance(raised, StashFull):
+            error = raised
+        elif envelope is not None and envelope.published:
+            error = stashed_too_late(request, "published")
+        else:
+            take_back_cancellation()
+            return Outcome(PUT_ASIDE, b"")
     except GeneratorExit:
         raise
     except BaseException as raised:
@@ -143,6 +176,14 @@ def handler_failed(request: Request, raised: BaseException) -> HandlerFailed:
     text = text_of(raised)
     where = f"{request.service}.{request.method} raised {name}"
     return HandlerFailed(f"{where}: {text}" if text else where, error=name)
+
+
+def stashed_too_late(request: Request, what: str) -> HandlerFailed:
+    """Return what the caller is told of a handler that put its message aside in its midst."""
+    return HandlerFailed(
+        f"{request.service}.{request.method} has {what} and then put its message aside; it must "
+        "call self.stash() before anything else, since the message will be handled again"
+    )
 
 
 def encoded_error(error: AegisError) -> bytes:

@@ -20,11 +20,12 @@ from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._appending import APPEND_TIMEOUT, pause_before
 from aegis.actors._cell import ActorCell
 from aegis.actors._claims import CLAIM_TTL, Claim, ClaimStep, is_too_far
-from aegis.actors._execution import execute
+from aegis.actors._execution import NOT_RUN, PUT_ASIDE, Outcome, execute, stashed_too_late
 from aegis.actors._handlers import HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES
 from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._posting import Gauge, append_all
+from aegis.actors._stash import put_aside
 from aegis.actors._streams import OpenStreams
 from aegis.actors._tracer import Operation, Span
 from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
@@ -193,6 +194,9 @@ class GroupBehaviour:
             )
             self._claim(message_id, claim)
             return
+        if self._actor.actor_cell.has_stashed(request):
+            put_aside()
+            return
         try:
             handler = self._spec.handler(request.method)
             if request.remaining_ms <= 0:
@@ -230,8 +234,11 @@ class GroupBehaviour:
         elif handler.kind is Kind.COMMAND and message_id:
             await self._command(handler, request, message_id, sink)
         else:
-            outcome = await execute(self._actor, handler, request)
-            sink.answer(outcome.status, outcome.encoded)
+            outcome = await execute(self._actor, handler, request, may_wait=True)
+            if outcome.status == PUT_ASIDE:
+                put_aside()
+            else:
+                sink.answer(outcome.status, outcome.encoded)
 
     async def _stream(self, handler: HandlerSpec, request: Request, sink: AnswerSink) -> None:
         if self._streams is None:
@@ -268,15 +275,22 @@ class GroupBehaviour:
             sending = self._sending = []
             self._sender = message_id
             try:
-                outcome = await execute(self._actor, handler, request)
+                outcome = await execute(self._actor, handler, request, may_wait=True)
             finally:
                 self._sending = None
+            if outcome.status == PUT_ASIDE and not sending:
+                self._under_way.pop(message_id, None)
+                put_aside()
+                return
+            if outcome.status == PUT_ASIDE:
+                late = stashed_too_late(request, "sent")
+                outcome = Outcome(late.code, error_bytes(late))
             if outcome.status != OK:
                 sending = []
             if sending:
                 await self._gauge.check(sum(len(one.payload) for one in sending))
-            if outcome.status == InvalidRequest.code:
-                # Nothing ran, so there is nothing to claim.
+            if outcome.status in NOT_RUN:
+                # There is nothing to claim.
                 for waiting in self._under_way.pop(message_id, ()):
                     waiting.answer(outcome.status, outcome.encoded)
                 return

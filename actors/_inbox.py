@@ -5,7 +5,7 @@ takeover the first messages may be those at which the owner before died: each of
 tried with a note in the journal first, and runs alone. No owner is ever more messages
 ahead of its journal than are treated so. What came into the mailbox after the takeover
 needs no such care: the fence stands before it in the stream, so no owner before this one
-that counts can have met it.
+that counts can have met it. What an owner before has put aside comes first of all.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ class Inbox:
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        self._waiting: deque[Letter] = deque()
+        stash = owner.mail.stash
+        self._waiting = deque(Letter(sequence, one.payload) for sequence, one in stash.items())
         self._under_way = 0
         self._ahead = owner.limits.mail_ahead
-        self._careful = self._ahead
+        self._careful = self._ahead + len(self._waiting)
         self.read_to = owner.cursor
         """The sequence of the last message taken in."""
         self.behind = False

@@ -27,7 +27,7 @@ from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._cell import ActorCell
 from aegis.actors._command_runner import CommandRunner, Ran
 from aegis.actors._committer import Committer
-from aegis.actors._execution import execute
+from aegis.actors._execution import NOT_RUN, PUT_ASIDE, execute
 from aegis.actors._forwarder import Forwarder
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES, Journal
@@ -40,6 +40,7 @@ from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._reminder_timer import ReminderTimer, Ring
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
 from aegis.actors._standby import StandbyFeed
+from aegis.actors._stash import put_aside
 from aegis.actors._streams import OpenStreams
 from aegis.actors._tracer import Operation, SpanSink
 from aegis.actors._withdrawal import WITHDRAW_METHOD, WITHDRAWN
@@ -53,6 +54,7 @@ from aegis.errors import (
     JournalUnreadable,
     Moved,
     Overloaded,
+    StashFull,
     TooOld,
     Unavailable,
 )
@@ -440,6 +442,10 @@ class JournaledBehaviour:
             if request.method == WITHDRAW_METHOD:
                 self._withdraw(request, sink, drops)
                 return
+            if self._cell.has_stashed(request):
+                self._on_repeat()
+                put_aside()
+                return
         elif request.method == RESULT_METHOD and self._desk is not None:
             self._desk.ask(request, sink)
             return
@@ -473,7 +479,10 @@ class JournaledBehaviour:
                 self._streams = OpenStreams(self._actor, limit)
             await self._streams.handle(handler, request, partial(self._answer_query, sink))
             return
-        outcome = await execute(self._actor, handler, request)
+        outcome = await execute(self._actor, handler, request, may_wait=True)
+        if outcome.status == PUT_ASIDE:
+            put_aside()
+            return
         self._answer_query(sink, outcome.status, outcome.encoded)
 
     def _answer_query(self, sink: AnswerSink, status: int, value: bytes) -> None:
@@ -490,9 +499,12 @@ class JournaledBehaviour:
     async def _command(
         self, handler: HandlerSpec, request: Request, sink: AnswerSink, drops: str | None
     ) -> None:
-        ran = await self._runner.run(handler, request)
-        if ran.status == InvalidRequest.code:
-            sink.answer(ran.status, ran.value)  # Nothing ran, so there is nothing to journal.
+        ran = await self._runner.run(handler, request, may_wait=True)
+        if ran.status == PUT_ASIDE:
+            put_aside()
+            return
+        if ran.status in NOT_RUN:
+            sink.answer(ran.status, ran.value)  # There is nothing to journal.
             return
         if not self.owner.serving:
             sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
@@ -507,8 +519,11 @@ class JournaledBehaviour:
         self._commit(withdrawn, withdrawn.entry(request), drops)
         self._committer.hold(sink, withdrawn.status, withdrawn.value)
 
-    async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> None:
-        """Run a message of the mailbox: whatever comes of it is its effect."""
+    async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> int:
+        """Run a message of the mailbox: whatever comes of it is its effect.
+
+        Return its status. One that was put aside, or could not be, has had none.
+        """
         request = mail.request
         try:
             handler = self._spec.handler(request.method)
@@ -517,17 +532,18 @@ class JournaledBehaviour:
                     f"method: {self.service}.{handler.name} is a query; only commands can be sent",
                     field="method",
                 )
-            ran = await self._runner.run(handler, request, mail.reply_to)
+            ran = await self._runner.run(handler, request, mail.reply_to, may_wait=True)
         except AegisError as error:
             self._observe_refusal(request.kind, error.code)
             ran = Ran(error.code, error_bytes(error))
             self._runner.add_answer(request, mail.reply_to, ran)
-        if self.owner.serving:
+        if self.owner.serving and ran.status not in (PUT_ASIDE, StashFull.code):
             entry = ran.entry(request)
             entry.mail = slip.letter.sequence
             self._commit(ran, entry, drops)
             if self._desk is not None:
                 self._desk.tell(request.message_id, ran.status, ran.value)
+        return ran.status
 
     async def _ring(self, ring: Ring) -> None:
         """Run a reminder that is due, unless it was changed meanwhile."""
@@ -544,10 +560,15 @@ class JournaledBehaviour:
             try:
                 handler = self._spec.handler(reminder.method, Kind.COMMAND)
                 request.params = decode_value(reminder.params)
-                ran = await self._runner.run(handler, request)
+                ran = await self._runner.run(handler, request, may_wait=True)
             except AegisError as error:
                 self._observe_refusal(request.kind, error.code)
                 ran = Ran(error.code, error_bytes(error))
+            if ran.status in (PUT_ASIDE, StashFull.code):
+                # However full the stash is: the journal bounds the number of reminders.
+                put_aside()
+                timer.put_aside(reminder)
+                return
             if ran.status != OK:
                 _log.warning(
                     "reminder_failed",
@@ -713,6 +734,7 @@ def _limits(max_payload_bytes: int) -> OwnerLimits:
     return OwnerLimits(
         record_bytes=max_payload_bytes - RESERVED_BYTES,
         max_kept_bytes=min(MAX_KEPT_BYTES, max_payload_bytes // 4),
+        max_stash_bytes=min(MAX_KEPT_BYTES, max_payload_bytes // 4),
     )
 
 

@@ -7,6 +7,8 @@ makes room, and what is left of it cannot be told from a repeat any more. The se
 an actor is its address, ``service/resource``, and is never dropped. A session of any
 other form is of a message that nobody repeats.
 
+A message that its handler has put aside (the stash) is kept whole until it takes effect.
+
 Like `SessionTable` it changes only by journal entries, in their order.
 """
 
@@ -19,7 +21,7 @@ from attrs import define, field
 from aegis.actors._sessions import MAX_KEPT_BYTES, MAX_KEPT_REPLY_BYTES, MAX_SESSIONS, WINDOW, Fresh
 from aegis.contracts import session_start_ms
 
-__all__ = ["MAIL_AHEAD", "MAX_MAIL_REPLIES", "Hopeless", "MailTable", "Seen"]
+__all__ = ["MAIL_AHEAD", "MAX_MAIL_REPLIES", "Hopeless", "MailTable", "Seen", "Stashed"]
 
 MAIL_AHEAD: Final = 64
 """How many messages may have run, or be about to, that the journal does not know of."""
@@ -30,6 +32,7 @@ MAX_MAIL_REPLIES: Final = 1_000
 _SESSION_BYTES: Final = 24
 _NUMBER_BYTES: Final = 9
 _REPLY_BYTES: Final = 24
+_STASHED_BYTES: Final = 48
 """Upper bounds of what each takes in `MailTable.to_wire` beside text and bytes."""
 
 _FRESH: Final = Fresh()
@@ -51,6 +54,29 @@ class Hopeless:
     known: bool = True
 
 
+@define(slots=True, frozen=True)
+class Stashed:
+    """A message that was put aside: who sent it, and its bytes.
+
+    ``tries`` is how often owners died at it so far, or may have.
+    """
+
+    session: str
+    n: int
+    payload: bytes
+    tries: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """Its name, unique over the whole system."""
+        return f"{self.session}-{self.n}"
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as it takes in `MailTable.to_wire`."""
+        return _STASHED_BYTES + 4 * len(self.session) + len(self.payload)
+
+
 @define(slots=True)
 class _Sender:
     low: int = 1
@@ -58,7 +84,7 @@ class _Sender:
 
 
 class MailTable:
-    """The sessions of mail to one resource, and the last replies."""
+    """The sessions of mail to one resource, the last replies, and what was put aside."""
 
     __slots__ = (
         "_actors",
@@ -72,6 +98,8 @@ class MailTable:
         "_window",
         "floor",
         "kept_bytes",
+        "stash",
+        "stash_bytes",
     )
 
     def __init__(
@@ -94,13 +122,16 @@ class MailTable:
         self._clients: dict[str, _Sender] = {}  # The longest idle first.
         self._actors: dict[str, _Sender] = {}
         self._replies: dict[str, tuple[int, bytes | None]] = {}  # The oldest first.
+        self.stash: dict[int, Stashed] = {}
+        """The messages put aside, by their sequence in the mailbox, in that order."""
+        self.stash_bytes = 0
         self.kept_bytes = 0
         self._other_bytes = 0
 
     @property
     def size_bytes(self) -> int:
         """At least as many bytes as `to_wire` takes when encoded."""
-        return 32 + self.kept_bytes + self._other_bytes
+        return 32 + self.kept_bytes + self._other_bytes + self.stash_bytes
 
     def look_up(self, session: str, n: int, low: int) -> Fresh | Seen | Hopeless:
         """Say whether a message has taken effect already."""
@@ -168,6 +199,23 @@ class MailTable:
         """
         return self._replies.get(message_id)
 
+    def put_aside(self, sequence: int, stashed: Stashed) -> None:
+        """Keep a message whole; one that is kept already stays in its place."""
+        old = self.stash.get(sequence)
+        self.stash_bytes += stashed.size_bytes - (0 if old is None else old.size_bytes)
+        self.stash[sequence] = stashed
+
+    def take_back(self, sequence: int) -> bool:
+        """Keep a message no more, since it is dealt with; return whether it was kept."""
+        old = self.stash.pop(sequence, None)
+        if old is not None:
+            self.stash_bytes -= old.size_bytes
+        return old is not None
+
+    def is_stashed(self, message_id: str) -> bool:
+        """Whether a message is put aside."""
+        return any(one.message_id == message_id for one in self.stash.values())
+
     def drop(self, session: str) -> None:
         """Forget a client's session and raise the floor to its start."""
         sender = self._clients.pop(session, None)
@@ -178,7 +226,7 @@ class MailTable:
 
     def to_wire(self) -> list[Any]:
         """Return the table as plain values."""
-        return [
+        wire: list[Any] = [
             self.floor,
             [
                 [session, sender.low, sorted(sender.done)]
@@ -187,12 +235,22 @@ class MailTable:
             ],
             [[message_id, *reply] for message_id, reply in self._replies.items()],
         ]
+        if self.stash:
+            wire.append(
+                [
+                    [sequence, one.session, one.n, one.payload, one.tries]
+                    for sequence, one in self.stash.items()
+                ]
+            )
+        return wire
 
     def load(self, wire: list[Any]) -> None:
         """Replace the contents by those of `to_wire`."""
-        self.floor, senders, replies = wire
-        self._actors, self._clients, self._replies = {}, {}, {}
-        self.kept_bytes = self._other_bytes = 0
+        self.floor, senders, replies, *stash = wire
+        self._actors, self._clients, self._replies, self.stash = {}, {}, {}, {}
+        self.kept_bytes = self._other_bytes = self.stash_bytes = 0
+        for sequence, session, n, payload, tries in stash[0] if stash else ():
+            self.put_aside(sequence, Stashed(session, n, payload, tries))
         for session, low, done in senders:
             of_kind = self._actors if is_actor(session) else self._clients
             of_kind[session] = _Sender(low, set(done))

@@ -15,12 +15,14 @@ from attrs import define
 from aegis.actors._answers import AnswerSink, error_bytes
 from aegis.actors._committer import Committer
 from aegis.actors._dead_letters import DeadLetter
+from aegis.actors._execution import PUT_ASIDE
 from aegis.actors._inbox import MAX_TRIES, Inbox, Letter
 from aegis.actors._mail import Hopeless, Seen
 from aegis.actors._mailbox import Envelope, Mailbox
 from aegis.actors._post_office import PostOffice
-from aegis.actors._record import MailSkipped
+from aegis.actors._record import MailSkipped, MailStashed
 from aegis.actors._registry_entries import ResourceKey
+from aegis.actors._stash import put_aside
 from aegis.contracts import Kind, Mail, Request
 from aegis.errors import (
     ActorDead,
@@ -29,6 +31,7 @@ from aegis.errors import (
     Moved,
     Overloaded,
     ProtocolError,
+    StashFull,
     TooOld,
 )
 from aegis.transport._codec import decode_mail
@@ -56,13 +59,19 @@ class Slip:
     mail: Mail | None
     problem: str = ""
     """Why it cannot be read, if ``mail`` is None."""
+    came_back: bool = False
+    """Whether its handler has put it aside before."""
 
     def answer(self, status: int, value: bytes) -> None:
         """Do nothing: whoever asks for the reply is answered when it is committed."""
 
 
-type RunMail = Callable[[Slip, Mail, str | None], Awaitable[None]]
-"""Runs a message and commits its effect; the text is the session that makes room."""
+type RunMail = Callable[[Slip, Mail, str | None], Awaitable[int]]
+"""Runs a message and commits its effect; the text is the session that makes room.
+
+Returns the status of its answer. `PUT_ASIDE`, and 429 where there was no room for that, say
+that it has had no effect.
+"""
 
 
 class MailDesk:
@@ -160,11 +169,12 @@ class MailDesk:
         """Deal with one message: run it, pass it over, or give it up."""
         if slip.desk is not self or not self._committer.owner.serving:
             return  # Of an earlier life.
-        ran = False
+        ran, came_back = False, slip.came_back
         try:
             ran = await self._handle(slip)
         finally:
-            self._inbox.ended(ran=ran)
+            if not came_back:
+                self._inbox.ended(ran=ran)
             self.pump()
 
     async def _handle(self, slip: Slip) -> bool:
@@ -175,7 +185,7 @@ class MailDesk:
             await self._give_up(slip, f"it cannot be read: {slip.problem}")
             return True
         request = mail.request
-        verdict = owner.admit_mail(request.session, request.n, request.low)
+        verdict = owner.admit_mail(request.session, request.n, request.low, sequence)
         if isinstance(verdict, Seen):
             self._on_repeat()
             owner.pass_over(sequence)
@@ -183,7 +193,8 @@ class MailDesk:
         if isinstance(verdict, Hopeless):
             await self._give_up(slip, verdict.reason, noted=verdict.known, uncertain=True)
             return True
-        careful = self._inbox.is_careful
+        # One that was put aside may do something else each time it is run.
+        careful = self._inbox.is_careful or slip.came_back
         if careful:
             if owner.tries(sequence) >= MAX_TRIES:
                 reason = f"owners died at it in each of {MAX_TRIES} tries"
@@ -193,10 +204,30 @@ class MailDesk:
             await self._committer.wait_quiescent()
             if not owner.serving:
                 return False
-        await self._run(slip, mail, verdict.drops)
+        status = await self._run(slip, mail, verdict.drops)
+        if status in (PUT_ASIDE, StashFull.code) and owner.serving:
+            # What the journal keeps already has its place, however full the stash is.
+            known = sequence in owner.mail.stash
+            has_room = status == PUT_ASIDE and owner.has_stash_room(len(slip.letter.payload))
+            if known or has_room:
+                self._put_aside(slip, request, noted=known and not careful, drops=verdict.drops)
+            else:
+                reason = "its handler put it aside, and the stash is full"
+                await self._give_up(slip, reason, drops=verdict.drops)
         if careful:
             await self._committer.wait_quiescent()
         return True
+
+    def _put_aside(self, slip: Slip, request: Request, *, noted: bool, drops: str | None) -> None:
+        """Keep a message that has had no effect: in memory, and in the journal."""
+        owner, sequence = self._committer.owner, slip.letter.sequence
+        put_aside()
+        slip.came_back = True
+        if not noted:
+            payload = b"" if sequence in owner.mail.stash else slip.letter.payload
+            stashed = MailStashed(sequence, request.session, request.n, request.low, payload)
+            owner.put_aside(stashed, drops=drops)
+            self._committer.flush_soon()
 
     async def _give_up(
         self,
@@ -256,7 +287,9 @@ class MailDesk:
         if known is not None and known[1] is not None:
             committer.hold(sink, known[0], known[1])
             return
-        if known is not None or sequence <= owner.cursor:
+        if known is not None or (
+            sequence <= owner.cursor and not owner.mail.is_stashed(message_id)
+        ):
             gone = TooOld(
                 f"message {message_id} was dealt with, but its reply is not kept: it was too "
                 "large, too many came after it, or it went to the dead letters",

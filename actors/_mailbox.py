@@ -31,6 +31,7 @@ class Envelope:
     """
 
     __slots__ = (
+        "aside",
         "deadline",
         "finished",
         "message",
@@ -59,6 +60,8 @@ class Envelope:
         """What the command has published: it leaves when the command has happened."""
         self.withdrawn = False
         """Whether its sender gave up waiting: its handler is cancelled."""
+        self.aside = False
+        """Whether its handler has put it aside, and so has had no effect."""
 
     def __repr__(self) -> str:
         return f"Envelope({self.message!r}, reply_to={self.reply_to!r})"
@@ -194,6 +197,24 @@ class Mailbox:
             if self._mail is None:
                 self._mail = deque()
             self._mail.append(envelope)
+            if self._busy:
+                return
+            self._busy = True
+        if self.owner is not None:
+            self.owner.wake()
+
+    def put_back(self, envelopes: list[Envelope]) -> None:
+        """Take messages in again, in their order, ahead of those that wait.
+
+        Raises:
+            ActorDead: the mailbox is closed, and what waited in it was handed out.
+        """
+        with self._lock:
+            if self._emptied:
+                raise self._dead()
+            if self._mail is None:
+                self._mail = deque()
+            self._mail.extendleft(reversed(envelopes))
             if self._busy:
                 return
             self._busy = True

@@ -20,7 +20,10 @@ commits meanwhile goes out together in the next one. An answer is handed out whe
 append that it could have seen is acknowledged.
 
 Mail, the durable sends to the resource, is run in the order of its mailbox: `admit_mail`,
-the handler, `commit`. The record that commits its effect moves the cursor behind it.
+the handler, `commit`. The record that commits its effect moves the cursor behind it. A
+message whose handler puts it aside has no effect yet: `put_aside` keeps it in the journal,
+and the cursor moves on. The next owner runs all that was put aside again, before any other
+mail.
 """
 
 from __future__ import annotations
@@ -29,9 +32,9 @@ from collections import deque
 from enum import Enum
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, evolve
 
-from aegis.actors._mail import MAIL_AHEAD, MAX_MAIL_REPLIES, Hopeless, MailTable, Seen
+from aegis.actors._mail import MAIL_AHEAD, MAX_MAIL_REPLIES, Hopeless, MailTable, Seen, Stashed
 from aegis.actors._outbox import Outbox
 from aegis.actors._record import (
     CommandEntry,
@@ -39,6 +42,7 @@ from aegis.actors._record import (
     Forwarded,
     MailSessionDropped,
     MailSkipped,
+    MailStashed,
     MailTried,
     Record,
     SessionDropped,
@@ -91,6 +95,8 @@ class OwnerLimits:
     max_kept_bytes: int = MAX_KEPT_BYTES
     window: int = WINDOW
     max_mail_replies: int = MAX_MAIL_REPLIES
+    max_stash_bytes: int = MAX_KEPT_BYTES
+    """How many bytes of mail may be put aside: a snapshot holds them."""
     mail_ahead: int = MAIL_AHEAD
 
     def mail_table(self) -> MailTable:
@@ -341,10 +347,14 @@ class Owner:
         """Say what to do with a command: run it (`Fresh`), or answer without running."""
         return self.sessions.look_up(session, n, low)
 
-    def admit_mail(self, session: str, n: int, low: int) -> Seen | Fresh | Hopeless:
+    def admit_mail(
+        self, session: str, n: int, low: int, sequence: int = 0
+    ) -> Seen | Fresh | Hopeless:
         """Say what to do with a message of the mailbox: run it (`Fresh`), `pass_over` it,
-        or `skip` it.
+        or `skip` it. One that was put aside is noted in the table, and has yet to run.
         """
+        if sequence in self.mail.stash:
+            return Fresh()
         return self.mail.look_up(session, n, low)
 
     def commit(self, entry: CommandEntry, state: bytes | None, *, drops: str | None = None) -> None:
@@ -356,8 +366,7 @@ class Owner:
         if drops is not None:
             self._add(MailSessionDropped(drops) if entry.mail else SessionDropped(drops), None)
         if entry.mail:
-            self.cursor = entry.mail
-            self.uncommitted_mail += 1
+            self._pass_mail(entry.mail)
         self._add(entry, state)
         if state is not None:
             self.state = state
@@ -370,9 +379,24 @@ class Owner:
         """Give up a message of the mailbox; the dead letters have it by now."""
         if drops is not None:
             self._add(MailSessionDropped(drops), None)
-        self.cursor = skipped.sequence
-        self.uncommitted_mail += 1
+        self._pass_mail(skipped.sequence)
         self._add(skipped, None)
+
+    def has_stash_room(self, size_bytes: int) -> bool:
+        """Whether one more message of the mailbox may be put aside."""
+        return self.mail.stash_bytes + size_bytes <= self.limits.max_stash_bytes
+
+    def put_aside(self, stashed: MailStashed, *, drops: str | None = None) -> None:
+        """Keep a message of the mailbox for later: it has had no effect."""
+        if drops is not None:
+            self._add(MailSessionDropped(drops), None)
+        self._pass_mail(stashed.sequence)
+        self._add(stashed, None)
+
+    def _pass_mail(self, sequence: int) -> None:
+        # One that was put aside stands before the cursor.
+        self.cursor = max(self.cursor, sequence)
+        self.uncommitted_mail += 1
 
     def try_mail(self, sequence: int) -> int:
         """Note in the journal that a message of the mailbox is about to run, alone.
@@ -385,6 +409,9 @@ class Owner:
 
     def tries(self, sequence: int) -> int:
         """Return how often a message of the mailbox was tried with a note of it."""
+        stashed = self.mail.stash.get(sequence)
+        if stashed is not None:
+            return stashed.tries
         return self.tried[1] if self.tried[0] == sequence else 0
 
     def _add(self, entry: Entry, state: bytes | None) -> None:
@@ -545,16 +572,36 @@ class Owner:
             case SessionDropped():
                 self.sessions.drop(entry.session)
             case MailTried():
-                self.tried = (entry.sequence, self.tries(entry.sequence) + 1)
+                self._note_try(entry.sequence)
             case MailSkipped():
-                if entry.session:
+                if not self.mail.take_back(entry.sequence) and entry.session:
                     self.mail.record(entry.session, entry.n, entry.low)
+            case MailStashed():
+                self._note_stashed(entry)
             case Forwarded():
                 self.outbox.mark(entry.n)
 
+    def _note_try(self, sequence: int) -> None:
+        tries = self.tries(sequence) + 1
+        stashed = self.mail.stash.get(sequence)
+        if stashed is None:
+            self.tried = (sequence, tries)
+        else:
+            self.mail.put_aside(sequence, evolve(stashed, tries=tries))
+
+    def _note_stashed(self, entry: MailStashed) -> None:
+        # It was put aside, so this time nobody died at it.
+        tries = max(0, self.tries(entry.sequence) - 1)
+        stashed = self.mail.stash.get(entry.sequence)
+        if stashed is None:
+            stashed = Stashed(entry.session, entry.n, entry.payload)
+            self.mail.record(entry.session, entry.n, entry.low)
+        self.mail.put_aside(entry.sequence, evolve(stashed, tries=tries))
+
     def _note_command(self, entry: CommandEntry) -> None:
         if entry.mail:
-            self.mail.record(entry.session, entry.n, entry.low)
+            if not self.mail.take_back(entry.mail):
+                self.mail.record(entry.session, entry.n, entry.low)
             self.mail.keep(f"{entry.session}-{entry.n}", entry.status, entry.reply)
         else:
             self.sessions.record(entry.session, entry.n, entry.low, entry.status, entry.reply)
@@ -637,4 +684,4 @@ def _last_outgoing(entries: list[Entry]) -> int:
 def _is_mail(entry: Entry) -> bool:
     if isinstance(entry, CommandEntry):
         return entry.mail > 0
-    return isinstance(entry, MailSkipped)
+    return isinstance(entry, MailSkipped | MailStashed)

@@ -15,6 +15,8 @@ kind  then
       letters; session is empty if no table is to note it
 4     mail session dropped: session. The floor of mail rises to its start
 5     forwarded: n. The outgoing messages up to it stand in their mailboxes
+6     mail stashed: mailbox sequence, session, n, low, payload. Its handler put it aside:
+      it has had no effect so far. A copy of it does not run
 ====  ==========================================================================
 
 ``reply``, ``state`` and each event's body are encoded msgpack values, carried as
@@ -42,6 +44,7 @@ __all__ = [
     "Forwarded",
     "MailSessionDropped",
     "MailSkipped",
+    "MailStashed",
     "MailTried",
     "Outgoing",
     "Record",
@@ -53,7 +56,7 @@ __all__ = [
 
 RECORD_VERSION: Final = 1
 
-_COMMAND, _DROPPED, _TRIED, _SKIPPED, _MAIL_DROPPED, _FORWARDED = range(6)
+_COMMAND, _DROPPED, _TRIED, _SKIPPED, _MAIL_DROPPED, _FORWARDED, _STASHED = range(7)
 
 _ENTRY_OVERHEAD_BYTES: Final = 48
 """Upper bound of what an entry costs beside its session, reply and events."""
@@ -224,6 +227,26 @@ class MailSkipped:
 
 
 @define(slots=True, frozen=True)
+class MailStashed:
+    """The message at ``sequence`` of the mailbox was put aside by its handler.
+
+    The journal keeps it from now on, and the mailbox need not. Of one that the journal
+    keeps already ``payload`` is empty: it was tried, and was put aside again.
+    """
+
+    sequence: int
+    session: str
+    n: int
+    low: int
+    payload: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as the entry takes in an encoded record."""
+        return 48 + _text_bytes(self.session) + len(self.payload)
+
+
+@define(slots=True, frozen=True)
 class Forwarded:
     """The outgoing messages up to number ``n`` stand in their mailboxes."""
 
@@ -231,7 +254,7 @@ class Forwarded:
     size_bytes: ClassVar[int] = 16
 
 
-type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped | Forwarded
+type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped | MailStashed | Forwarded
 
 
 def _text_bytes(*texts: str) -> int:
@@ -330,6 +353,8 @@ def _entry_to_wire(entry: Entry) -> list[Any]:
             return [_SKIPPED, entry.sequence, entry.reason, entry.session, entry.n, entry.low]
         case Forwarded():
             return [_FORWARDED, entry.n]
+        case MailStashed():
+            return [_STASHED, entry.sequence, entry.session, entry.n, entry.low, entry.payload]
 
 
 def _entry_from_wire(wire: list[Any]) -> Entry:
@@ -358,6 +383,7 @@ _OTHERS: Final[dict[int, Callable[..., Entry]]] = {
     _SKIPPED: MailSkipped,
     _MAIL_DROPPED: MailSessionDropped,
     _FORWARDED: Forwarded,
+    _STASHED: MailStashed,
 }
 
 

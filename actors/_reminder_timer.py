@@ -34,6 +34,8 @@ class Ring:
     """How much later than meant it comes; known when it is handled."""
     is_missed: bool = False
     """Whether it is too late for one that must not come late."""
+    has_come: bool = False
+    """Whether it has been handled before, and was put aside."""
 
     def answer(self, status: int, value: bytes) -> None:
         """Do nothing: nobody waits for it."""
@@ -72,15 +74,26 @@ class ReminderTimer:
 
         None means that it was set anew or forgotten while it waited in the mailbox.
         """
-        self._ringing = None
+        if self._ringing is ring:
+            self._ringing = None
         reminder = self._owner.reminders.get(ring.name, ring.due_ms)
         if reminder is None:
             self.arm()
             return None
         now_ms = self._clock.wall_ms()
+        # One that was put aside comes again, and the first time it was not too late.
+        came_in_time = ring.has_come and not ring.is_missed
+        ring.has_come = True
         ring.late_seconds = max(0, now_ms - reminder.due_ms) / 1000
-        ring.is_missed = reminder.skip_missed and now_ms - reminder.due_ms > MISSED_MS
+        ring.is_missed = (
+            reminder.skip_missed and now_ms - reminder.due_ms > MISSED_MS and not came_in_time
+        )
         return reminder, following(reminder, now_ms)
+
+    def put_aside(self, reminder: Reminder) -> None:
+        """Its handler put it aside: it stands, and comes by the stash; ring for the others."""
+        self._owner.reminders.put_aside(reminder)
+        self.arm()
 
     def stop(self) -> None:
         """Ring no more."""

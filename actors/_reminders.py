@@ -23,10 +23,11 @@ MISSED_MS: Final = 1_000
 class Reminders:
     """The reminders of one resource, by name."""
 
-    __slots__ = ("_by_name", "_heap", "size_bytes")
+    __slots__ = ("_aside", "_by_name", "_heap", "size_bytes")
 
     def __init__(self) -> None:
         self._by_name: dict[str, Reminder] = {}
+        self._aside: set[tuple[int, str]] = set()
         self._heap: list[tuple[int, str]] = []
         self.size_bytes = 0
         """At least as many bytes as `to_wire` takes when encoded, less its head."""
@@ -47,6 +48,7 @@ class Reminders:
         old = self._by_name.pop(change.name, None)
         if old is not None:
             self.size_bytes -= old.size_bytes
+            self._aside.discard((old.due_ms, old.name))
         if isinstance(change, Reminder):
             self._by_name[change.name] = change
             self.size_bytes += change.size_bytes
@@ -60,11 +62,19 @@ class Reminders:
         found = self._by_name.get(name)
         return found if found is not None and found.due_ms == due_ms else None
 
+    def put_aside(self, reminder: Reminder) -> None:
+        """Leave it out of `next` until it changes: it is on its way already.
+
+        The journal knows nothing of that: for the next owner it is due.
+        """
+        self._aside.add((reminder.due_ms, reminder.name))
+
     def next(self) -> Reminder | None:
         """Return the reminder that is due first."""
         while self._heap:
-            found = self.get(self._heap[0][1], self._heap[0][0])
-            if found is not None:
+            due = self._heap[0]
+            found = self.get(due[1], due[0])
+            if found is not None and due not in self._aside:
                 return found
             heapq.heappop(self._heap)
         return None
@@ -75,7 +85,7 @@ class Reminders:
 
     def load(self, wire: list[Any]) -> None:
         """Replace the contents by those of `to_wire`."""
-        self._by_name, self._heap, self.size_bytes = {}, [], 0
+        self._by_name, self._heap, self._aside, self.size_bytes = {}, [], set(), 0
         for one in wire:
             self.change(reminder_from_wire(one))
 

@@ -13,6 +13,7 @@ AegisError
 ├── Rejected              422  the handler's own business refusal
 ├── Overloaded            429  a bounded place is full
 │   ├── MailboxFull
+│   ├── StashFull
 │   └── TooManyResources
 ├── HandlerFailed         500  the handler raised; its state did not change
 ├── Unavailable           503  no leader, no healthy instance, no server
@@ -62,6 +63,7 @@ __all__ = [
     "Overloaded",
     "ProtocolError",
     "Rejected",
+    "StashFull",
     "StreamBroken",
     "TooLarge",
     "TooManyResources",
@@ -165,6 +167,10 @@ class Overloaded(AegisError):
 
 class MailboxFull(Overloaded):
     """The mailbox is at capacity and did not take the message; retry is safe."""
+
+
+class StashFull(Overloaded):
+    """The actor has put aside as many messages as it may. Facts: ``address``, ``capacity``."""
 
 
 class TooManyResources(Overloaded):
@@ -271,7 +277,8 @@ def _by_code() -> dict[int, type[AegisError]]:
 
 _BY_CODE = _by_code()
 _BY_NAME: dict[str, type[AegisError]] = {
-    cls.__name__: cls for cls in (MailboxFull, TooManyResources, Disconnected, NoResponders)
+    cls.__name__: cls
+    for cls in (MailboxFull, StashFull, TooManyResources, Disconnected, NoResponders)
 }
 
 

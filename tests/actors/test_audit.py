@@ -14,6 +14,7 @@ from aegis.actors._record import (
     Forwarded,
     MailSessionDropped,
     MailSkipped,
+    MailStashed,
     MailTried,
     Outgoing,
     Record,
@@ -257,3 +258,31 @@ def test_a_journal_that_begins_with_neither_fence_nor_snapshot_has_lost_its_begi
     journal = Journal()
     journal.add(command(1), expect=4)
     assert journal.problems() == [(10, "no fence of its epoch 1 stands before it")]
+
+
+def test_what_is_put_aside_may_take_effect_later_once() -> None:
+    journal = Journal()
+    journal.fence(expect=0)
+    (aside,) = journal.add(MailStashed(5, "6-m", 1, 1, b"whole"), cursor=5)
+    assert aside.kind == "mail stashed"
+    assert aside.facts == {"sequence": 5, "session": "6-m", "n": 1, "low": 1}
+    journal.add(mailed(6, 2), MailTried(5), MailStashed(5, "6-m", 1, 1, b""), cursor=6)
+    tables = [[0, []], [0, [["6-m", 2, [1, 2]]], [], [[5, "6-m", 1, b"whole", 0]]], [0, 0, []], []]
+    (snapshot,) = journal.add(tables=tables, cursor=6)
+    assert snapshot.facts["stashed"] == 1
+    journal.add(mailed(5, 1), mailed(7, 3), cursor=7)
+    assert journal.problems() == []
+    journal.add(mailed(8, 1), cursor=8)
+    assert journal.problems() == [(60, "message 6-m-1 took effect before")]
+
+
+def test_a_copy_of_what_is_put_aside_is_found() -> None:
+    journal = Journal()
+    journal.fence(expect=0)
+    journal.add(MailStashed(5, "6-m", 1, 1, b"whole"), cursor=5)
+    journal.add(mailed(6, 1), cursor=6)
+    journal.add(mailed(7, 2), MailStashed(8, "6-m", 2, 2, b"whole"), cursor=8)
+    assert journal.problems() == [
+        (30, "message 6-m-1 took effect, and is put aside"),
+        (40, "message 6-m-2 took effect, and is put aside"),
+    ]

@@ -15,6 +15,7 @@ from aegis.actors._record import (
     CommandEntry,
     Forwarded,
     MailSkipped,
+    MailStashed,
     Outgoing,
     Record,
     Reminder,
@@ -315,3 +316,83 @@ def test_what_has_no_room_stays_in_the_stream_until_there_is_some() -> None:
     inbox.behind = False
     assert inbox.offer(Letter(INBOX_CAPACITY + 1, b""))
     assert inbox.offer(Letter(5, b"")), "what is known is no lack of room"
+
+
+# -- what is put aside --------------------------------------------------------------------
+
+
+def stashed(sequence: int, n: int, payload: bytes = b"whole") -> MailStashed:
+    return MailStashed(sequence, "5-a", n, n, payload)
+
+
+def test_a_message_that_is_put_aside_is_noted_kept_and_passed() -> None:
+    owner = serving()
+    owner.put_aside(stashed(10, 1))
+    assert owner.cursor == 10
+    assert owner.admit_mail("5-a", 1, 1, 10) == Fresh()
+    assert owner.admit_mail("5-a", 1, 1, 11) == Seen()  # A copy.
+    owner.commit(mail(12, n=2), None)
+    assert append(owner, 2).cursor == 12
+    owner.commit(mail(10, n=1), b"state")
+    assert owner.cursor == 12
+    assert not owner.mail.stash
+    assert owner.admit_mail("5-a", 1, 1, 10) == Seen()
+
+
+def test_the_next_owner_begins_with_what_was_put_aside_and_with_care() -> None:
+    owner = serving(mail_ahead=1)
+    owner.put_aside(stashed(10, 1, b"first"))
+    owner.commit(mail(11, n=2), None)
+    record = append(owner, 2)
+    for snapshot in (record, Record(1, [], 11, None, owner._tables_to_wire())):
+        follower = serving(mail_ahead=1)
+        follower.apply(snapshot, 0)
+        inbox = Inbox(follower)
+        assert inbox.read_to == 11
+        inbox.offer(Letter(12, b"newer"))
+        first = inbox.next()
+        assert first == Letter(10, b"first")
+        assert inbox.is_careful
+        inbox.ended()
+        assert inbox.is_careful
+        assert inbox.next() == Letter(12, b"newer")
+
+
+def test_tries_at_which_a_message_was_put_aside_again_do_not_count() -> None:
+    owner = serving()
+    assert owner.try_mail(10) == 0
+    owner.put_aside(stashed(10, 1))
+    assert owner.tries(10) == 0
+    for deaths in range(3):
+        assert owner.try_mail(10) == deaths
+        owner.put_aside(stashed(10, 1, b""))
+        assert owner.tries(10) == deaths
+        assert owner.try_mail(10) == deaths  # ... and here the owner dies.
+    assert owner.mail.stash[10].payload == b"whole"
+    owner.skip(MailSkipped(10, "tries", "5-a", 1, 1))
+    assert not owner.mail.stash
+    assert owner.mail.stash_bytes == 0
+
+
+def test_what_is_put_aside_counts_into_the_size_of_a_snapshot() -> None:
+    owner = serving(max_stash_bytes=1000)
+    before = owner.tables_bytes
+    for n in range(1, 4):
+        assert owner.has_stash_room(250)
+        owner.put_aside(stashed(10 + n, n, b"x" * 250))
+    assert not owner.has_stash_room(250)
+    assert len(msgpack.packb(owner._tables_to_wire())) <= owner.tables_bytes
+    assert owner.tables_bytes > before + 750
+
+
+def test_a_reminder_that_is_put_aside_is_next_no_more_until_it_changes() -> None:
+    reminders = Reminders()
+    first, second = Reminder("a", "m", b"", 10), Reminder("b", "m", b"", 20)
+    reminders.change(first)
+    reminders.change(second)
+    reminders.put_aside(first)
+    assert reminders.next() == second
+    assert reminders.get("a", 10) == first
+    reminders.change(Reminder("a", "m", b"", 15))
+    reminders.put_aside(first)  # Late: it has changed.
+    assert reminders.next() == Reminder("a", "m", b"", 15)

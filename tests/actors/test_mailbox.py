@@ -46,6 +46,23 @@ def test_control_passes_ahead_of_all_that_waits() -> None:
     assert taken(box) == ["stop", "mail", "more"]
 
 
+def test_what_is_put_back_comes_first_in_its_order_but_not_before_control() -> None:
+    owner = Owner()
+    box = mailbox(capacity=2, owner=owner)
+    assert taken(box) == []
+    box.put(Envelope("c"))
+    box.put(Envelope("d"))
+    box.put_back([Envelope("a"), Envelope("b")])
+    box.put_control(Envelope("stop"))
+    assert taken(box) == ["stop", "a", "b", "c", "d"]
+    assert owner.woken == 1
+    box.put_back([Envelope("e")])
+    assert owner.woken == 2
+    box.close()
+    with pytest.raises(ActorDead):
+        box.put_back([Envelope("f")])
+
+
 def test_a_full_mailbox_refuses_and_names_address_and_capacity() -> None:
     box = mailbox(capacity=2)
     box.put(Envelope(1))

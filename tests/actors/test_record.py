@@ -14,6 +14,7 @@ from aegis.actors._record import (
     Entry,
     Event,
     MailSkipped,
+    MailStashed,
     MailTried,
     Record,
     SessionDropped,
@@ -40,6 +41,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(SessionDropped, sessions),
     st.builds(MailTried, numbers),
     st.builds(MailSkipped, numbers, st.text(max_size=20)),
+    st.builds(MailStashed, numbers, sessions, numbers, numbers, st.binary(max_size=20)),
 )
 records = st.builds(
     Record,

@@ -52,6 +52,8 @@ class Faults:
     slow_handler: float
     slow_handler_seconds: float
     skew_seconds: float
+    stash: float
+    """How often a handler puts its message aside."""
     seconds: float
     """How long the faults last."""
     load: float
@@ -103,6 +105,7 @@ def draw_faults(rng: random.Random) -> Faults:
         slow_handler=some(0.4),
         slow_handler_seconds=rng.choice([0.003, 0.05, 0.6]),
         skew_seconds=rng.choice([0.0, 0.0, 2.0, 300.0, 900.0]),
+        stash=some(0.5, share=0.4),
         seconds=rng.uniform(2.0, 5.0),
         load=rng.choice([0.01, 0.03, 0.1]),
     )

@@ -20,6 +20,7 @@ from aegis.actors._record import (
     CommandEntry,
     MailSessionDropped,
     MailSkipped,
+    MailStashed,
     MailTried,
     Outgoing,
     Reminder,
@@ -182,6 +183,9 @@ class Letters:
         self._reading = False
         self._again = False
         self._careful = False
+        self._put_aside: set[int] = set()
+        """The messages that were put aside in this life of the owner."""
+        self._came_back = False
 
     def stop(self) -> None:
         """The owner has given up."""
@@ -224,7 +228,8 @@ class Letters:
         """Deal with one message, in the owner's turn."""
         driver, owner = self._driver, self._driver.owner
         posted = mail_of(letter.payload)
-        verdict = owner.admit_mail(posted.session, posted.n, posted.low)
+        self._came_back = letter.sequence in self._put_aside
+        verdict = owner.admit_mail(posted.session, posted.n, posted.low, letter.sequence)
         if isinstance(verdict, Seen):
             self._world.count("mail: a repeat passed over")
             owner.pass_over(letter.sequence)
@@ -234,7 +239,7 @@ class Letters:
             self._world.count("mail: below the floor")
             self._bury(letter, posted, verdict.reason, noted=verdict.known)
             return
-        self._careful = self._inbox.is_careful
+        self._careful = self._inbox.is_careful or self._came_back
         if not self._careful:
             driver.run_letter(letter, posted, verdict.drops)
             return
@@ -248,6 +253,20 @@ class Letters:
         driver.note_entry(MailTried(letter.sequence))
         driver.when_quiescent(partial(driver.run_letter, letter, posted, verdict.drops))
 
+    def put_aside(self, letter: Letter, posted: Posted, drops: str | None) -> None:
+        """The handler of a message has put it aside."""
+        driver, owner = self._driver, self._driver.owner
+        known = letter.sequence in owner.mail.stash
+        if not known or self._careful:
+            payload = b"" if known else letter.payload
+            stashed = MailStashed(letter.sequence, posted.session, posted.n, posted.low, payload)
+            if drops is not None:
+                driver.note_entry(MailSessionDropped(drops))
+            owner.put_aside(stashed, drops=drops)
+            driver.note_entry(stashed)
+        self._put_aside.add(letter.sequence)
+        self.ended()
+
     def ended(self) -> None:
         """The effect of a message is in the owner's memory."""
         if self._careful:
@@ -257,7 +276,8 @@ class Letters:
             self._done()
 
     def _done(self, *, ran: bool = True) -> None:
-        self._inbox.ended(ran=ran)
+        if not self._came_back:
+            self._inbox.ended(ran=ran)
         self.pump()
 
     def _bury(
@@ -326,7 +346,7 @@ class Ringer:
 
     def __init__(self, driver: ResourceDriver) -> None:
         self._driver = driver
-        self._ringing = False
+        self._ringing: Reminder | None = None
         self._number = 0
 
     def arm(self) -> None:
@@ -334,21 +354,22 @@ class Ringer:
         driver = self._driver
         self._number += 1
         first = driver.owner.reminders.next()
-        if first is None or self._ringing or not driver.owner.serving:
+        if first is None or self._ringing is not None or not driver.owner.serving:
             return
         wait = (first.due_ms - driver.node.wall_ms()) / 1000
         number = self._number
 
         def ring() -> None:
             if self._number == number and driver.owner.serving:
-                self._ringing = True
+                self._ringing = first
                 driver.take_ring(first)
 
         driver.node.after(max(0.0, wait) + 0.0001, ring)
 
     def begin(self, reminder: Reminder) -> list[Reminder | ReminderOver] | None:
         """Return what stands in the place of a reminder; None if it stands no more."""
-        self._ringing = False
+        if self._ringing is reminder:
+            self._ringing = None
         driver = self._driver
         if driver.owner.reminders.get(reminder.name, reminder.due_ms) is None:
             self.arm()
@@ -357,6 +378,11 @@ class Ringer:
         if now_ms < reminder.due_ms:
             raise AssertionError("a reminder comes too early")
         return [following(reminder, now_ms)]
+
+    def put_aside(self, reminder: Reminder) -> None:
+        """The handler of a reminder has put it aside."""
+        self._driver.owner.reminders.put_aside(reminder)
+        self.arm()
 
 
 def effects_of(

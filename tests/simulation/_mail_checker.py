@@ -18,6 +18,7 @@ from aegis.actors._record import (
     Entry,
     MailSessionDropped,
     MailSkipped,
+    MailStashed,
     MailTried,
     Reminder,
 )
@@ -41,6 +42,8 @@ class _Mailbox:
     applied: dict[_Key, int] = field(factory=dict[_Key, int])
     """Where in the mailbox each message stood that took effect."""
     skipped: dict[_Key, str] = field(factory=dict[_Key, str])
+    stashed: dict[int, _Key] = field(factory=dict[int, _Key])
+    """What was put aside and has yet to take effect, by its place in the mailbox."""
     floor: int = 0
     admitted_above: int = 0
     clients: dict[str, None] = field(factory=dict[str, None])
@@ -115,9 +118,24 @@ class MailChecker:
                 box.tries[entry.sequence] = box.tries.get(entry.sequence, 0) + 1
             case MailSkipped():
                 self._on_skipped(resource, box, entry)
+            case MailStashed():
+                self._on_stashed(resource, box, entry)
             case _:
                 return False
         return True
+
+    def _on_stashed(self, resource: str, box: _Mailbox, entry: MailStashed) -> None:
+        posted = box.posted[entry.sequence]
+        if bool(entry.payload) is (entry.sequence in box.stashed):
+            self.fail("%s: message %d is not kept as it came", resource, entry.sequence)
+        if not entry.payload:
+            return
+        if entry.payload != posted.encoded() or _key(posted) != (entry.session, entry.n):
+            self.fail("%s: what is kept of message %d is not its own", resource, entry.sequence)
+        if _key(posted) in box.applied or _key(posted) in box.stashed.values():
+            self.fail("%s: message %s-%d took effect, and is put aside", resource, *_key(posted))
+        box.stashed[entry.sequence] = _key(posted)
+        self._take_in(resource, box, posted, entry.sequence)
 
     def _on_skipped(self, resource: str, box: _Mailbox, entry: MailSkipped) -> None:
         posted = box.posted[entry.sequence]
@@ -136,6 +154,8 @@ class MailChecker:
         # that has not run: it is kept with the dead letters, and no harm is done.
         if _key(posted) not in box.applied:
             box.skipped[_key(posted)] = entry.reason
+        if box.stashed.pop(entry.sequence, None) is not None:
+            return
         self._in_order(resource, box, entry.sequence)
         if entry.session:
             self._note_session(box, posted)
@@ -167,13 +187,20 @@ class MailChecker:
             return
         if _key(posted) in box.skipped:
             self.fail("%s: message %s-%d was skipped, and ran", resource, *_key(posted))
-        if entry.n <= box.highest.get(entry.session, 0):
-            self.fail("%s: message %s-%d took effect out of order", resource, *_key(posted))
-        box.highest[entry.session] = entry.n
-        box.applied[_key(posted)] = entry.mail
         if command.name == "poison":
             self.fail("%s: the poison took effect", resource)
-        self._in_order(resource, box, entry.mail)
+        if box.stashed.pop(entry.mail, None) is None:
+            if _key(posted) in box.stashed.values():
+                self.fail("%s: a copy of message %s-%d took effect", resource, *_key(posted))
+            self._take_in(resource, box, posted, entry.mail)
+        box.applied[_key(posted)] = entry.mail
+
+    def _take_in(self, resource: str, box: _Mailbox, posted: Posted, sequence: int) -> None:
+        """A message leaves its mailbox in its turn: with its effect, or put aside."""
+        if posted.n <= box.highest.get(posted.session, 0):
+            self.fail("%s: message %s-%d took effect out of order", resource, *_key(posted))
+        box.highest[posted.session] = posted.n
+        self._in_order(resource, box, sequence)
         if not is_actor(posted.session) and posted.session not in box.clients:
             if _start(posted.session) <= box.admitted_above:
                 self.fail("%s: mail session %s is below the floor", resource, posted.session)
@@ -197,7 +224,7 @@ class MailChecker:
         box = self._boxes[resource]
         while box.ahead and box.ahead[0] <= cursor:
             posted = box.posted[box.ahead.popleft()]
-            if not _is_done(box, posted):
+            if not _is_done(box, posted) and _key(posted) not in box.stashed.values():
                 self.fail(
                     "%s: the cursor passed message %s-%d, which had no effect",
                     resource,
@@ -224,7 +251,9 @@ class MailChecker:
     def compare(self, resource: str, owner: Owner) -> None:
         """An owner that is at rest must agree with the journal."""
         box = self._boxes[resource]
-        floor, senders, _ = owner.mail.to_wire()
+        floor, senders, *_ = owner.mail.to_wire()
+        if set(owner.mail.stash) != set(box.stashed):
+            self.fail("%s: what the owner has put aside is not the journal's", resource)
         if floor != box.floor:
             self.fail("%s: the floor of mail is %d, not %d", resource, floor, box.floor)
         clients = {name for name, _, _ in senders if not is_actor(name)}
@@ -243,6 +272,8 @@ class MailChecker:
                 self.fail("send %s was acknowledged, and has no effect", uid)
         buried: set[str] = set()
         for resource, box in self._boxes.items():
+            if box.stashed:
+                self.fail("%s: messages put aside that never ran: %s", resource, box.stashed)
             for to, posted in box.sent.values():
                 # Owners died at it three times: it waits in the dead letters.
                 if self._boxes[to].skipped.get(_key(posted)) == "tries":

@@ -155,6 +155,8 @@ class ResourceDriver:
             limits=self.simulation.limits,
         )
         self.mailbox: deque[Message | Letter | Reminder] = deque()
+        self.stash: list[Message | Letter | Reminder] = []
+        """What handlers have put aside, in its order."""
         self.letters: Letters | None = None
         self.outward = Outward(self)
         self.ringer = Ringer(self)
@@ -305,12 +307,19 @@ class ResourceDriver:
             mail=letter.sequence,
             reply_to=posted.reply_to,
         )
-        self._run(message, drops)
+        if self._puts_aside(letter):
+            assert self.letters is not None
+            self.letters.put_aside(letter, posted, drops)
+        else:
+            self._run(message, drops)
 
     def _ring(self, reminder: Reminder) -> None:
         changes = self.ringer.begin(reminder)
         if changes is None:
             self.world.count("reminder: stands no more")
+            return
+        if self._puts_aside(reminder):
+            self.ringer.put_aside(reminder)
             return
         self.world.count("reminder: rung")
         command = Command(f"{reminder.name}!", "rung", unpack(reminder.params))
@@ -318,6 +327,31 @@ class ResourceDriver:
             "ring", "", 0, 0, self.resource, command, math.inf, 0, _nobody, changes=tuple(changes)
         )
         self._run(message, None)
+
+    def _puts_aside(self, item: Message | Letter | Reminder) -> bool:
+        """Whether the handler of a message puts it aside now, as it may each time."""
+        world = self.world
+        if not world.chance(world.faults.stash):
+            return False
+        world.count(f"put aside: {type(item).__name__.lower()}")
+        if not self.stash:
+            self.node.after(world.rng.uniform(0.0, 0.6), self._unstash)
+        self.stash.append(item)
+        return True
+
+    def _unstash(self) -> None:
+        """Let what was put aside come next, in its order."""
+        self.mailbox.extendleft(reversed(self.stash))
+        self.stash = []
+        self._pump()
+
+    def _stands_aside(self, message: Message) -> bool:
+        """Whether the message is a repeat of one that was put aside: then it replaces it."""
+        for place, other in enumerate(self.stash):
+            if isinstance(other, Message) and other.message_id == message.message_id:
+                self.stash[place] = message
+                return True
+        return False
 
     def note_entry(self, entry: Entry) -> None:
         """Something that is no command's effect goes into the next record."""
@@ -363,12 +397,14 @@ class ResourceDriver:
             name = "window" if verdict.status == 429 else "done" if verdict.done else "too old"
             self.world.count(f"refused by the table: {name}")
             message.reply(verdict.status, pack({"message": verdict.message, **verdict.facts}))
+        elif self._stands_aside(message):
+            self.world.count("put aside: a repeat")
         elif self.world.now >= message.deadline:
             self.world.count("expired in the mailbox")
             message.reply(408, pack({"message": "too late"}))
         elif message.command.name == "invalid":
             message.reply(400, pack({"message": "no such thing"}))
-        else:
+        elif not self._puts_aside(message):
             self._run(message, verdict.drops)
 
     def _run(self, message: Message, drops: str | None) -> None:
@@ -592,10 +628,11 @@ class ResourceDriver:
         self._request += 1
         for message, _, _ in self.owner.stop():
             message.reply(421, pack({"message": "fenced"}))
-        for message in self.mailbox:
+        for message in [*self.stash, *self.mailbox]:
             if isinstance(message, Message):
                 message.reply(421, pack({"message": "fenced"}))
         self.mailbox.clear()
+        self.stash = []
         self.outward.stop()
         if self.letters is not None:
             self.letters.stop()

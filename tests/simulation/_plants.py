@@ -6,8 +6,9 @@ from typing import Any
 
 from aegis.actors._caller import Call, Done
 from aegis.actors._claims import Claim, ClaimStep
+from aegis.actors._mail import Stashed
 from aegis.actors._owner import AppendPlan, Owner, OwnerLimits
-from aegis.actors._record import CommandEntry, Reminder
+from aegis.actors._record import CommandEntry, MailStashed, Reminder
 from aegis.actors._sessions import Fresh, Known, Refusal, SessionTable
 
 __all__ = ["MAIL_PLANTS", "PLANTS", "make_call", "make_claim", "make_owner", "spoil_entry"]
@@ -31,6 +32,8 @@ PLANTS = {
     "no-mail-table": "snapshots leave the table of mail out",
     "no-outbox": "snapshots leave the unsent messages out",
     "no-reminders": "snapshots leave the reminders out",
+    "no-stash": "snapshots leave out what was put aside",
+    "stash-unnoted": "the table of mail does not note what was put aside",
     "no-tries": "tries of messages at which owners die are not counted",
     "reminder-stays": "the effect of a reminder is committed, and its end is not",
 }
@@ -45,7 +48,9 @@ MAIL_PLANTS = {
     "no-mail-table",
     "no-outbox",
     "no-reminders",
+    "no-stash",
     "no-tries",
+    "stash-unnoted",
     "reminder-stays",
 }
 """Those that only mail, transfers and reminders can show."""
@@ -65,6 +70,8 @@ def make_owner(plant: str, *, epoch: int, snapshot_state: bool, limits: OwnerLim
         "no-outbox": _NoOutbox,
         "no-reminders": _NoReminders,
         "no-tries": _NoTries,
+        "no-stash": _NoStash,
+        "stash-unnoted": _StashUnnoted,
     }.get(plant, Owner)
     owner = kind(epoch=epoch, snapshot_state=snapshot_state, limits=limits)
     if plant == "no-floor":
@@ -162,6 +169,19 @@ class _NoReminders(Owner):
         if plan is not None and plan.record.tables is not None:
             plan.record.tables[3] = []
         return plan
+
+
+class _NoStash(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None and plan.record.tables is not None:
+            plan.record.tables[1] = plan.record.tables[1][:3]
+        return plan
+
+
+class _StashUnnoted(Owner):
+    def _note_stashed(self, entry: MailStashed) -> None:
+        self.mail.put_aside(entry.sequence, Stashed(entry.session, entry.n, entry.payload))
 
 
 class _NoTries(Owner):
