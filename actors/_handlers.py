@@ -12,7 +12,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Mapping,
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, cast, overl
 
 from attrs import evolve, frozen
 
+from aegis.actors._handler_types import Handler
 from aegis.actors._schema import Schema, Upcaster, check_static, versioned_state
 from aegis.actors._topic import DEFAULT_QUEUE_SIZE, OWN_RESOURCE, Overflow, pattern_problem
 from aegis.contracts import Kind, check_id
@@ -90,21 +90,19 @@ class _Decorator(Protocol):
     @overload
     def __call__[S, **P, R](
         self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    ) -> Handler[S, P, R]: ...
     @overload
     def __call__[S, **P, R](
         self, function: Callable[Concatenate[S, P], R], /
-    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    ) -> Handler[S, P, R]: ...
 
 
 @overload
 def command[S, **P, R](
     function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+) -> Handler[S, P, R]: ...
 @overload
-def command[S, **P, R](
-    function: Callable[Concatenate[S, P], R], /
-) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+def command[S, **P, R](function: Callable[Concatenate[S, P], R], /) -> Handler[S, P, R]: ...
 @overload
 def command(*, name: str | None = None) -> _Decorator: ...
 def command(function: Any = None, /, *, name: str | None = None) -> Any:
@@ -121,7 +119,7 @@ class _QueryDecorator(Protocol):
     @overload
     def __call__[S, **P, R](
         self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    ) -> Handler[S, P, R]: ...
     @overload
     def __call__[S, **P, R](  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[S, P], AsyncIterator[R]], /
@@ -129,21 +127,19 @@ class _QueryDecorator(Protocol):
     @overload
     def __call__[S, **P, R](
         self, function: Callable[Concatenate[S, P], R], /
-    ) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+    ) -> Handler[S, P, R]: ...
 
 
 @overload
 def query[S, **P, R](
     function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+) -> Handler[S, P, R]: ...
 @overload
 def query[S, **P, R](  # type: ignore[overload-overlap]  # an iterator is no plain result
     function: Callable[Concatenate[S, P], AsyncIterator[R]], /
 ) -> Callable[Concatenate[S, P], ReplyStream[R]]: ...
 @overload
-def query[S, **P, R](
-    function: Callable[Concatenate[S, P], R], /
-) -> Callable[Concatenate[S, P], Awaitable[R]]: ...
+def query[S, **P, R](function: Callable[Concatenate[S, P], R], /) -> Handler[S, P, R]: ...
 @overload
 def query(*, name: str | None = None) -> _QueryDecorator: ...
 def query(function: Any = None, /, *, name: str | None = None) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from aegis.actors._handlers import describe
+from aegis.actors._handlers import HandlerSpec, describe
 from aegis.contracts import Kind
 from aegis.errors import InvalidRequest
 from aegis.transport._convert import to_plain
 
-__all__ = ["plain_command"]
+__all__ = ["plain_command", "plain_params"]
 
 
 def plain_command(
@@ -27,11 +27,22 @@ def plain_command(
         return service, method, {name: to_plain(value) for name, value in params.items()}
     spec = describe(service)
     handler = spec.handler_of(method) or spec.handler(method)
+    return spec.service, handler.name, plain_params(spec.service, handler, (), params)
+
+
+def plain_params(
+    service: str, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the plain parameters of a command that is to be sent, and has been checked.
+
+    Raises:
+        InvalidRequest: it is a query, or a parameter is wrong.
+    """
     if handler.kind is not Kind.COMMAND:
         raise InvalidRequest(
-            f"method: {spec.service}.{handler.name} is a query; only commands can be sent",
+            f"method: {service}.{handler.name} is a query; only commands can be sent",
             field="method",
         )
-    plain = handler.unstructure_params(handler.params_of((), params))
+    plain = handler.unstructure_params(handler.params_of(args, kwargs))
     handler.bind(plain)
-    return spec.service, handler.name, plain
+    return plain

@@ -17,15 +17,17 @@ from aegis.actors._future import AegisFuture
 from aegis.actors._local_answer import LocalAnswer
 from aegis.actors._mailbox import Envelope, Mailbox, current_envelope
 from aegis.actors._messages import NO_DEADLINE_MS, Call, Stop, as_exception
+from aegis.actors._proxy_method import ProxyMethod
 from aegis.actors._reply_stream import ReplyStream
 from aegis.actors._streams import STREAM, Pull
 from aegis.actors._workers import running_loop_or_none
-from aegis.contracts import Kind, Request
+from aegis.contracts import Kind, Receipt, Request
 from aegis.errors import (
     ActorDead,
     AegisError,
     CommandInCommand,
     DeadlineExpired,
+    InvalidRequest,
     MailboxFull,
     NotFound,
     OutcomeUnknown,
@@ -42,7 +44,6 @@ __all__ = [
     "ActorRefLike",
     "LocalProxy",
     "NotFoundAttribute",
-    "ProxyMethod",
     "call_of",
 ]
 
@@ -61,6 +62,10 @@ class ActorRefLike(Protocol):
 
     def tell(self, message: Any) -> None:
         """Send a message that nobody waits for."""
+        ...
+
+    def send(self, message: Any) -> AegisFuture[Receipt]:
+        """Put a command into the mailbox of a resource, where it waits for any owner."""
         ...
 
     def proxy(self) -> Any:
@@ -217,6 +222,29 @@ class ActorRef[A: AegisActor](_PykkaRef):
         except MailboxFull:
             cell.runtime.observer.on_mailbox_full(cell)
             raise
+
+    def send(self, message: Any) -> AegisFuture[Receipt]:
+        """Send a `Call` of a command for good, and return the future of its receipt.
+
+        For an actor that is a resource of a node; as `aegis.Cluster.send`, whoever owns
+        it by then. Errors come out of the future.
+        """
+        cell = self._cell
+        cluster = cell.runtime.cluster
+        if cluster is None or cell.resource_id is None:
+            refused: AegisFuture[Receipt] = AegisFuture()
+            refused.set_exception(
+                InvalidRequest(
+                    f"{self.address}: only a resource of a node has a mailbox that keeps messages; "
+                    "ask or tell this actor",
+                    field="resource_id",
+                )
+            )
+            return refused
+        receipt: AegisFuture[Receipt] = cluster.ref(self.actor_class, cell.resource_id).send(
+            message
+        )
+        return receipt
 
     def notify(self, message: Any) -> None:
         """Send ``message`` in its turn even to a full mailbox; drop it for the dead.
@@ -382,34 +410,6 @@ class ActorRef[A: AegisActor](_PykkaRef):
         if not self.is_alive():
             raise ActorDead(f"{self.address}: the actor has stopped", address=self.address)
         return cast("A", LocalProxy(self))
-
-
-class ProxyMethod:
-    """One method of a proxied actor: call it, or ``defer`` it and forget the answer."""
-
-    __slots__ = ("_handler", "_name", "_ref")
-
-    def __init__(self, ref: ActorRef[Any], name: str, handler: HandlerSpec | None) -> None:
-        self._ref = ref
-        self._name = name
-        self._handler = handler
-
-    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any] | ReplyStream[Any]:
-        """Ask; return the future of the result, or the iterator of what comes item by item."""
-        if self._handler is not None:
-            if self._handler.is_stream:
-                return self._ref.stream(self._handler, args, kwargs)
-            return self._ref.ask_handler(self._handler, args, kwargs)
-        return self._ref.ask(self._message(args, kwargs))
-
-    def defer(self, *args: Any, **kwargs: Any) -> None:
-        """Tell; nobody waits for the result."""
-        self._ref.tell(self._message(args, kwargs))
-
-    def _message(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._handler is not None:
-            return Call(self._handler.name, kwargs, args)
-        return ProxyCall(attr_path=(self._name,), args=args, kwargs=kwargs)
 
 
 class LocalProxy:

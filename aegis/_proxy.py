@@ -1,18 +1,20 @@
 """Typed proxies: an actor elsewhere, called like the object it is.
 
 ``cluster.actor(Account, "ACC-1")`` reads to an editor and a type checker as an
-`Account`; each of its handlers, called, gives an awaitable of the handler's result.
+`Account`; each of its handlers, called, gives an awaitable of the handler's result. The
+``send`` of a handler gives one of the receipt of a durable message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from aegis.actors._handlers import ActorSpec, HandlerSpec
+from aegis.actors._plain_command import plain_params
 from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
 from aegis.actors._streams import STREAM, Pull
-from aegis.contracts import Kind
+from aegis.contracts import Kind, Receipt
 from aegis.errors import InvalidRequest
 
 __all__ = ["Address", "Caller", "RemoteProxy", "stream_of"]
@@ -73,6 +75,18 @@ class Caller(Protocol):
         """Call a handler with plain params; return its plain result."""
         ...
 
+    async def send(
+        self,
+        service: Any,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        resource_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Send a command to a resource for good; return its receipt."""
+        ...
+
 
 def stream_of[T](
     caller: Caller,
@@ -115,63 +129,97 @@ class RemoteProxy:
     def __repr__(self) -> str:
         return f"<proxy of {self._address}>"
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any] | ReplyStream[Any]]:
+    def __getattr__(self, name: str) -> RemoteMethod | RemoteStream:
         if name.startswith("_"):
             raise AttributeError(name)
-        method: Callable[..., Awaitable[Any] | ReplyStream[Any]]
-        if self._spec is None:
-            method = self._untyped(name)
-        else:
+        handler: HandlerSpec | None = None
+        if self._spec is not None:
             handler = self._spec.handler_of(name)
             if handler is None:
                 raise AttributeError(
                     f"{self._spec.actor_class.__qualname__} has no handler {name!r}"
                 )
-            method = self._stream(handler) if handler.is_stream else self._typed(handler)
+        kind = RemoteStream if handler is not None and handler.is_stream else RemoteMethod
         # Found once, an attribute like any other.
+        method = kind(self._caller, self._address, name, handler, self._timeout)
         self.__dict__[name] = method
         return method
 
-    def _typed(self, handler: HandlerSpec) -> Callable[..., Awaitable[Any]]:
-        caller, address, timeout = self._caller, self._address, self._timeout
-        name, kind = handler.name, str(handler.kind)
-        params_of, unstructure = handler.params_of, handler.unstructure_params
-        structure = handler.structure_result
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            params = unstructure(params_of(args, kwargs))
-            return structure(await caller.call_handler(address, name, params, kind, timeout))
+class _Method:
+    """One handler of an actor elsewhere; ``handler`` is None if its class is not known."""
 
-        call.__name__ = name
-        call.__doc__ = handler.function.__doc__
-        return call
+    def __init__(
+        self,
+        caller: Caller,
+        address: Address,
+        name: str,
+        handler: HandlerSpec | None,
+        timeout: float | None,
+    ) -> None:
+        self._caller = caller
+        self._address = address
+        self._handler = handler
+        self._timeout = timeout
+        self.__name__ = name if handler is None else handler.name
+        self.__doc__ = None if handler is None else handler.function.__doc__
 
-    def _stream(self, handler: HandlerSpec) -> Callable[..., ReplyStream[Any]]:
-        caller, address, timeout = self._caller, self._address, self._timeout
+    def __repr__(self) -> str:
+        return f"<{self.__name__} of {self._address}>"
 
-        def stream(*args: Any, **kwargs: Any) -> ReplyStream[Any]:
-            params = handler.unstructure_params(handler.params_of(args, kwargs))
-            return stream_of(
-                caller, address, handler.name, params, handler.structure_result, timeout=timeout
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if args:
+            raise InvalidRequest(
+                f"{self.__name__}: arguments of an untyped proxy are named; pass them by keyword, "
+                "or make the proxy with the actor's class",
+                field="",
             )
+        return kwargs
 
-        stream.__name__ = handler.name
-        stream.__doc__ = handler.function.__doc__
-        return stream
 
-    def _untyped(self, name: str) -> Callable[..., Awaitable[Any]]:
-        caller, address, timeout = self._caller, self._address, self._timeout
+class RemoteMethod(_Method):
+    """A command or query of an actor elsewhere: call it, or ``send`` it for good."""
 
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if args:
-                raise InvalidRequest(
-                    f"{name}: arguments of an untyped proxy are named; pass them by keyword, "
-                    "or make the proxy with the actor's class",
-                    field="",
-                )
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the result of a call."""
+        handler = self._handler
+        if handler is None:
             # Whether it is a command or a query is the handler's to say; asked as a
             # command it is exact in either case.
-            return await caller.call_handler(address, name, kwargs, "command", timeout)
+            return await self._caller.call_handler(
+                self._address, self.__name__, self._named(args, kwargs), "command", self._timeout
+            )
+        params = handler.unstructure_params(handler.params_of(args, kwargs))
+        plain = await self._caller.call_handler(
+            self._address, handler.name, params, str(handler.kind), self._timeout
+        )
+        return handler.structure_result(plain)
 
-        call.__name__ = name
-        return call
+    async def send(self, *args: Any, **kwargs: Any) -> Receipt:
+        """Put the command into the resource's mailbox, as `Cluster.send` does."""
+        handler, address = self._handler, self._address
+        if handler is None:
+            params = self._named(args, kwargs)
+        else:
+            params = plain_params(address.service, handler, args, kwargs)
+        return await self._caller.send(
+            str(address), self.__name__, params, resource_id=None, timeout=self._timeout
+        )
+
+
+class RemoteStream(_Method):
+    """A query that yields, of an actor elsewhere: iterate over what a call gives."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ReplyStream[Any]:
+        """Return the iterator of the items."""
+        handler = self._handler
+        assert handler is not None
+        params = handler.unstructure_params(handler.params_of(args, kwargs))
+        return stream_of(
+            self._caller,
+            self._address,
+            handler.name,
+            params,
+            handler.structure_result,
+            timeout=self._timeout,
+        )

@@ -21,10 +21,12 @@ from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import ActorSpec, HandlerSpec
 from aegis.actors._mailbox import current_envelope
 from aegis.actors._messages import Call
+from aegis.actors._plain_command import plain_params
+from aegis.actors._proxy_method import ProxyMethod
 from aegis.actors._ref import NotFoundAttribute, call_of
 from aegis.actors._reply_stream import ReplyStream
 from aegis.actors._workers import running_loop_or_none
-from aegis.contracts import Kind
+from aegis.contracts import Kind, Receipt
 from aegis.errors import AegisError, ConnectionClosed, InvalidRequest, MailboxFull, NotFound
 from aegis.transport._convert import to_plain
 
@@ -206,12 +208,45 @@ class RemoteRef[A]:
             background.end_tell()
             raise
 
+    def send(self, message: Any, *, timeout: float | None = None) -> AegisFuture[Receipt]:
+        """Send a `Call` of a command for good, and return the future of its receipt.
+
+        It is in the resource's mailbox then and waits for an owner, as with
+        `Cluster.send`, whose errors come out of the future.
+        """
+        future: AegisFuture[Receipt] = AegisFuture()
+        future.home_loop = self._home.background.loop
+        try:
+            call = self._call_of(message)
+            if self._to.resource_id is None:
+                raise InvalidRequest(
+                    f"{self._to}: a durable message goes to a resource; make the ref with its id",
+                    field="resource_id",
+                )
+            if self._spec is None:
+                params = _plain(call)
+            else:
+                handler = self._spec.handler(call.method)
+                params = plain_params(self._spec.service, handler, call.args, call.params)
+            limit = self._timeout if timeout is None else timeout
+            self._home.background.start(partial(self._send, call.method, params, limit, future))
+        except AegisError as error:
+            future.try_set_exception(error)
+        return future
+
     def proxy(self) -> A:
         """Return an object whose methods are the actor's, each giving an `AegisFuture`.
 
-        Each has a ``defer`` for calls whose result nobody waits for.
+        Each has a ``defer`` for calls whose result nobody waits for, and a ``send`` for
+        those that are to wait for the actor.
         """
         return cast("A", _RefProxy(self, self._spec))
+
+    def ask_handler(
+        self, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AegisFuture[Any]:
+        """Ask for a call of ``handler``: what a proxy does, which has looked it up."""
+        return self.ask(Call(handler.name, kwargs, args))
 
     def stream(
         self, handler: HandlerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -229,7 +264,7 @@ class RemoteRef[A]:
 
     # -- sending ------------------------------------------------------------------
 
-    def _message(self, message: Any) -> _Message:
+    def _call_of(self, message: Any) -> Call:
         call = call_of(message)
         if call is None:
             raise InvalidRequest(
@@ -237,16 +272,14 @@ class RemoteRef[A]:
                 "send a Call of one of the handlers",
                 field="",
             )
+        return call
+
+    def _message(self, message: Any) -> _Message:
+        call = self._call_of(message)
         if self._spec is None:
-            if call.args:
-                raise InvalidRequest(
-                    f"{call.method}: arguments for an untyped ref are named; pass them by "
-                    "keyword, or make the ref with the actor's class",
-                    field="",
-                )
             # Whether it is a query is the handler's to say; a command is exact either way.
             kind, handler = str(Kind.COMMAND), None
-            params = {name: to_plain(value) for name, value in call.params.items()}
+            params = _plain(call)
         else:
             handler = self._spec.handler(call.method)
             kind = str(handler.kind)
@@ -272,6 +305,26 @@ class RemoteRef[A]:
         except Exception as error:
             future.try_set_exception(error)
 
+    async def _send(
+        self,
+        method: str,
+        params: dict[str, Any],
+        timeout: float | None,
+        future: AegisFuture[Receipt],
+    ) -> None:
+        service, resource = self._to.service, self._to.resource_id
+        try:
+            future.try_set(
+                await self._home.send(
+                    service, method, params, resource_id=resource, timeout=timeout
+                )
+            )
+        except asyncio.CancelledError:
+            future.try_set_exception(ConnectionClosed("the connection's event loop has ended"))
+            raise
+        except Exception as error:
+            future.try_set_exception(error)
+
     async def _tell(self, message: _Message) -> None:
         current_envelope.set(None)  # Nobody waits for it: the teller's deadline is its own.
         try:
@@ -287,6 +340,17 @@ class RemoteRef[A]:
             self._home.background.end_tell()
 
 
+def _plain(call: Call) -> dict[str, Any]:
+    """Return the parameters of a call by name alone, where no class says what they are."""
+    if call.args:
+        raise InvalidRequest(
+            f"{call.method}: arguments for an untyped ref are named; pass them by keyword, or "
+            "make the ref with the actor's class",
+            field="",
+        )
+    return {name: to_plain(value) for name, value in call.params.items()}
+
+
 class _RefProxy:
     """The actor as an object; its attributes are its handlers."""
 
@@ -297,38 +361,16 @@ class _RefProxy:
     def __repr__(self) -> str:
         return f"<proxy of {self._ref}>"
 
-    def __getattr__(self, name: str) -> _RefMethod:
+    def __getattr__(self, name: str) -> ProxyMethod:
         if name.startswith("_"):
             raise AttributeError(name)
-        wire_name, handler = name, None
+        handler = None
         if self._spec is not None:
             handler = self._spec.handler_of(name)
             if handler is None:
                 raise NotFoundAttribute(
                     f"{self._spec.actor_class.__qualname__} has no handler {name!r}"
                 )
-            wire_name = handler.name
-        method = _RefMethod(self._ref, wire_name, handler)
+        method = ProxyMethod(self._ref, name, handler)
         self.__dict__[name] = method  # Found without this method from now on.
         return method
-
-
-class _RefMethod:
-    """One handler of a proxied actor: call it, or ``defer`` it and forget the answer."""
-
-    __slots__ = ("_handler", "_name", "_ref")
-
-    def __init__(self, ref: RemoteRef[Any], name: str, handler: HandlerSpec | None) -> None:
-        self._ref = ref
-        self._name = name
-        self._handler = handler
-
-    def __call__(self, *args: Any, **kwargs: Any) -> AegisFuture[Any] | ReplyStream[Any]:
-        """Ask; return the future of the result, or the iterator of what comes item by item."""
-        if self._handler is not None and self._handler.is_stream:
-            return self._ref.stream(self._handler, args, kwargs)
-        return self._ref.ask(Call(self._name, kwargs, args))
-
-    def defer(self, *args: Any, **kwargs: Any) -> None:
-        """Tell; nobody waits for the result."""
-        self._ref.tell(Call(self._name, kwargs, args))

@@ -108,7 +108,7 @@ async def test_every_form_of_a_call_reaches_the_same_handler() -> None:
     assert await ref.ask(Call("deposit", {"amount": ONE})) == 1
     assert await ref.ask(ProxyCall(("deposit",), (ONE,), {})) == 2
     ref.tell(Call("deposit", {"amount": ONE}))
-    ref.proxy().deposit.defer(amount=ONE)  # type: ignore[attr-defined] # pyright: ignore
+    ref.proxy().deposit.defer(amount=ONE)
     assert await ref.proxy().balance() == 4
     pykka_proxy: Any = pykka.ActorProxy(actor_ref=cast("Any", ref))
     assert await pykka_proxy.deposit(amount=ONE) == 5

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from decimal import Decimal
+from typing import Any, assert_type
 
 import pytest
 
 from aegis import (
+    ActorRef,
+    Call,
     HandlerFailed,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
+    Receipt,
     Rejected,
     Unavailable,
 )
@@ -310,3 +315,54 @@ async def test_a_reply_has_the_trace_of_the_message_it_answers(system: System) -
     await wait_until(lambda: len(heard) >= 2, what="message and reply are sent")
     traces = {decode_mail(message.payload).request.trace for message in heard}
     assert traces == {trace}  # Nobody has recorded a span of its own.
+
+
+@on_both
+async def test_proxies_and_refs_send_as_they_call(system: System) -> None:
+    node = await system.start_node((Book, ["B-1"]))
+    cluster = system.cluster
+    local: ActorRef[Book] = node.dispatcher.desks[next(iter(node.dispatcher.desks))].resources[
+        "B-1"
+    ].ref
+    typed = await cluster.actor(Book, "B-1").note.send("typed")
+    assert_type(typed, Receipt)
+    receipts = [
+        typed,
+        await cluster.actor("book/B-1").note.send(line="untyped"),
+        await cluster.ref(Book, "B-1").send(Call("note", {"line": "ref"})),
+        await cluster.ref("book", "B-1").send(Call("note", {"line": "untyped ref"})),
+        await cluster.ref(Book, "B-1").proxy().note.send("proxy of a ref"),
+        await local.send(Call("note", {"line": "local ref"})),
+        await local.proxy().note.send(line="proxy of a local ref"),
+    ]
+    assert [await cluster.result(one) for one in receipts] == list(range(1, 8))
+    assert (await lines_of(system))[0] == "typed"
+    assert len({one.message_id for one in receipts}) == 7
+
+
+@on_both
+async def test_what_cannot_be_sent_is_refused_alike_by_proxies_and_refs(system: System) -> None:
+    await system.start_node((Book, ["B-1"]))
+    cluster, book = system.cluster, system.cluster.actor(Book, "B-1")
+    ref = cluster.ref(Book, "B-1")
+    untyped: Any = cluster.actor("book/B-1")
+    wrong: list[Awaitable[Receipt]] = [
+        book.lines.send(),
+        ref.proxy().lines.send(),
+        ref.send(Call("lines")),
+        book.note.send(),  # type: ignore[call-arg]  # pyright: ignore
+        book.note.send(line=object()),  # type: ignore[arg-type]  # pyright: ignore
+        ref.send(Call("note", {"line": object()})),
+        untyped.note.send("by position"),
+        cluster.ref("book/B-1").send(Call("note", {}, ("by position",))),
+        cluster.actor(Book).note.send("to no resource"),
+        cluster.ref(Book).send(Call("note", {"line": "to no resource"})),
+        ref.send("no call"),
+        Book.start().send(Call("note", {"line": "to no node"})),
+    ]
+    for one in wrong:
+        with pytest.raises(InvalidRequest):
+            await one
+    with pytest.raises(NotFound):
+        await ref.send(Call("nothing"))
+    assert await system.entries("book", "B-1") == []

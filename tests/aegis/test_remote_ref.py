@@ -188,7 +188,7 @@ async def test_what_is_told_takes_effect_once_although_its_owner_dies(system: Sy
     await system.kill_node(node)
     for _ in range(20):
         ref.tell(Call("deposit", {"amount": ONE}))
-    ref.proxy().deposit.defer(ONE)  # type: ignore[attr-defined] # pyright: ignore
+    ref.proxy().deposit.defer(ONE)
     await system.start_node((Vault, ["V-1"]), instance_id="v")
 
     async def all_are_there() -> bool:
