@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from aegis._cluster import BlockingCluster, Cluster, connect, connect_blocking
+    from aegis._blocking import BlockingCluster, connect_blocking
+    from aegis._cluster import Cluster, connect
     from aegis._remote_ref import RemoteRef
     from aegis._service_client import ServiceClient
     from aegis.actors._actor import AegisActor
@@ -105,10 +106,10 @@ __all__ = [
 ]
 
 _HOME: Final = {
-    "BlockingCluster": "aegis._cluster",
+    "BlockingCluster": "aegis._blocking",
     "Cluster": "aegis._cluster",
     "connect": "aegis._cluster",
-    "connect_blocking": "aegis._cluster",
+    "connect_blocking": "aegis._blocking",
     "RemoteRef": "aegis._remote_ref",
     "ServiceClient": "aegis._service_client",
     "AegisActor": "aegis.actors._actor",

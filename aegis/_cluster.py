@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, overload
 
 import attrs
 
@@ -48,12 +46,12 @@ from aegis.transport._base import Transport
 from aegis.transport._convert import to_plain
 
 __all__ = [
-    "BlockingCluster",
     "Cluster",
     "Connecting",
     "Opened",
     "connect",
-    "connect_blocking",
+    "connected_options",
+    "open_cluster",
     "open_over",
 ]
 
@@ -397,7 +395,7 @@ class Connecting:
         self._opened: Opened | None = None
 
     async def __aenter__(self) -> Cluster:
-        self._opened = await _open(self._options)
+        self._opened = await open_cluster(self._options)
         return self._opened.cluster
 
     async def __aexit__(
@@ -418,7 +416,8 @@ class Opened:
         self.close = close
 
 
-async def _open(options: ConnectOptions) -> Opened:
+async def open_cluster(options: ConnectOptions) -> Opened:
+    """Connect to a server, and return a cluster over that."""
     connection = await open_connection(options, name=f"aegis-client-{secrets.token_hex(4)}")
     try:
         opened = await open_over(connection.transport, options, tracer=current_tracer())
@@ -476,12 +475,13 @@ def connect(
         ConfigurationError: a setting is wrong.
         Unavailable: there is no server (both when it is entered).
     """
-    return Connecting(_options(nats, options, settings))
+    return Connecting(connected_options(nats, options, settings))
 
 
-def _options(
+def connected_options(
     nats: str | tuple[str, ...], options: ConnectOptions | None, settings: dict[str, Any]
 ) -> ConnectOptions:
+    """Return the options that the arguments of `connect` stand for."""
     known = {field.name for field in attrs.fields(ConnectOptions)}
     for name in settings:
         if name not in known:
@@ -497,219 +497,3 @@ def _options(
         return connect_options(Sources.read(settings, flags=False))
     given = connect_options(Sources(settings, {}, flags=False))
     return attrs.evolve(options, **{name: getattr(given, name) for name in settings})
-
-
-class BlockingCluster:
-    """A `Cluster` for threads and scripts: calls block. Made by `connect_blocking`.
-
-    An event loop in a thread of its own does the work; any number of threads may call.
-    """
-
-    def __init__(self, options: ConnectOptions) -> None:
-        self._options = options
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._opened: Opened | None = None
-
-    def __enter__(self) -> Self:
-        loop = self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="aegis-client", daemon=True)
-        self._thread.start()
-        try:
-            self._opened = self._run(_open(self._options))
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        opened, self._opened = self._opened, None
-        try:
-            if opened is not None:
-                self._run(_awaited(opened.close()))
-        finally:
-            self._end()
-
-    @overload
-    def actor[A](
-        self, service: type[A], resource_id: str | None = None, *, timeout: float | None = None
-    ) -> _BlockingProxy: ...
-    @overload
-    def actor(
-        self, service: str, resource_id: str | None = None, *, timeout: float | None = None
-    ) -> _BlockingProxy: ...
-    def actor(
-        self, service: Any, resource_id: str | None = None, *, timeout: float | None = None
-    ) -> _BlockingProxy:
-        """Return a proxy of an actor whose handlers, called, block for their result."""
-        return _BlockingProxy(self, self._cluster.actor(service, resource_id, timeout=timeout))
-
-    @overload
-    def ref[A](
-        self, service: type[A], resource_id: str | None = None, *, timeout: float | None = None
-    ) -> RemoteRef[A]: ...
-    @overload
-    def ref(
-        self, service: str, resource_id: str | None = None, *, timeout: float | None = None
-    ) -> RemoteRef[Any]: ...
-    def ref(
-        self, service: Any, resource_id: str | None = None, *, timeout: float | None = None
-    ) -> RemoteRef[Any]:
-        """Return a ref of an actor, whose ``ask`` may ``block``."""
-        return self._cluster.ref(service, resource_id, timeout=timeout)
-
-    def call(
-        self,
-        service: str,
-        method: str,
-        params: dict[str, Any] | None = None,
-        *,
-        resource_id: str | None = None,
-        instance_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a handler by name and return its plain result, as `Cluster.call` does."""
-        return self._run(
-            self._cluster.call(
-                service,
-                method,
-                params,
-                resource_id=resource_id,
-                instance_id=instance_id,
-                timeout=timeout,
-            )
-        )
-
-    def stream(
-        self,
-        service: str,
-        method: str,
-        params: dict[str, Any] | None = None,
-        *,
-        resource_id: str | None = None,
-        instance_id: str | None = None,
-        timeout: float | None = None,
-        window: int = DEFAULT_WINDOW,
-    ) -> Generator[Any]:
-        """Iterate over what a query yields, as `Cluster.stream` does: ``for item in ...``."""
-
-        async def open_stream() -> ReplyStream[Any]:
-            return self._cluster.stream(
-                service,
-                method,
-                params,
-                resource_id=resource_id,
-                instance_id=instance_id,
-                timeout=timeout,
-                window=window,
-            )
-
-        return self._iterate(self._run(open_stream()))
-
-    def _iterate[T](self, stream: ReplyStream[T]) -> Generator[T]:
-        try:
-            while True:
-                try:
-                    item = self._run(stream.__anext__())
-                except StopAsyncIteration:
-                    return
-                yield item
-        finally:
-            if self._opened is not None:
-                self._run(stream.aclose())
-
-    def publish(self, topic: str, value: Any) -> None:
-        """Send ``value`` to whoever subscribes to ``topic``, as `Cluster.publish` does."""
-        self._run(self._cluster.publish(topic, value))
-
-    def send(
-        self,
-        service: Any,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        resource_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Receipt:
-        """Send a command to a resource for good, as `Cluster.send` does."""
-        return self._run(
-            self._cluster.send(service, method, params, resource_id=resource_id, timeout=timeout)
-        )
-
-    def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
-        """Return the plain result of a message that was sent, as `Cluster.result` does."""
-        return self._run(self._cluster.result(receipt, timeout=timeout))
-
-    def resolve(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> Any:
-        """Find out or end a call of unknown outcome, as `Cluster.resolve` does."""
-        return self._run(self._cluster.resolve(unknown, timeout=timeout))
-
-    @property
-    def _cluster(self) -> Cluster:
-        if self._opened is None:
-            raise AegisError("not connected: use it inside `with aegis.connect_blocking()`")
-        return self._opened.cluster
-
-    def _run[T](self, coroutine: Coroutine[Any, Any, T]) -> T:
-        assert self._loop is not None
-        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _end(self) -> None:
-        loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-        self._loop = self._thread = None
-
-
-class _BlockingProxy:
-    """Stands for one address; handlers block the calling thread."""
-
-    def __init__(self, cluster: BlockingCluster, proxy: Any) -> None:
-        self._cluster = cluster
-        self._proxy = proxy
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = cast(
-            "Callable[..., Awaitable[Any] | ReplyStream[Any]]", getattr(self._proxy, name)
-        )
-
-        async def begin(*args: Any, **kwargs: Any) -> Any:
-            made = method(*args, **kwargs)
-            return made if isinstance(made, ReplyStream) else await made
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = self._cluster._run(begin(*args, **kwargs))
-            is_stream = isinstance(result, ReplyStream)
-            return self._cluster._iterate(cast("Any", result)) if is_stream else result
-
-        call.__name__ = name
-        return call
-
-
-async def _awaited[T](awaitable: Awaitable[T]) -> T:
-    return await awaitable
-
-
-def connect_blocking(
-    nats: str | tuple[str, ...] = (),
-    *,
-    options: ConnectOptions | None = None,
-    **settings: Any,
-) -> BlockingCluster:
-    """Return a connection for threads: ``with aegis.connect_blocking() as cluster``.
-
-    Arguments and errors are those of `connect`.
-    """
-    return BlockingCluster(_options(nats, options, settings))

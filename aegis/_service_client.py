@@ -7,22 +7,35 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, Self
 
 import structlog
 
 from aegis._clock import SystemClock
-from aegis._cluster import Connecting, connect
+from aegis._cluster import Cluster, Connecting, connect
 from aegis._config import ConnectOptions
 from aegis.actors._membership import Membership, Registration
-from aegis.contracts import Receipt, Role
-from aegis.errors import AegisError, InvalidRequest, OutcomeUnknown, Unavailable
+from aegis.contracts import Role
+from aegis.errors import AegisError, InvalidRequest, Unavailable
 
 __all__ = ["ServiceClient"]
 
 _log = structlog.get_logger("aegis.service_client")
+
+
+def _of_cluster[**P, R](
+    method: Callable[Concatenate[Cluster, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[ServiceClient, P], Coroutine[Any, Any, R]]:
+    """Return a method that does what one of `Cluster` does."""
+
+    @wraps(method)
+    def forward(self: ServiceClient, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return method(self._cluster, *args, **kwargs)
+
+    return forward
 
 
 class ServiceClient:
@@ -165,47 +178,10 @@ class ServiceClient:
             self._service, self._instance_id, list(resource_ids), timeout=self._cluster.timeout
         )
 
-    async def call(
-        self,
-        service: str,
-        method: str,
-        params: dict[str, Any] | None = None,
-        *,
-        resource_id: str | None = None,
-        instance_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Call a handler by name, as `Cluster.call` does."""
-        return await self._cluster.call(
-            service,
-            method,
-            params,
-            resource_id=resource_id,
-            instance_id=instance_id,
-            timeout=timeout,
-        )
-
-    async def send(
-        self,
-        service: Any,
-        method: str,
-        params: Mapping[str, Any] | None = None,
-        *,
-        resource_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Receipt:
-        """Send a command to a resource for good, as `Cluster.send` does."""
-        return await self._cluster.send(
-            service, method, params, resource_id=resource_id, timeout=timeout
-        )
-
-    async def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
-        """Return the result of a message that was sent, as `Cluster.result` does."""
-        return await self._cluster.result(receipt, timeout=timeout)
-
-    async def resolve(self, unknown: OutcomeUnknown, *, timeout: float | None = None) -> Any:
-        """Find out or end a call of unknown outcome, as `Cluster.resolve` does."""
-        return await self._cluster.resolve(unknown, timeout=timeout)
+    call = _of_cluster(Cluster.call)
+    send = _of_cluster(Cluster.send)
+    result = _of_cluster(Cluster.result)
+    resolve = _of_cluster(Cluster.resolve)
 
     def _registered(self) -> Membership:
         if self._membership is None:
