@@ -18,6 +18,7 @@ from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Envelope, Mailbox, c
 from aegis.actors._plain_command import plain_command
 from aegis.actors._ref import ActorRef, StopFlag
 from aegis.actors._runtime import Runtime
+from aegis.actors._schedule import Schedule
 from aegis.actors._stash import DEFAULT_STASH_CAPACITY, PutAside
 from aegis.actors._workers import running_loop_or_none
 from aegis.contracts import Kind, Request, Role
@@ -274,7 +275,8 @@ class AegisActor(_PykkaActor):
         *,
         after: float | timedelta | None = None,
         at: datetime | None = None,
-        every: float | timedelta | None = None,
+        every: float | timedelta | str | None = None,
+        tz: str | None = None,
         missed: Literal["run", "skip"] = "run",
         **params: Any,
     ) -> None:
@@ -284,17 +286,22 @@ class AegisActor(_PykkaActor):
         host, also after a failover or a stop of the whole system; then it comes late, or
         with ``missed="skip"`` not at all if that is by more than a second. See
         `late_seconds`. ``after`` and ``every`` are seconds or a timedelta; with ``every``
-        it comes again and again, for the first time ``after`` or ``at`` that. A reminder of
-        the same name is replaced.
+        it comes again and again, for the first time ``after`` or ``at`` that. A time that
+        is past comes at once, that late. A reminder of the same name is replaced.
+
+        ``every`` may be a cron text, whose fields are minute, hour, day of the month, month
+        and day of the week: ``"0 9 * * 1-5"`` is 9:00 from Monday to Friday, in the time
+        zone ``tz`` (``"Asia/Shanghai"``; UTC without). ``after`` or ``at`` then say from
+        when on. Where clocks change it is as with Debian's cron: what is due at a certain
+        time comes once a day; in an hour that is left out, right after it.
 
         Raises:
             InvalidRequest: no command is running, or something is wrong; it names the field.
             NotFound: there is no such command.
             Overloaded: the resource has too many reminders.
         """
-        self.actor_cell.behaviour.remind(
-            name, method, params, after=after, at=at, every=every, missed=missed
-        )
+        schedule = Schedule(after, at, every, tz, missed)
+        self.actor_cell.behaviour.remind(name, method, params, schedule)
 
     def forget(self, name: str) -> None:
         """End the reminder ``name``, if there is one, when the running command commits."""

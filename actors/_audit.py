@@ -264,7 +264,7 @@ class Audit:
                 (_, senders, replies, *stash), (last_n, _, unsent), reminders = tables[1:4]
                 kept |= {str(name): {int(n) for n in done} for name, _, done in senders}
                 self._sent = int(last_n)
-                stashed = stash[0] if stash else []
+                stashed = cast("list[list[Any]]", stash[0] if stash else [])
                 self._stash = {int(one[0]): (str(one[1]), int(one[2])) for one in stashed}
                 for session, n in self._stash.values():
                     kept.get(session, set()).discard(n)  # Noted, and without effect so far.
@@ -302,6 +302,7 @@ def _beside(entry: CommandEntry) -> dict[str, Any]:
 def _reminder(change: Reminder | ReminderOver) -> dict[str, Any]:
     if isinstance(change, ReminderOver):
         return {"name": change.name, "over": True}
+    by_cron = {} if change.cron is None else {"cron": " in ".join(change.cron)}
     return {
         "name": change.name,
         "method": change.method,
@@ -309,6 +310,7 @@ def _reminder(change: Reminder | ReminderOver) -> dict[str, Any]:
         "due_ms": change.due_ms,
         "every_ms": change.every_ms,
         "skip_missed": change.skip_missed,
+        **by_cron,
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._execution import PUT_ASIDE, Outcome, execute, stashed_too_late
 from aegis.actors._handlers import ActorSpec, describe
 from aegis.actors._local_answer import refuse
+from aegis.actors._schedule import Schedule
 from aegis.actors._stash import put_aside
 from aegis.actors._streams import OpenStreams
 from aegis.contracts import OK, Kind, Request
@@ -75,17 +75,7 @@ class Behaviour(Protocol):
         """Send a message when the command that runs now commits; return its id."""
         ...
 
-    def remind(
-        self,
-        name: str,
-        method: str,
-        params: dict[str, Any],
-        *,
-        after: float | timedelta | None,
-        at: datetime | None,
-        every: float | timedelta | None,
-        missed: str,
-    ) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Set a reminder when the command that runs now commits."""
         ...
 
@@ -186,7 +176,7 @@ class PlainBehaviour:
         """Refuse: nothing here would keep the message."""
         raise InvalidRequest("only actors of a node can send messages", field="method")
 
-    def remind(self, name: str, method: str, params: dict[str, Any], **_times: Any) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Refuse: nothing here would keep the reminder."""
         raise InvalidRequest("only resources have reminders", field="name")
 

@@ -8,7 +8,6 @@ what it was before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -25,6 +24,7 @@ from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry, Event
 from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._replies import answer_params
+from aegis.actors._schedule import Schedule
 from aegis.contracts import OK, Kind, ReplyTo, Request
 from aegis.errors import AegisError, HandlerFailed, InvalidRequest, StashFull
 from aegis.transport._codec import encode_value
@@ -228,20 +228,10 @@ class CommandRunner:
         back = ReplyTo(*self._key, self._spec.handler(reply_to, Kind.COMMAND).name)
         return effects.send(service, resource, method, params, back)
 
-    def remind(
-        self,
-        name: str,
-        method: str,
-        params: dict[str, Any],
-        *,
-        after: float | timedelta | None,
-        at: datetime | None,
-        every: float | timedelta | None,
-        missed: str,
-    ) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Note a reminder for the record of the running command; see `AegisActor.remind`."""
         effects = self._running("reminders are set", "name")
-        effects.remind(name, method, params, after=after, at=at, every=every, missed=missed)
+        effects.remind(name, method, params, schedule)
 
     def forget(self, name: str) -> None:
         """Note the end of a reminder for the record of the running command."""

@@ -6,7 +6,6 @@ command that fails they are forgotten.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from aegis._trace import outgoing_traceparent
@@ -17,6 +16,7 @@ from aegis.actors._owner import Owner
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import Event, Outgoing, Reminder, ReminderOver
 from aegis.actors._reminders import MAX_REMINDERS
+from aegis.actors._schedule import Schedule
 from aegis.contracts import Kind, ReplyTo
 from aegis.errors import InvalidRequest, Overloaded
 from aegis.transport._codec import encode_value
@@ -99,44 +99,14 @@ class Effects:
         self.outgoing.append(Outgoing(n, service, resource, payload))
         return message_id
 
-    def remind(
-        self,
-        name: str,
-        method: str,
-        params: dict[str, Any],
-        *,
-        after: float | timedelta | None,
-        at: datetime | None,
-        every: float | timedelta | None,
-        missed: str,
-    ) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Set a reminder, or set it anew.
 
         Raises:
             InvalidRequest: something is wrong; the error names the field.
             Overloaded: the resource has too many.
         """
-        now_ms = self._office.clock.wall_ms()
-        every_ms = 0 if every is None else _milliseconds("every", every)
-        if every is not None and every_ms < 1:
-            raise InvalidRequest("every: must be more than 0 seconds", field="every")
-        if (after is not None) + (at is not None) > 1 or (after, at, every) == (None, None, None):
-            raise InvalidRequest(
-                "after: give after (seconds), at (a datetime) or every (seconds); every goes "
-                "with either of the others",
-                field="after",
-            )
-        if at is not None:
-            if at.tzinfo is None:
-                raise InvalidRequest("at: must have a time zone", field="at")
-            due_ms = round(at.timestamp() * 1000)
-        else:
-            delay_ms = every_ms if after is None else _milliseconds("after", after)
-            if delay_ms < 0:
-                raise InvalidRequest("after: must not be negative", field="after")
-            due_ms = now_ms + delay_ms
-        if missed not in ("run", "skip"):
-            raise InvalidRequest(f"missed: must be 'run' or 'skip', not {missed!r}", field="missed")
+        due = schedule.check(self._office.clock.wall_ms())
         self._check_name(name)
         handler = self._spec.handler(method, Kind.COMMAND)
         plain = handler.unstructure_params(handler.params_of((), params))
@@ -152,10 +122,11 @@ class Effects:
                 name,
                 handler.name,
                 encode_value(plain),
-                due_ms,
-                every_ms,
-                missed == "skip",
+                due.first_ms,
+                due.every_ms,
+                schedule.missed == "skip",
                 outgoing_traceparent(),
+                due.cron,
             )
         )
 
@@ -169,12 +140,3 @@ class Effects:
             raise InvalidRequest(
                 f"name: must have 1 to {MAX_NAME_BYTES} bytes, not {name!r}", field="name"
             )
-
-
-def _milliseconds(field: str, value: object) -> int:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidRequest(f"{field}: must be seconds or a timedelta", field=field)
-    if not abs(seconds) < 10**11:
-        raise InvalidRequest(f"{field}: is out of range", field=field)
-    return round(seconds * 1000)

@@ -25,6 +25,7 @@ from aegis.actors._handlers import HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES
 from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._posting import Gauge, append_all
+from aegis.actors._schedule import Schedule
 from aegis.actors._stash import put_aside
 from aegis.actors._streams import OpenStreams
 from aegis.actors._tracer import Operation, Span
@@ -143,7 +144,7 @@ class GroupBehaviour:
         sending.append(Append(self._subjects.mailbox(service, resource), payload))
         return message_id
 
-    def remind(self, name: str, method: str, params: dict[str, Any], **_times: Any) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Refuse: an instance has no journal that could keep the reminder."""
         raise InvalidRequest("an instance of a service group has no reminders", field="name")
 

@@ -31,14 +31,14 @@ class BoundHandler[**P, R](Protocol):
         ...
 
 
-class Handler[S, **P, R](Protocol):
-    """A handler of a class, ``S`` being the class."""
+class Handler[**P, R](Protocol):
+    """A handler of a class. It does not say of which: a subclass may override it."""
 
-    def __call__(self, actor: S, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+    def __call__(self, actor: Any, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
         """Call it as a plain function."""
         ...
 
     @overload
-    def __get__(self, instance: None, owner: type[Any], /) -> Handler[S, P, R]: ...
+    def __get__(self, instance: None, owner: type[Any], /) -> Handler[P, R]: ...
     @overload
     def __get__(self, instance: object, owner: type[Any], /) -> BoundHandler[P, R]: ...

@@ -88,21 +88,19 @@ class _Topic:
 
 class _Decorator(Protocol):
     @overload
-    def __call__[S, **P, R](
-        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[S, P, R]: ...
+    def __call__[**P, R](
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R]: ...
     @overload
-    def __call__[S, **P, R](
-        self, function: Callable[Concatenate[S, P], R], /
-    ) -> Handler[S, P, R]: ...
+    def __call__[**P, R](self, function: Callable[Concatenate[Any, P], R], /) -> Handler[P, R]: ...
 
 
 @overload
-def command[S, **P, R](
-    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Handler[S, P, R]: ...
+def command[**P, R](
+    function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+) -> Handler[P, R]: ...
 @overload
-def command[S, **P, R](function: Callable[Concatenate[S, P], R], /) -> Handler[S, P, R]: ...
+def command[**P, R](function: Callable[Concatenate[Any, P], R], /) -> Handler[P, R]: ...
 @overload
 def command(*, name: str | None = None) -> _Decorator: ...
 def command(function: Any = None, /, *, name: str | None = None) -> Any:
@@ -117,29 +115,27 @@ def command(function: Any = None, /, *, name: str | None = None) -> Any:
 
 class _QueryDecorator(Protocol):
     @overload
-    def __call__[S, **P, R](
-        self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-    ) -> Handler[S, P, R]: ...
+    def __call__[**P, R](
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+    ) -> Handler[P, R]: ...
     @overload
     def __call__[S, **P, R](  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[S, P], AsyncIterator[R]], /
     ) -> Callable[Concatenate[S, P], ReplyStream[R]]: ...
     @overload
-    def __call__[S, **P, R](
-        self, function: Callable[Concatenate[S, P], R], /
-    ) -> Handler[S, P, R]: ...
+    def __call__[**P, R](self, function: Callable[Concatenate[Any, P], R], /) -> Handler[P, R]: ...
 
 
 @overload
-def query[S, **P, R](
-    function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /
-) -> Handler[S, P, R]: ...
+def query[**P, R](
+    function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+) -> Handler[P, R]: ...
 @overload
 def query[S, **P, R](  # type: ignore[overload-overlap]  # an iterator is no plain result
     function: Callable[Concatenate[S, P], AsyncIterator[R]], /
 ) -> Callable[Concatenate[S, P], ReplyStream[R]]: ...
 @overload
-def query[S, **P, R](function: Callable[Concatenate[S, P], R], /) -> Handler[S, P, R]: ...
+def query[**P, R](function: Callable[Concatenate[Any, P], R], /) -> Handler[P, R]: ...
 @overload
 def query(*, name: str | None = None) -> _QueryDecorator: ...
 def query(function: Any = None, /, *, name: str | None = None) -> Any:

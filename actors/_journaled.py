@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, Final, Protocol, cast
 
@@ -38,6 +37,7 @@ from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry
 from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._reminder_timer import ReminderTimer, Ring
+from aegis.actors._schedule import Schedule
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
 from aegis.actors._standby import StandbyFeed
 from aegis.actors._stash import put_aside
@@ -606,19 +606,9 @@ class JournaledBehaviour:
         """Note a message for the record of the running command; return its id."""
         return self._runner.send(service, resource, method, params, reply_to)
 
-    def remind(
-        self,
-        name: str,
-        method: str,
-        params: dict[str, Any],
-        *,
-        after: float | timedelta | None,
-        at: datetime | None,
-        every: float | timedelta | None,
-        missed: str,
-    ) -> None:
+    def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Note a reminder for the record of the running command."""
-        self._runner.remind(name, method, params, after=after, at=at, every=every, missed=missed)
+        self._runner.remind(name, method, params, schedule)
 
     def forget(self, name: str) -> None:
         """Note the end of a reminder for the record of the running command."""

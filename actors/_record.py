@@ -24,7 +24,8 @@ bytes: replaying, comparing and forwarding never decodes them. ``mail`` is the
 mailbox sequence of a durable send and 0 for a call. An outgoing message is
 ``[n, service, resource, payload]``, the payload being what its mailbox will hold. A
 reminder that is set is ``[name, method, params, due_ms, every_ms, skip_missed,
-trace]``, and one that is over ``[name]``.
+trace]``, with ``[text, zone]`` behind it if a cron text says when it comes again, and one
+that is over ``[name]``.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def _outgoing_size(message: Outgoing) -> int:
 
 
 def _reminder_size(reminder: Reminder) -> int:
-    texts = reminder.name, reminder.method, reminder.trace
-    return 48 + _text_bytes(*texts) + len(reminder.params)
+    texts = reminder.name, reminder.method, reminder.trace, *(reminder.cron or ())
+    return 64 + _text_bytes(*texts) + len(reminder.params)
 
 
 @define(slots=True, frozen=True)
@@ -106,7 +107,7 @@ class Reminder:
     """A command that the actor gives itself at a time: ``due_ms`` is Unix time.
 
     ``params`` is the encoded map of its parameters. ``every_ms`` is 0 for one that comes
-    once; with ``skip_missed`` one that could not be given in time is left out.
+    once, or by ``cron``, a text and its time zone; with ``skip_missed`` one that could not be given in time is left out.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Reminder:
     every_ms: int = 0
     skip_missed: bool = False
     trace: str = ""
+    cron: tuple[str, str] | None = None
     size_bytes: int = field(
         default=Factory(_reminder_size, takes_self=True), init=False, eq=False, repr=False
     )
@@ -123,7 +125,7 @@ class Reminder:
 
     def to_wire(self) -> list[Any]:
         """Return it as plain values."""
-        return [
+        wire = [
             self.name,
             self.method,
             self.params,
@@ -132,6 +134,7 @@ class Reminder:
             self.skip_missed,
             self.trace,
         ]
+        return wire if self.cron is None else [*wire, list(self.cron)]
 
 
 @define(slots=True, frozen=True)
@@ -389,4 +392,9 @@ _OTHERS: Final[dict[int, Callable[..., Entry]]] = {
 
 def reminder_from_wire(wire: list[Any]) -> Reminder | ReminderOver:
     """Return what `Reminder.to_wire` or `ReminderOver.to_wire` gave."""
-    return Reminder(*wire) if len(wire) > 1 else ReminderOver(*wire)
+    if len(wire) == 1:
+        return ReminderOver(*wire)
+    if len(wire) < 8:
+        return Reminder(*wire)
+    text, zone = wire[7]
+    return Reminder(*wire[:7], cron=(text, zone))

@@ -9,7 +9,10 @@ from __future__ import annotations
 import heapq
 from typing import Any, Final
 
+from attrs import evolve
+
 from aegis.actors._record import Reminder, ReminderOver, reminder_from_wire
+from aegis.actors._schedule import next_by_cron
 
 __all__ = ["MAX_REMINDERS", "MISSED_MS", "Reminders", "following"]
 
@@ -96,16 +99,9 @@ def following(reminder: Reminder, now_ms: int) -> Reminder | ReminderOver:
     One that repeats comes next at the first of its times that is still ahead: times that
     were missed are not made up for one by one.
     """
+    if reminder.cron is not None:
+        return evolve(reminder, due_ms=next_by_cron(*reminder.cron, max(now_ms, reminder.due_ms)))
     if not reminder.every_ms:
         return ReminderOver(reminder.name)
     passed = max(0, now_ms - reminder.due_ms) // reminder.every_ms
-    due_ms = reminder.due_ms + (passed + 1) * reminder.every_ms
-    return Reminder(
-        reminder.name,
-        reminder.method,
-        reminder.params,
-        due_ms,
-        reminder.every_ms,
-        reminder.skip_missed,
-        reminder.trace,
-    )
+    return evolve(reminder, due_ms=reminder.due_ms + (passed + 1) * reminder.every_ms)

@@ -267,7 +267,8 @@ def test_what_is_put_aside_may_take_effect_later_once() -> None:
     assert aside.kind == "mail stashed"
     assert aside.facts == {"sequence": 5, "session": "6-m", "n": 1, "low": 1}
     journal.add(mailed(6, 2), MailTried(5), MailStashed(5, "6-m", 1, 1, b""), cursor=6)
-    tables = [[0, []], [0, [["6-m", 2, [1, 2]]], [], [[5, "6-m", 1, b"whole", 0]]], [0, 0, []], []]
+    mail: list[Any] = [0, [["6-m", 2, [1, 2]]], [], [[5, "6-m", 1, b"whole", 0]]]
+    tables: list[Any] = [[0, []], mail, [0, 0, []], []]
     (snapshot,) = journal.add(tables=tables, cursor=6)
     assert snapshot.facts["stashed"] == 1
     journal.add(mailed(5, 1), mailed(7, 3), cursor=7)

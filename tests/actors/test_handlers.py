@@ -299,7 +299,9 @@ def test_two_handlers_of_one_name_are_refused() -> None:
 
 def test_an_override_that_lost_its_decorator_is_refused() -> None:
     class Careless(Account):
-        async def deposit(self, amount: Decimal, note: str = "") -> Decimal:
+        async def deposit(  # pyright: ignore[reportIncompatibleVariableOverride]
+            self, amount: Decimal, note: str = ""
+        ) -> Decimal:
             return amount
 
     refuses("add the same decorator", Careless)

@@ -347,6 +347,7 @@ def test_the_next_owner_begins_with_what_was_put_aside_and_with_care() -> None:
     for snapshot in (record, Record(1, [], 11, None, owner._tables_to_wire())):
         follower = serving(mail_ahead=1)
         follower.apply(snapshot, 0)
+        follower.read_until = 20  # where its fence stands
         inbox = Inbox(follower)
         assert inbox.read_to == 11
         inbox.offer(Letter(12, b"newer"))

@@ -8,6 +8,7 @@ from typing import assert_type
 
 import pytest
 
+from aegis.actors._handlers import command
 from aegis.errors import InvalidRequest
 from tests.actors.kernel import Account
 
@@ -30,3 +31,17 @@ async def test_wrong_arguments_are_found_by_type_checkers_and_refused_at_run_tim
         await account.deposit(amount="lots")  # type: ignore[arg-type] # pyright: ignore
     with pytest.raises(InvalidRequest):
         await account.deposit()  # type: ignore[call-arg] # pyright: ignore
+
+
+class Careful(Account):
+    """Overrides a handler; type checkers take it as it is."""
+
+    @command
+    async def deposit(self, amount: Decimal) -> Decimal:
+        return await super().deposit(amount=amount)
+
+
+async def test_a_handler_that_is_overridden_keeps_its_types() -> None:
+    account = Careful.start().proxy()
+    assert_type(await account.deposit(Decimal(2)), Decimal)
+    assert await account.balance() == Decimal(2)

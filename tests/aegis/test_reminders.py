@@ -10,7 +10,7 @@ from attrs import define, field
 
 from aegis import AegisActor, HandlerFailed, Rejected, command, query
 from tests.support.poll import wait_until
-from tests.support.system import System, on_both
+from tests.support.system import Backend, System, on_both
 from tests.support.virtual import pass_time
 
 
@@ -46,6 +46,14 @@ class Clockwork(AegisActor):
     @command
     async def at(self, name: str, when: datetime) -> None:
         self.remind(name, "came", at=when, line=name)
+
+    @command
+    async def by_cron(self, name: str, text: str, tz: str | None = None) -> None:
+        self.remind(name, "came", every=text, tz=tz, line=name)
+
+    @command
+    async def since(self, name: str, when: datetime, missed: Literal["run", "skip"]) -> None:
+        self.remind(name, "came", at=when, every=60, missed=missed, line=name)
 
     @command
     async def drop(self, name: str) -> None:
@@ -155,3 +163,52 @@ async def test_wrong_reminders_are_refused_in_the_command(system: System) -> Non
     ):
         with pytest.raises(HandlerFailed, match=text):
             await system.cluster.call("clockwork", "after", arguments, resource_id="C-1")
+
+
+def test_a_cron_text_brings_it_at_its_times_also_after_a_failover() -> None:
+    async def scenario(system: System) -> None:
+        node = await system.start_node((Clockwork, ["C-1"]), instance_id="c")
+        proxy = system.cluster.actor(Clockwork, "C-1")
+        await proxy.by_cron("often", "*/2 * * * *", "Asia/Shanghai")
+        minutes: list[int] = []
+        for _ in range(3):
+            while len((await proxy.whole()).came) == len(minutes):
+                await pass_time(5)
+            minutes.append(system.clock.wall_ms() // 60_000)
+            await system.kill_node(node)
+            node = await system.start_node((Clockwork, ["C-1"]), instance_id="c")
+        assert [minute % 2 for minute in minutes] == [0, 0, 0]
+        assert [minute - minutes[0] for minute in minutes] == [0, 2, 4]
+        assert max((await proxy.whole()).late) < 1
+
+    Backend(None).run(scenario)
+
+
+def test_one_whose_first_time_is_past_comes_at_once_or_not_for_that_time() -> None:
+    async def scenario(system: System) -> None:
+        await system.start_node((Clockwork, ["C-1"]))
+        proxy = system.cluster.actor(Clockwork, "C-1")
+        past = datetime.fromtimestamp(system.clock.wall_ms() / 1000 - 90, UTC)
+        await proxy.since("run", past, "run")
+        await proxy.since("skip", past, "skip")
+        await pass_time(5)
+        state = await proxy.whole()
+        assert (state.came, [round(late) for late in state.late]) == (["run"], [90])
+        await pass_time(30)
+        state = await proxy.whole()
+        assert sorted(state.came) == ["run", "run", "skip"]
+
+    Backend(None).run(scenario)
+
+
+def test_a_wrong_time_fails_the_command_and_says_which_field() -> None:
+    async def scenario(system: System) -> None:
+        await system.start_node((Clockwork, ["C-1"]))
+        proxy = system.cluster.actor(Clockwork, "C-1")
+        with pytest.raises(HandlerFailed, match=r"every: '0 25 \* \* \*' .* \(Bad hour\)"):
+            await proxy.by_cron("a", "0 25 * * *")
+        with pytest.raises(HandlerFailed, match="tz: there is no time zone 'Nowhere'"):
+            await proxy.by_cron("a", "0 9 * * *", "Nowhere")
+        assert (await system.entries("clockwork", "C-1"))[-1].reminders is None
+
+    Backend(None).run(scenario)
