@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aegis.actors._handlers import HandlerSpec, describe
@@ -9,7 +10,7 @@ from aegis.contracts import Kind
 from aegis.errors import InvalidRequest
 from aegis.transport._convert import to_plain
 
-__all__ = ["plain_command", "plain_params"]
+__all__ = ["plain_command", "plain_named", "plain_params"]
 
 
 def plain_command(
@@ -24,10 +25,27 @@ def plain_command(
         InvalidRequest: it is a query, or a parameter is wrong.
     """
     if isinstance(service, str):
-        return service, method, {name: to_plain(value) for name, value in params.items()}
+        return service, method, plain_named(params)
     spec = describe(service)
     handler = spec.handler_of(method) or spec.handler(method)
     return spec.service, handler.name, plain_params(spec.service, handler, (), params)
+
+
+def plain_named(params: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return parameters as plain values where no class says what they are.
+
+    Raises:
+        InvalidRequest: one has no form on the wire, or no name; the error names it.
+    """
+    plain: dict[str, Any] = {}
+    for name, value in params.items():
+        if not isinstance(name, str):
+            raise InvalidRequest(f"{name!r}: the name of a parameter must be text", field=str(name))
+        try:
+            plain[name] = to_plain(value)
+        except Exception as error:
+            raise InvalidRequest(f"{name}: cannot be sent: {error}", field=name) from error
+    return plain
 
 
 def plain_params(

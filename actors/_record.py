@@ -396,5 +396,5 @@ def reminder_from_wire(wire: list[Any]) -> Reminder | ReminderOver:
         return ReminderOver(*wire)
     if len(wire) < 8:
         return Reminder(*wire)
-    text, zone = wire[7]
-    return Reminder(*wire[:7], cron=(text, zone))
+    name, method, params, due_ms, every_ms, skip_missed, trace, (text, zone) = wire
+    return Reminder(name, method, params, due_ms, every_ms, skip_missed, trace, (text, zone))

@@ -26,7 +26,7 @@ def _blocking[**P, R](
     """Return a method that does what one of `Cluster` does, and blocks for its result."""
 
     @wraps(method)
-    def blocking(self: BlockingCluster, *args: P.args, **kwargs: P.kwargs) -> R:
+    def blocking(self: BlockingCluster, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self._run(method(self._cluster, *args, **kwargs))
 
     return blocking
@@ -38,7 +38,7 @@ def _blocking_stream[**P, T](
     """Return the same of one that gives items one by one."""
 
     @wraps(method)
-    def blocking(self: BlockingCluster, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
+    def blocking(self: BlockingCluster, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T]:
         async def begin() -> ReplyStream[T]:
             return method(self._cluster, *args, **kwargs)
 

@@ -25,7 +25,7 @@ from aegis.actors._directory import Directory
 from aegis.actors._handlers import ActorSpec, describe
 from aegis.actors._mail_desk import RESULT_METHOD
 from aegis.actors._mailbox import current_envelope
-from aegis.actors._plain_command import plain_command
+from aegis.actors._plain_command import plain_command, plain_named
 from aegis.actors._publication import Publication
 from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
 from aegis.actors._sender import MailSender
@@ -43,7 +43,6 @@ from aegis.errors import (
     Unavailable,
 )
 from aegis.transport._base import Transport
-from aegis.transport._convert import to_plain
 
 __all__ = [
     "Cluster",
@@ -142,7 +141,7 @@ class Cluster:
             AegisError: the class that stands for the answer's status; `OutcomeUnknown`
                 if the time was up and nobody can tell whether it took effect.
         """
-        plain = {name: to_plain(value) for name, value in (params or {}).items()}
+        plain = plain_named(params or {})
         address = Address(service, resource_id, instance_id)
         return await self.call_handler(address, method, plain, "command", timeout)
 
@@ -162,7 +161,7 @@ class Cluster:
         ``timeout`` (seconds) is for each item. At most ``window`` items are produced
         ahead of what has been taken. See `ReplyStream` for how it ends.
         """
-        plain = {name: to_plain(value) for name, value in (params or {}).items()}
+        plain = plain_named(params or {})
         address = Address(service, resource_id, instance_id)
         return stream_of(self, address, method, plain, _as_is, window=window, timeout=timeout)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from aegis.actors._handlers import ActorSpec, HandlerSpec
-from aegis.actors._plain_command import plain_params
+from aegis.actors._plain_command import plain_named, plain_params
 from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
 from aegis.actors._streams import STREAM, Pull
 from aegis.contracts import Kind, Receipt
@@ -174,7 +174,7 @@ class _Method:
                 "or make the proxy with the actor's class",
                 field="",
             )
-        return kwargs
+        return plain_named(kwargs)
 
 
 class RemoteMethod(_Method):

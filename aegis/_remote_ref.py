@@ -21,14 +21,13 @@ from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import ActorSpec, HandlerSpec
 from aegis.actors._mailbox import current_envelope
 from aegis.actors._messages import Call
-from aegis.actors._plain_command import plain_params
+from aegis.actors._plain_command import plain_named, plain_params
 from aegis.actors._proxy_method import ProxyMethod
 from aegis.actors._ref import NotFoundAttribute, call_of
 from aegis.actors._reply_stream import ReplyStream
 from aegis.actors._workers import running_loop_or_none
 from aegis.contracts import Kind, Receipt
 from aegis.errors import AegisError, ConnectionClosed, InvalidRequest, MailboxFull, NotFound
-from aegis.transport._convert import to_plain
 
 __all__ = ["Background", "RefHome", "RemoteRef"]
 
@@ -348,7 +347,7 @@ def _plain(call: Call) -> dict[str, Any]:
             "make the ref with the actor's class",
             field="",
         )
-    return {name: to_plain(value) for name, value in call.params.items()}
+    return plain_named(call.params)
 
 
 class _RefProxy:

@@ -32,7 +32,9 @@ def _of_cluster[**P, R](
     """Return a method that does what one of `Cluster` does."""
 
     @wraps(method)
-    def forward(self: ServiceClient, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def forward(
+        self: ServiceClient, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
         return method(self._cluster, *args, **kwargs)
 
     return forward

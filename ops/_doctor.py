@@ -20,9 +20,11 @@ from aegis.errors import AegisError
 from aegis.ops import _doctor_host as on_host
 from aegis.ops import _doctor_server as on_server
 from aegis.ops._doctor_host import FAIL, OK, WARN, Check
+from aegis.ops._doctor_mail import mail
 from aegis.ops._options import CommandContext
 from aegis.ops._output import EXIT_FAILED, Output
 from aegis.ops._session import CONNECT_TIMEOUT
+from aegis.transport._nats import NatsTransport
 
 __all__ = ["doctor"]
 
@@ -77,8 +79,18 @@ async def _checks(options: ConnectOptions) -> AsyncIterator[Check]:
         subjects = Subjects(options.namespace)
         async for check in on_server.server(connection.transport, options, subjects):
             yield check
+        for check in await _mail(connection.transport, subjects):
+            yield check
         async for check in _system(Inspector(connection.transport, subjects)):
             yield check
+
+
+async def _mail(transport: NatsTransport, subjects: Subjects) -> list[Check]:
+    try:
+        return await mail(transport, subjects)
+    except (AegisError, TimeoutError) as error:
+        found = f"cannot be looked at: {str(error) or 'no answer in time'}"
+        return [Check("mail", WARN, found, "see what is said of the stream")]
 
 
 async def _system(inspector: Inspector) -> AsyncIterator[Check]:

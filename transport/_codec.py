@@ -173,25 +173,37 @@ def encode_request(request: Request) -> bytes:
     """Return ``request`` as one msgpack array.
 
     Raises:
-        InvalidRequest: a parameter has no form on the wire.
+        InvalidRequest: a parameter has no form on the wire; it is named.
     """
-    return encode_value(
-        [
-            ENVELOPE_VERSION,
-            request.kind,
-            request.session,
-            request.n,
-            request.low,
-            request.service,
-            request.resource,
-            request.method,
-            request.params,
-            request.remaining_ms,
-            request.first_sent_ms,
-            request.attempt,
-            request.trace,
-        ]
-    )
+    envelope = [
+        ENVELOPE_VERSION,
+        request.kind,
+        request.session,
+        request.n,
+        request.low,
+        request.service,
+        request.resource,
+        request.method,
+        request.params,
+        request.remaining_ms,
+        request.first_sent_ms,
+        request.attempt,
+        request.trace,
+    ]
+    try:
+        return encode_value(envelope)
+    except InvalidRequest as error:
+        raise _naming(request.params, error) from error
+
+
+def _naming(params: dict[str, Any], error: InvalidRequest) -> InvalidRequest:
+    """Return ``error`` with the name of the parameter that has no form on the wire."""
+    for name, value in params.items():
+        try:
+            encode_value(value)
+        except InvalidRequest as own:
+            return InvalidRequest(f"{name}: {own.message}", field=name)
+    return error
 
 
 def decode_requests(data: bytes) -> list[Request]:

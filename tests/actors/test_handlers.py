@@ -299,7 +299,7 @@ def test_two_handlers_of_one_name_are_refused() -> None:
 
 def test_an_override_that_lost_its_decorator_is_refused() -> None:
     class Careless(Account):
-        async def deposit(  # pyright: ignore[reportIncompatibleVariableOverride]
+        async def deposit(  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
             self, amount: Decimal, note: str = ""
         ) -> Decimal:
             return amount

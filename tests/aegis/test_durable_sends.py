@@ -11,6 +11,7 @@ import pytest
 
 from aegis import (
     ActorRef,
+    AegisActor,
     Call,
     HandlerFailed,
     InvalidRequest,
@@ -19,6 +20,7 @@ from aegis import (
     Receipt,
     Rejected,
     Unavailable,
+    command,
 )
 from aegis._trace import use_trace
 from aegis.contracts import Kind, Mail, Request
@@ -367,3 +369,53 @@ async def test_what_cannot_be_sent_is_refused_alike_by_proxies_and_refs(system: 
     with pytest.raises(NotFound):
         await ref.send(Call("nothing"))
     assert await system.entries("book", "B-1") == []
+
+
+@on_both
+async def test_a_value_that_cannot_be_sent_is_named_and_nothing_is_sent(system: System) -> None:
+    await system.start_node((Book, ["B-1"]), (Purse, ["P-1"]))
+    cluster = system.cluster
+    untyped: Any = cluster.actor("book/B-1")
+    wrong: dict[Any, Any] = {5: "x"}
+    for value in (object(), 2**80, "\ud800", {"deep": object()}, lambda: None):
+        params = {"line": value}
+        attempts: list[Awaitable[Any]] = [
+            cluster.send("book/B-1", "note", params),
+            cluster.send(Book, "note", params, resource_id="B-1"),
+            cluster.call("book", "note", params, resource_id="B-1"),
+            untyped.note(line=value),
+            untyped.note.send(line=value),
+            cluster.ref("book/B-1").send(Call("note", params)),
+        ]
+        for attempt in attempts:
+            with pytest.raises(InvalidRequest, match=r"^line: ") as refused:
+                await attempt
+            assert refused.value.facts["field"] == "line"
+    with pytest.raises(InvalidRequest, match="the name of a parameter must be text"):
+        await cluster.send("book/B-1", "note", wrong)
+    assert await cluster.call("book", "note", {"line": "a"}, resource_id="B-1") == 1
+    assert [s async for s in system.transport.read(f"{system.namespace}.mailbox.>")] == []
+
+
+@on_both
+async def test_a_command_that_sends_what_cannot_be_sent_fails_and_sends_nothing(
+    system: System,
+) -> None:
+    class Sender(AegisActor):
+        service = "sender"
+
+        @command
+        async def note(self, how: str) -> None:
+            self.send("book", "B-1", "note", line="before")
+            if how == "send":
+                self.send("book", "B-1", "note", line=object())
+            elif how == "remind":
+                self.remind("r", "note", after=0.1, how=object())
+            else:
+                self.send("book", "", "note")
+
+    await system.start_node((Sender, ["S-1"]), (Book, ["B-1"]))
+    for how, named in (("send", "line: "), ("remind", "how: "), ("address", "resource_id: ")):
+        with pytest.raises(HandlerFailed, match=named):
+            await system.cluster.call("sender", "note", {"how": how}, resource_id="S-1")
+    assert await lines_of(system) == []

@@ -159,7 +159,7 @@ async def test_wrong_reminders_are_refused_in_the_command(system: System) -> Non
         ({"name": "", "seconds": 1.0}, "name"),
         ({"name": "a", "seconds": 1.0, "method": "nothing"}, "nothing"),
         ({"name": "a", "seconds": 1.0, "method": "whole"}, "query"),
-        ({"name": "a", "seconds": 1.0, "method": "drop"}, "name: is missing"),
+        ({"name": "a", "seconds": 1.0, "method": "drop"}, "line: is unknown"),
     ):
         with pytest.raises(HandlerFailed, match=text):
             await system.cluster.call("clockwork", "after", arguments, resource_id="C-1")

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from aegis.ops import _doctor, _doctor_server
+from aegis.ops import _doctor, _doctor_mail, _doctor_server
 from aegis.ops._doctor_host import FAIL, OK, WARN
+from aegis.ops._doctor_mail import Unclaimed
+from aegis.transport import NatsTransport
+from tests.support.mail_services import Book
+from tests.support.nats import NatsServer
+from tests.support.system import Backend, System
 
 
 def resource(name: str, *states: str) -> dict[str, Any]:
@@ -69,3 +74,42 @@ def test_replicas_are_judged_by_the_servers_there_are(
     info = {"cluster": "three"} if clustered else {}
     check = _doctor_server._replicas({"num_replicas": replicas}, cluster, info)
     assert (check.status, check.found) == (status, found)
+
+
+def test_messages_for_what_nobody_has_ever_owned_are_counted_with_the_oldest_age() -> None:
+    check = _doctor_mail.judge([])
+    assert check.status == OK
+    many = [Unclaimed(f"nobody/N-{number}", 2, 7200.0) for number in range(7)]
+    check = _doctor_mail.judge(many)
+    assert check.status == WARN
+    assert check.found.startswith("14 messages wait for what nobody has ever owned: nobody/N-0 ")
+    assert "nobody/N-4 (2, the oldest 2 h old), and 2 more" in check.found
+    assert "start an owner" in check.advice
+    check = _doctor_mail.judge([Unclaimed("nobody/N-1", 1, 59.0)])
+    assert check.found.startswith("1 message waits")
+    assert check.found.endswith("nobody/N-1 (1, the oldest 59 s old)")
+    assert "3 d old" in _doctor_mail.judge([Unclaimed("a/b", 1, 3 * 86_400)]).found
+
+
+def test_a_send_to_a_service_that_nobody_ever_registered_is_kept_and_listed(
+    nats_server: NatsServer,
+) -> None:
+    async def scenario(system: System) -> None:
+        assert isinstance(system.transport, NatsTransport)
+        assert await _doctor_mail.mail(system.transport, system.subjects) == []
+        await system.start_node((Book, ["B-1"]))
+        read = await system.cluster.send(Book, "note", {"line": "read"}, resource_id="B-1")
+        await system.cluster.result(read)
+        await system.cluster.send(Book, "note", {"line": "a"}, resource_id="B/2")
+        kept = await system.cluster.send(Book, "note", {"line": "b"}, resource_id="B/2")
+        await system.cluster.send("nobody", "note", {"line": "x"}, resource_id="N-1")
+        (check,) = await _doctor_mail.mail(system.transport, system.subjects)
+        assert check.status == WARN
+        assert "3 messages wait for what nobody has ever owned: book/B/2 (2, the" in check.found
+        assert "nobody/N-1 (1, the oldest 0 s old)" in check.found
+        await system.start_node((Book, ["B/2"]))
+        assert await system.cluster.result(kept) == 2
+        (check,) = await _doctor_mail.mail(system.transport, system.subjects)
+        assert check.found.startswith("1 message waits")
+
+    Backend(nats_server.url).run(scenario)
