@@ -38,9 +38,6 @@ def call(context: CommandContext, address: str, method: str, arguments: Sequence
     try:
         result = asyncio.run(_call(options, target, method, params))
     except (NotFound, Unavailable) as error:
-        # Nobody at the address of an instance may mean that there is no such instance.
-        if isinstance(error, Unavailable) and target.instance_id is None:
-            raise
         raise _near(options, target, error) from error
     context.output.value(result)
 
@@ -55,7 +52,8 @@ def _address(text: str) -> Address:
 
 
 def _near(options: ConnectOptions, address: Address, error: AegisError) -> AegisError:
-    """Return ``error`` with names like that of the service, instance or resource.
+    """Return ``error`` with names like that of the service, instance or resource, or why
+    nobody answers.
 
     One that is about the method names the others already.
     """
@@ -74,9 +72,11 @@ def _near(options: ConnectOptions, address: Address, error: AegisError) -> Aegis
 
     try:
         word, known = inspect(options, names)
-    except AegisError:
-        return error
-    if word in known:
+    except AegisError as told:
+        # Whoever looks at the whole system says best why nobody answers.
+        silent = isinstance(error, Unavailable) and isinstance(told, Unavailable)
+        return told if silent else error
+    if word in known or (isinstance(error, Unavailable) and address.instance_id is None):
         return error
     whole = [name for name in known if word == address.service and name.endswith(f"/{word}")]
     if whole:

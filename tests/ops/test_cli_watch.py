@@ -263,6 +263,13 @@ def test_a_name_that_is_not_there_is_answered_with_those_near_it(
         assert repr(name) in result.stderr
 
 
+@pytest.mark.parametrize("command", ["call account/ACC-1 balance --timeout 1", "tree", "top"])
+def test_a_namespace_without_nodes_is_told_as_such(place: Place, command: str) -> None:
+    result = place.run(*command.split(), "--namespace", "other")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error 503: no node answers in the namespace 'other'; start")
+
+
 def test_a_method_that_is_not_there_is_answered_with_those_that_are(place: Place) -> None:
     result = place.run("call", "account/ACC-1", "balanse")
     assert result.returncode == 1
