@@ -8,6 +8,7 @@ from typing import Any, Final
 import structlog
 
 from aegis._subjects import Subjects, escape
+from aegis._trace import trace_id_of, traceparent_of
 from aegis.actors._decision import Event, refusal
 from aegis.actors._failover_log import Failover
 from aegis.actors._observer import Observer
@@ -68,7 +69,8 @@ class ControlChannel:
         """Log an event, and publish it to whoever listens."""
         self.observer.on_registry_event(event)
         if event.name == "promoted" and event.old_instance_id:
-            self._trace_failover(event)
+            event.traceparent = self._trace_failover(event)
+            event.trace_id = event.trace_id or trace_id_of(event.traceparent)
         facts: dict[str, Any] = {}
         if len(event.resources) == 1:
             (facts["resource_id"],) = event.resources
@@ -102,21 +104,25 @@ class ControlChannel:
             )
             span.end(reply.get("code", OK), sequence=reply.get("sequence"))
 
-    def _trace_failover(self, event: Event) -> None:
+    def _trace_failover(self, event: Event) -> str:
+        """Return what the new owner's part in it is to descend from."""
+        parent = traceparent_of(event.trace_id)
         tracer = self.observer.tracer
-        if tracer is not None:
-            span = tracer.begin(
-                Operation.FAILOVER,
-                ago=event.decided,
-                service=event.service,
-                instance=event.instance_id,
-                old_instance=event.old_instance_id,
-                resources=event.resources,
-                cause=event.cause,
-                detected=event.detected,
-            )
-            event.traceparent = span.traceparent
-            span.end(OK)
+        if tracer is None:
+            return parent
+        span = tracer.begin(
+            Operation.FAILOVER,
+            parent=parent,
+            ago=event.decided,
+            service=event.service,
+            instance=event.instance_id,
+            old_instance=event.old_instance_id,
+            resources=event.resources,
+            cause=event.cause,
+            detected=event.detected,
+        )
+        span.end(OK)
+        return span.traceparent
 
     def report(self, failover: Failover) -> None:
         """Log a failover that is complete, and publish it."""

@@ -54,7 +54,7 @@ class Event:
     detected: float = 0.0
     decided: float = 0.0
     traceparent: str = ""
-    """Of the span that tells of it, if one does."""
+    """Of a failover: what the new owner's part in it descends from."""
     after: int | None = None
     """How many writes must be durable before it may be told; None for all."""
 

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, cast
 import structlog
 from attrs import define
 
+from aegis._trace import current_traceparent
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
 from aegis.actors._cell import ActorCell
@@ -97,6 +98,8 @@ class Takeover:
     replayed: float = 0.0
     covered: float = 0.0
     first_answer: float = 0.0
+    trace: str = ""
+    """The traceparent of the failover, if it is known."""
 
 
 class JournaledBehaviour:
@@ -242,7 +245,7 @@ class JournaledBehaviour:
     async def _promote(self, epoch: int) -> Takeover:
         owner, actor, loop = self.owner, self._actor, self._loop
         begun = self._begun = loop.time()
-        takeover = Takeover(epoch)
+        takeover = Takeover(epoch, trace=current_traceparent())
         self._leave_feed()
         if owner.stopped or not owner.promote(epoch):
             raise self._fenced()

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from aegis._subjects import Subjects
+from aegis._trace import trace_id_of
 from aegis.actors._dispatch import InstanceDesk
 from aegis.actors._journaled import Takeover
 from aegis.errors import ConnectionClosed, Unavailable
@@ -91,6 +92,9 @@ class TakeoverReports:
         }
         if event == FIRST_ANSWER:
             facts["first_answer_ms"] = _milliseconds(max(t.first_answer for t in all_))
+        traces = {trace_id_of(takeover.trace) for takeover in all_}
+        if len(traces) == 1 and all(traces):
+            (facts["trace_id"],) = traces
         if len(all_) == 1:
             (facts["resource_id"],) = takeovers
             facts["epoch"] = all_[0].epoch

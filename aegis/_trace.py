@@ -26,6 +26,7 @@ __all__ = [
     "outgoing_traceparent",
     "parse_traceparent",
     "trace_id_of",
+    "traceparent_of",
     "use_trace",
 ]
 
@@ -54,20 +55,24 @@ class TraceContext:
 
     @property
     def has_span(self) -> bool:
-        """Whether somebody recorded the span, or may have; see `outgoing_traceparent`."""
+        """Whether somebody recorded the span, or may have; see `_begun`."""
         return self.span_id != self.trace_id[-len(self.span_id) :]
 
 
 def outgoing_traceparent() -> str:
-    """Return what a message that leaves now carries: the current trace, or a new one.
+    """Return what a message that leaves now carries: the current trace, or a new one."""
+    return _current.get() or _begun(f"{_bits(128):032x}")
 
-    Nobody has recorded a span of a new one, so whoever receives it must not look for a
-    parent. Its span id says so: it is the end of the trace id, which chance never makes.
-    """
-    current = _current.get()
-    if current:
-        return current
-    trace_id = f"{_bits(128):032x}"
+
+def traceparent_of(trace_id: str) -> str:
+    """Return what a message of the trace ``trace_id`` carries; of a new one if it is none."""
+    begun = _begun(trace_id)
+    return begun if _match(begun) else outgoing_traceparent()
+
+
+def _begun(trace_id: str) -> str:
+    # Nobody has recorded a span of it yet, so whoever receives it must not look for a
+    # parent. The span id says so: it is the end of the trace id, which chance never makes.
     return f"00-{trace_id}-{trace_id[16:]}-01"
 
 

@@ -186,6 +186,8 @@ async def _measure(side: _Side, operation: Operation, seconds: float, *, keep: b
     after = _cpu_seconds(side.child.process.pid)
     if load.failed or load.lost:
         raise BenchFailed(f"{load.failed} requests failed, {load.lost} were lost: {load.errors}")
+    if not load.latencies:
+        raise BenchFailed(f"nothing was answered within {seconds:g} s; give more by --seconds")
     if keep:
         side.per_second.append(load.figures.per_second)
         if before is not None and after is not None:

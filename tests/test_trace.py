@@ -16,6 +16,7 @@ from aegis._trace import (
     outgoing_traceparent,
     parse_traceparent,
     trace_id_of,
+    traceparent_of,
     use_trace,
 )
 
@@ -50,6 +51,12 @@ def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
     assert parse_traceparent(later) == TraceContext(TRACE, "b7ad6b7169203331", sampled=True)
     with use_trace(later):
         assert current_traceparent() == PARENT
+
+
+def test_a_trace_that_is_known_by_its_id_alone_goes_on_and_other_text_is_none() -> None:
+    assert trace_id_of(traceparent_of(TRACE)) == TRACE
+    for text in ("", "request 7", TRACE.upper(), "0" * 32):
+        assert len({traceparent_of(text) for _ in range(2)}) == 2  # new ones
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,26 @@ def test_a_disconnect_has_one_trace_id_from_who_asks_to_the_promotion(logged: Lo
     promotions = of(lines, "promoted", instance_id="two", resource_id="V-1")
     (serving,) = [line for line in promotions if "covered_ms" in line]
     assert {"fenced_ms", "replayed_ms", "covered_ms", "epoch"} <= set(serving)
+    assert serving["trace_id"] == trace_id_of(trace)
+    (answered,) = of(lines, "first_answer", instance_id="two")
+    assert answered["trace_id"] == trace_id_of(trace)
+
+
+def test_a_failover_has_one_trace_id_at_the_leader_and_at_the_new_owner(logged: Logged) -> None:
+    async def scenario(system: System) -> None:
+        await system.start_node()
+        owner = await system.start_node(
+            (Vault, ["V-1", "V-2"]), instance_id="one", no_supervisor=True
+        )
+        await system.start_node((Vault, ["V-1", "V-2"]), instance_id="two", role=Role.STANDBY)
+        await system.kill_node(owner)
+        await system.cluster.actor(Vault, "V-1").deposit(amount=Decimal(1))
+
+    lines = logged(scenario)
+    decided, *_ = of(lines, "promoted", old_instance_id="one")
+    (serving,) = [line for line in of(lines, "promoted", resources=2) if "covered_ms" in line]
+    assert len(decided["trace_id"]) == 32
+    assert serving["trace_id"] == decided["trace_id"]
 
 
 def test_a_conflict_is_logged_with_its_request(logged: Logged) -> None:
