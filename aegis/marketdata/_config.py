@@ -1,0 +1,220 @@
+"""What `aegis feed` is told: which feeds there are, and what of the market is wanted."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import cattrs
+from attrs import field, frozen
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+
+from aegis import ConfigurationError
+from aegis.marketdata._calendar import Calendar
+from aegis.marketdata._contract import Product, UniverseFilter
+from aegis.marketdata._coverage import Patience
+from aegis.marketdata._lifecycle import Deadlines
+from aegis.marketdata._subscriptions import Pace
+
+__all__ = ["FeedConfig", "MarketConfig", "ReplaySource", "SimulatedSource", "VnpySource"]
+
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
+
+
+@frozen
+class SimulatedSource:
+    """A made-up market. ``rate`` scales how often its contracts tick."""
+
+    futures: int = 900
+    options: int = 20_000
+    seed: int = 1
+    rate: float = 1.0
+    even: bool = False
+
+
+@frozen
+class ReplaySource:
+    """A recorded day. ``speed`` 1 is real time; 0 is as fast as it goes."""
+
+    file: Path
+    speed: float = 1.0
+
+
+@frozen
+class VnpySource:
+    """A vnpy gateway, as ``package.module:Class``, and the settings that it is given.
+
+    Secrets are read from files, whose names stand in ``secrets`` by setting: neither this
+    file nor a process list shows them.
+    """
+
+    gateway: str
+    settings: dict[str, str | int | float | bool] = field(factory=dict)
+    secrets: dict[str, Path] = field(factory=dict)
+    confirm_settlement: bool = False
+    """Consent to what CTP's gateway does at each login: it confirms the settlement."""
+
+
+@frozen
+class FeedConfig:
+    """One feed: a name and exactly one source."""
+
+    simulated: SimulatedSource | None = None
+    replay: ReplaySource | None = None
+    vnpy: VnpySource | None = None
+
+    @property
+    def source(self) -> SimulatedSource | ReplaySource | VnpySource:
+        """Where its ticks come from."""
+        found = self.simulated or self.replay or self.vnpy
+        assert found is not None
+        return found
+
+
+@frozen
+class MarketConfig:
+    """One market: its feeds, of which one at a time publishes, and its universe.
+
+    ``clock`` is the exchange's time at which a made-up market begins, in the calendar's
+    zone; without it the host's own time counts.
+    """
+
+    feeds: dict[str, FeedConfig]
+    resource: str = "market"
+    universe: UniverseFilter = field(factory=UniverseFilter)
+    calendar_file: Path | None = None
+    clock: datetime | None = None
+    bridge_bound: int = 50_000
+    publish: Literal["ticks", "batches", "both"] = "both"
+    pace: Pace = field(factory=Pace)
+    deadlines: Deadlines = field(factory=Deadlines)
+    patience: Patience = field(factory=Patience)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a configuration file (TOML); paths in it are relative to its folder.
+
+        Raises:
+            ConfigurationError: it cannot be read, or says something that cannot be.
+        """
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: no TOML: {error}") from error
+        try:
+            return cls.from_tables(tables, path.parent)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any], folder: Path) -> Self:
+        """Make a configuration of what its file says.
+
+        Raises:
+            ConfigurationError: it says something that cannot be.
+        """
+        try:
+            config = _converter(folder).structure(tables, cls)
+        except ClassValidationError as error:
+            raise ConfigurationError("; ".join(_explain(error, ""))) from error
+        for name, feed in config.feeds.items():
+            sources = [s for s in (feed.simulated, feed.replay, feed.vnpy) if s is not None]
+            if not NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"feeds.{name}: a name is up to 40 lower-case letters, digits and dashes"
+                )
+            if len(sources) != 1:
+                raise ConfigurationError(
+                    f"feeds.{name}: name one source of simulated, replay and vnpy; "
+                    f"it has {len(sources)}"
+                )
+        if not config.feeds:
+            raise ConfigurationError("feeds: at least one is needed, as in [feeds.a.simulated]")
+        return config
+
+    def feed(self, name: str) -> FeedConfig:
+        """Return one of the feeds.
+
+        Raises:
+            ConfigurationError: there is none of that name.
+        """
+        found = self.feeds.get(name)
+        if found is None:
+            raise ConfigurationError(
+                f"there is no feed {name!r} in the configuration; it has {', '.join(self.feeds)}"
+            )
+        return found
+
+    def calendar(self) -> Calendar:
+        """Read the calendar.
+
+        Raises:
+            ConfigurationError: it cannot be used.
+        """
+        return Calendar.load(self.calendar_file)
+
+
+def _converter(folder: Path) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+
+    def to_path(value: Any, _: Any) -> Path:
+        if not isinstance(value, str):
+            raise TypeError(f"a path is wanted, not {value!r}")
+        return folder / value
+
+    def plain(kind: type) -> None:
+        def check(value: Any, _: Any) -> Any:
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                return float(value)
+            if type(value) is not kind:
+                raise TypeError(f"{kind.__name__} is wanted, not {value!r}")
+            return value
+
+        converter.register_structure_hook(kind, check)
+
+    for kind in (int, float, str, bool):
+        plain(kind)
+
+    def to_time(value: Any, _: Any) -> datetime:
+        if not isinstance(value, datetime) or value.tzinfo is not None:
+            raise TypeError("a local date and time is wanted, as in 2026-11-23T10:00:00")
+        return value
+
+    def to_scalar(value: Any, _: Any) -> Any:
+        if not isinstance(value, str | int | float | bool):
+            raise TypeError(f"a plain value is wanted, not {value!r}")
+        return value
+
+    converter.register_structure_hook(Path, to_path)
+    converter.register_structure_hook(datetime, to_time)
+    converter.register_structure_hook(str | int | float | bool, to_scalar)
+    converter.register_structure_hook(Product, lambda value, _: Product(value))
+    return converter
+
+
+def _explain(error: BaseException, where: str) -> list[str]:
+    """Return one line for each thing that is wrong, with where it stands."""
+    if isinstance(error, ClassValidationError):
+        noted, bare = error.group_exceptions()
+        lines = [
+            line
+            for inner, note in noted
+            for line in _explain(inner, f"{where}.{note.name}" if where else note.name)
+        ]
+        return lines + [line for inner in bare for line in _explain(inner, where)]
+    if isinstance(error, IterableValidationError):
+        items, bare = error.group_exceptions()
+        lines = [line for inner, note in items for line in _explain(inner, f"{where}.{note.index}")]
+        return lines + [line for inner in bare for line in _explain(inner, where)]
+    prefix = f"{where}: " if where else ""
+    if isinstance(error, ForbiddenExtraKeysError):
+        return [f"{prefix}there is no setting {name!r}" for name in sorted(error.extra_fields)]
+    if isinstance(error, KeyError):
+        return [f"{prefix}{error.args[0]} is missing"]
+    return [f"{prefix}{error}"]

@@ -1,0 +1,178 @@
+"""Coverage: which contracts tick as they should, and which do not.
+
+A feed may be connected and deliver nothing, or all but one exchange. So what counts is
+what arrives: each contract that is wanted is *covered* once its state of this trading day
+was heard, *missing* until then, and *stalled* when it was heard and has been quiet for
+longer, in hours of trading, than its like ever are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from attrs import define, field, frozen
+
+from aegis.marketdata._calendar import Calendar, Phase
+from aegis.marketdata._contract import Contract, Product
+from aegis.marketdata._tick import Tick
+
+__all__ = ["Coverage", "ExchangeCoverage", "Patience"]
+
+
+@frozen
+class Patience:
+    """How long a contract may be quiet in continuous trading, in seconds."""
+
+    liquid: float = 10.0
+    """A contract that has ticked more than once a second so far."""
+    quiet: float = 300.0
+    """Any other future."""
+    exchange: float = 5.0
+    """A whole exchange: all its contracts together."""
+
+
+@define
+class ExchangeCoverage:
+    """How an exchange is covered."""
+
+    exchange: str
+    phase: Phase
+    wanted: int = 0
+    covered: int = 0
+    missing: list[str] = field(factory=list)
+    stalled: list[str] = field(factory=list)
+    quiet_seconds: float | None = None
+    """Since the last tick of any of its contracts; None if there was none."""
+    silent: bool = False
+    """It is open and has been quiet for longer than `Patience.exchange`."""
+
+    @property
+    def ratio(self) -> float:
+        """The share of the wanted contracts that are covered; 1 if none is wanted."""
+        return self.covered / self.wanted if self.wanted else 1.0
+
+
+@define
+class _Seen:
+    first_ns: int
+    last_ns: int
+    count: int = 1
+
+
+class Coverage:
+    """Follows the ticks of what is wanted; tells how it stands when asked."""
+
+    def __init__(self, calendar: Calendar, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
+        self._calendar = calendar
+        self._wanted: dict[str, Contract] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._trading_day = 0
+        self._last_ns: dict[str, int] = {}
+
+    def want(self, contracts: Iterable[Contract]) -> None:
+        """Expect ticks of contracts."""
+        for contract in contracts:
+            self._wanted[contract.key] = contract
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Expect them no more."""
+        for key in keys:
+            self._wanted.pop(key, None)
+            self._seen.pop(key, None)
+
+    def on_tick(self, tick: Tick) -> None:
+        """Take a tick. A stale one covers its contract, but proves no life of it."""
+        if tick.trading_day > self._trading_day:
+            # A new day: everything has to be heard again.
+            self._trading_day = tick.trading_day
+            self._seen.clear()
+        key = tick.key
+        seen = self._seen.get(key)
+        if seen is None:
+            self._seen[key] = _Seen(tick.received_ns, tick.received_ns)
+        elif not tick.stale:
+            seen.last_ns = tick.received_ns
+            seen.count += 1
+        if not tick.stale:
+            self._last_ns[tick.exchange] = tick.received_ns
+
+    def report(self, now_ns: int) -> list[ExchangeCoverage]:
+        """Return how each exchange stands, in the order of their names.
+
+        Raises:
+            ConfigurationError: the calendar does not know today, or a class of contracts.
+        """
+        now = datetime.fromtimestamp(now_ns / 1e9, UTC)
+        phases: dict[str, Phase] = {}
+        reports: dict[str, ExchangeCoverage] = {}
+        for key, contract in self._wanted.items():
+            kind = f"{contract.exchange}.{contract.product_class}"
+            phase = phases.get(kind)
+            if phase is None:
+                phase = phases[kind] = self._calendar.phase(kind, now)
+            report = reports.get(contract.exchange)
+            if report is None:
+                report = reports[contract.exchange] = ExchangeCoverage(contract.exchange, phase)
+            elif phase is Phase.OPEN or (phase is Phase.BREAK and report.phase is Phase.CLOSED):
+                report.phase = phase  # An exchange is as open as the first of its classes.
+            report.wanted += 1
+            seen = self._seen.get(key)
+            if seen is None:
+                report.missing.append(key)
+                continue
+            report.covered += 1
+            if phase is Phase.OPEN and self._is_stalled(contract, kind, seen, now):
+                report.stalled.append(key)
+        for exchange, report in reports.items():
+            self._judge_exchange(exchange, report, now, phases)
+        return [reports[exchange] for exchange in sorted(reports)]
+
+    def _is_stalled(self, contract: Contract, kind: str, seen: _Seen, now: datetime) -> bool:
+        if contract.product is not Product.FUTURES:
+            return False  # Most options are quiet for hours; only their exchange tells.
+        since = datetime.fromtimestamp(seen.last_ns / 1e9, UTC)
+        quiet = (now - since).total_seconds()
+        if quiet <= self.patience.liquid:
+            return False
+        begun = datetime.fromtimestamp(seen.first_ns / 1e9, UTC)
+        ticking = self._calendar.open_seconds(kind, begun, since)
+        liquid = seen.count > ticking > 0
+        limit = self.patience.liquid if liquid else self.patience.quiet
+        return quiet > limit and self._calendar.open_seconds(kind, since, now) > limit
+
+    def _judge_exchange(
+        self, exchange: str, report: ExchangeCoverage, now: datetime, phases: Mapping[str, Phase]
+    ) -> None:
+        last_ns = self._last_ns.get(exchange)
+        if last_ns is not None:
+            report.quiet_seconds = max(0.0, now.timestamp() - last_ns / 1e9)
+        if report.phase is not Phase.OPEN:
+            return
+        since = datetime.fromtimestamp((last_ns or 0) / 1e9, UTC)
+        limit = self.patience.exchange
+        if (now - since).total_seconds() <= limit:
+            return
+        day = self._calendar.trading_day(now)
+        kinds = [
+            k for k, phase in phases.items() if phase is Phase.OPEN and k.startswith(f"{exchange}.")
+        ]
+        begun = min(
+            max(s.begin for s in self._calendar.sessions(kind, day) if s.begin <= now)
+            for kind in kinds
+        )
+        # The quiet of a break does not count, nor that before the opening.
+        report.silent = (now - max(since, begun)).total_seconds() > limit
+
+    def statistics(self, now_ns: int) -> dict[str, Any]:
+        """Return the figures of all exchanges together."""
+        totals: Counter[str] = Counter()
+        for report in self.report(now_ns):
+            totals["wanted"] += report.wanted
+            totals["covered"] += report.covered
+            totals["missing"] += len(report.missing)
+            totals["stalled"] += len(report.stalled)
+        return dict(totals)

@@ -1,0 +1,191 @@
+"""The owner of a gateway's process: it starts it, hears it, and starts it again.
+
+A process that fails is replaced after a pause that doubles; one whose failure is the
+account's (a wrong password) never is, since repeating it locks the account.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from aegis.marketdata._contract import Contract, Product
+
+__all__ = ["GatewayHost"]
+
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 60.0
+"""Seconds between two lives; a front in its maintenance hours is asked once a minute."""
+
+STABLE_SECONDS: Final = 60.0
+"""After so long a life, the next pause is the first again."""
+
+STOP_TIMEOUT: Final = 2.0
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+"""Of what the process tells; the contracts of the whole market are some 3 MB."""
+
+_log = structlog.get_logger("aegis.feed")
+
+
+class GatewayHost:
+    """Keeps one gateway's process running."""
+
+    def __init__(self, config: Path, feed: str) -> None:
+        self.feed = feed
+        self.status: dict[str, Any] = {}
+        """What the process told last; empty before."""
+        self.status_at = float("-inf")
+        self.contracts: list[Contract] = []
+        self.contracts_version = 0
+        self.failure: dict[str, Any] | None = None
+        """Why the last life ended, or why there will be no other (``permanent``)."""
+        self.restarts = 0
+        self._config = config
+        self._process: Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._orders: dict[str, dict[str, Any]] = {}
+        self.refusal = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process and keep it; starting twice does nothing."""
+        if self._keeper is None:
+            self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    async def stop(self) -> None:
+        """End the process: in order if it can, else by force."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+
+    # -- orders ---------------------------------------------------------------------------
+
+    def activate(self, epoch: int, seconds: float) -> None:
+        """Let it publish under ``epoch`` for so long."""
+        self._say({"do": "activate", "epoch": epoch, "seconds": seconds})
+
+    def mute(self) -> None:
+        """Let it stand by."""
+        self._say({"do": "mute"})
+
+    def set_universe(self, include: list[str], exclude: list[str]) -> None:
+        """Let it subscribe to other contracts, in later lives too."""
+        order = {"do": "universe", "include": include, "exclude": exclude}
+        self._orders["universe"] = order
+        self._say(order)
+
+    def _say(self, order: dict[str, Any]) -> None:
+        process = self._process
+        if process is None or process.returncode is not None or process.stdin is None:
+            return
+        # The process may have died a moment ago; then the next one is told.
+        with contextlib.suppress(OSError, RuntimeError):
+            process.stdin.write(json.dumps(order).encode() + b"\n")
+
+    # -- its lives ------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            self.failure = None
+            failure = await self._live()
+            if failure.get("permanent"):
+                _log.error(
+                    "gateway_given_up",
+                    feed=self.feed,
+                    reason=failure["reason"],
+                    code=failure["code"],
+                    action="mend the cause, then start the feed anew; it is not tried again",
+                )
+                return
+            if time.monotonic() - began > STABLE_SECONDS:
+                pause = FIRST_PAUSE
+            _log.warning("gateway_restarts", feed=self.feed, pause=pause, failure=failure)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            self.restarts += 1
+
+    async def _live(self) -> dict[str, Any]:
+        """Run one process to its end; return why it ended."""
+        process = self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "aegis.marketdata._gateway_process",
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=MAX_LINE_BYTES,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _log.info("gateway_started", feed=self.feed, pid=process.pid)
+        try:
+            self._say({"config": str(self._config), "feed": self.feed})
+            for order in self._orders.values():
+                self._say(order)
+            while line := await process.stdout.readline():
+                self._hear(json.loads(line))
+                if self.failure is not None:
+                    break
+        finally:
+            failure = await self._end(process)
+            self.status = {}
+        return failure
+
+    async def _end(self, process: Process) -> dict[str, Any]:
+        if process.returncode is None:
+            self._say({"do": "stop"})
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await process.wait()
+            except (TimeoutError, asyncio.CancelledError):
+                # A vendor's library may be stuck for good in its end.
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        if self.failure is None:
+            self.failure = {
+                "reason": f"the process ended with {process.returncode}",
+                "code": 0,
+                "permanent": False,
+            }
+        return self.failure
+
+    def _hear(self, told: dict[str, Any]) -> None:
+        match told["told"]:
+            case "status":
+                self.status, self.status_at = told["status"], time.monotonic()
+            case "contracts":
+                self.contracts = [_contract(fields) for fields in told["contracts"]]
+                self.contracts_version += 1
+            case "failed":
+                self.failure = {name: told[name] for name in ("reason", "code", "permanent")}
+            case "universe_refused":
+                self.refusal = told["reason"]
+                _log.error("universe_refused", feed=self.feed, reason=told["reason"])
+            case other:
+                _log.error("gateway_said_unknown", feed=self.feed, told=other)
+
+
+def _contract(fields: list[Any]) -> Contract:
+    exchange, symbol, product_class, product, *rest = fields
+    return Contract(exchange, symbol, product_class, Product(product), *rest)

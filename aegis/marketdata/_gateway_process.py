@@ -1,0 +1,216 @@
+"""The process of one gateway: ``python -m aegis.marketdata._gateway_process``.
+
+A vendor's library may freeze or abort the interpreter that it lives in, so it gets one of
+its own, which can be killed. Its owner talks to it in JSON lines over stdin and stdout; it
+ends when stdin does, which is at the latest when its owner dies. What the vendor prints
+goes to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from attrs import astuple
+
+import aegis
+from aegis.marketdata._bridge import Bridge
+from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._contract import UniverseFilter
+from aegis.marketdata._gateways import make_gateway
+from aegis.marketdata._last_ticks import answer_last
+from aegis.marketdata._pipeline import FeedPipeline
+from aegis.marketdata._ports import GatewayFailure
+from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
+
+__all__ = ["GatewayProcess"]
+
+WORK_INTERVAL: Final = 0.05
+STATUS_INTERVAL: Final = 0.5
+RESUBSCRIBE_INTERVAL: Final = 30.0
+
+_log = structlog.get_logger("aegis.feed")
+
+
+class GatewayProcess:
+    """One gateway with all that belongs to it, driven by what its owner says."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._tell = tell
+        self._pipeline: FeedPipeline | None = None
+        self._told_contracts = 0
+
+    async def run(self, config: MarketConfig, feed: str, orders: asyncio.Queue[str]) -> None:
+        """Run a feed until its owner says stop, or is gone.
+
+        Raises:
+            ConfigurationError: the feed cannot be made.
+            Unavailable: there is no server.
+        """
+        calendar = config.calendar()
+        wall_ns = clock_from(config)
+        gateway = make_gateway(config, feed, calendar, wall_ns)
+        async with aegis.connect() as cluster:
+            publisher = NatsTickPublisher(
+                cluster,
+                singles=config.publish != "batches",
+                batches=config.publish != "ticks",
+            )
+            pipeline = self._pipeline = FeedPipeline(
+                gateway,
+                publisher,
+                calendar,
+                config.universe,
+                now=time.monotonic,
+                wall_ns=wall_ns,
+                pace=config.pace,
+                deadlines=config.deadlines,
+                patience=config.patience,
+            )
+            bridge = Bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
+            async with answer_last(cluster, pipeline):
+                gateway.start(bridge)
+                working = asyncio.create_task(self._work(bridge))
+                try:
+                    await self._obey(orders)
+                finally:
+                    working.cancel()
+                    bridge.close()
+                    await cluster.transport.flush()
+
+    async def _obey(self, orders: asyncio.Queue[str]) -> None:
+        pipeline = self._pipeline
+        assert pipeline is not None
+        while line := await orders.get():
+            order = json.loads(line)
+            match order["do"]:
+                case "activate":
+                    pipeline.activate(order["epoch"], order["seconds"])
+                case "mute":
+                    pipeline.mute()
+                case "universe":
+                    self._set_universe(pipeline, order)
+                case "stop":
+                    return
+                case other:
+                    _log.error("order_unknown", order=other)
+
+    def _set_universe(self, pipeline: FeedPipeline, order: dict[str, Any]) -> None:
+        try:
+            pipeline.set_universe(UniverseFilter(tuple(order["include"]), tuple(order["exclude"])))
+        except aegis.ConfigurationError as error:
+            self._tell({"told": "universe_refused", "reason": str(error)})
+
+    async def _work(self, bridge: Bridge) -> None:
+        pipeline = self._pipeline
+        assert pipeline is not None
+        status_at = 0.0
+        resubscribe_at = time.monotonic() + RESUBSCRIBE_INTERVAL
+        while True:
+            failure = pipeline.work()
+            now = time.monotonic()
+            if failure is not None:
+                self._tell_failure(failure)
+            if now >= resubscribe_at:
+                resubscribe_at = now + RESUBSCRIBE_INTERVAL
+                again = pipeline.resubscribe_missing()
+                if again:
+                    _log.warning("feed_resubscribes", contracts=again)
+            if now >= status_at:
+                status_at = now + STATUS_INTERVAL
+                self._tell_contracts(pipeline)
+                status = pipeline.status()
+                bridged = {"depth": bridge.depth, "conflated": bridge.conflated}
+                self._tell({"told": "status", "status": {**status, "bridge": bridged}})
+            await asyncio.sleep(WORK_INTERVAL)
+
+    def _tell_contracts(self, pipeline: FeedPipeline) -> None:
+        if len(pipeline.contracts) == self._told_contracts:
+            return
+        self._told_contracts = len(pipeline.contracts)
+        self._tell(
+            {
+                "told": "contracts",
+                "contracts": [[*astuple(c)] for c in pipeline.contracts.values()],
+            }
+        )
+
+    def _tell_failure(self, failure: GatewayFailure) -> None:
+        self._tell(
+            {
+                "told": "failed",
+                "reason": failure.reason,
+                "code": failure.code,
+                "permanent": failure.permanent,
+            }
+        )
+
+
+def clock_from(config: MarketConfig) -> Callable[[], int]:
+    """Return the exchange's clock: the host's, or for a made-up market one of its own."""
+    if config.clock is None:
+        return time.time_ns
+    begin = config.clock.replace(tzinfo=config.calendar().zone)
+    ahead = int(begin.timestamp() * 1e9) - time.time_ns()
+    return lambda: time.time_ns() + ahead
+
+
+def main() -> None:
+    """Read what to run from the first line of stdin, and run it."""
+    # What the vendor's code prints must not end up among what is told to the owner.
+    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+    def tell(document: dict[str, Any]) -> None:
+        try:
+            told.write(json.dumps(document) + "\n")
+            told.flush()
+        except OSError:
+            os._exit(0)  # The owner is gone.
+
+    begin = json.loads(sys.stdin.readline())
+    try:
+        asyncio.run(_main(begin, tell))
+    except aegis.ConfigurationError as error:
+        tell({"told": "failed", "reason": str(error), "code": 0, "permanent": True})
+    except aegis.AegisError as error:
+        tell({"told": "failed", "reason": str(error), "code": 0, "permanent": False})
+    # At once: a vendor's library may hang, or crash, when it is taken down in order.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _main(begin: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+    config = MarketConfig.load(Path(begin["config"]))
+    orders: asyncio.Queue[str] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    async def listen() -> None:
+        while line := await reader.readline():
+            orders.put_nowait(line.decode())
+        orders.put_nowait("")
+
+    listening = asyncio.create_task(listen())
+    await GatewayProcess(tell).run(config, begin["feed"], orders)
+    listening.cancel()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""From a gateway to the publisher: what one feed does with everything it is told.
+
+It runs in the gateway's process, on its loop. Active or standby, a feed does the same
+work (it subscribes, normalises, judges, follows the coverage); only the active one
+publishes, and only while whoever owns the feed says so again and again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+from attrs import asdict
+
+from aegis import ConfigurationError, Unavailable
+from aegis.marketdata._arbiter import Arbiter, Verdict
+from aegis.marketdata._calendar import Calendar
+from aegis.marketdata._contract import Contract, UniverseFilter
+from aegis.marketdata._coverage import Coverage, Patience
+from aegis.marketdata._lifecycle import Deadlines, Lifecycle
+from aegis.marketdata._normalizer import Normalizer
+from aegis.marketdata._ports import (
+    EventPublisherPort,
+    GatewayFailure,
+    GatewayState,
+    MarketDataGatewayPort,
+    RawTick,
+)
+from aegis.marketdata._subscriptions import Pace, Subscriptions
+from aegis.marketdata._tick import VERSION, Tick, TickFlag
+
+__all__ = ["FeedPipeline"]
+
+LAGS_KEPT: Final = 4_096
+"""Lags of the newest ticks, for percentiles."""
+
+_log = structlog.get_logger("aegis.feed")
+
+
+class FeedPipeline:
+    """One feed: a `BridgeConsumer` that ends in a publisher.
+
+    ``now`` is seconds on a clock that only rises, ``wall_ns`` nanoseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        gateway: MarketDataGatewayPort,
+        publisher: EventPublisherPort,
+        calendar: Calendar,
+        universe: UniverseFilter,
+        *,
+        now: Callable[[], float],
+        wall_ns: Callable[[], int],
+        pace: Pace | None = None,
+        deadlines: Deadlines | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        self.contracts: dict[str, Contract] = {}
+        """All that the gateway has told of, by key."""
+        self.universe = universe
+        self.lifecycle = Lifecycle(deadlines or Deadlines())
+        self.subscriptions = Subscriptions(pace)
+        self.coverage = Coverage(calendar, patience)
+        self.arbiter = Arbiter()
+        self.counts: Counter[str] = Counter()
+        """Ticks by what became of them."""
+        self.epoch = 0
+        """Under which it publishes; 0 while it stands by."""
+        self._gateway = gateway
+        self._publisher = publisher
+        self._normalizer = Normalizer(calendar, gateway.name)
+        self._now = now
+        self._wall_ns = wall_ns
+        self._publish_until = float("-inf")
+        self._sequences: Counter[str] = Counter()
+        self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
+
+    # -- who publishes --------------------------------------------------------------------
+
+    def activate(self, epoch: int, seconds: float) -> None:
+        """Publish under ``epoch`` for so many seconds from now on; renewed by repeating it.
+
+        With a new epoch the state of every contract is published first, so that whoever
+        followed another feed has this one's view of all.
+        """
+        if epoch < self.epoch:
+            return
+        self._publish_until = self._now() + seconds
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self._sequences.clear()
+        last = self.arbiter.last.values()
+        _log.info("feed_activated", feed=self._gateway.name, epoch=epoch, contracts=len(last))
+        self._publish([tick._replace(flags=tick.flags | TickFlag.SNAPSHOT) for tick in last])
+
+    def mute(self) -> None:
+        """Stand by: publish nothing until activated again."""
+        if self.epoch:
+            _log.info("feed_muted", feed=self._gateway.name, epoch=self.epoch)
+        self.epoch = 0
+        self._publish_until = float("-inf")
+
+    @property
+    def publishing(self) -> bool:
+        """Whether ticks leave at this moment."""
+        return self._now() < self._publish_until
+
+    # -- what the gateway tells -----------------------------------------------------------
+
+    def on_state(self, state: GatewayState, failure: GatewayFailure | None) -> None:
+        """Take a change of the gateway's state."""
+        was = self.lifecycle.state
+        self.lifecycle.enter(state, self._now(), failure)
+        _log.info(
+            "feed_state",
+            feed=self._gateway.name,
+            state=state.value,
+            reason=failure.reason if failure else "",
+            code=failure.code if failure else 0,
+        )
+        if was is GatewayState.READY and state is not GatewayState.READY:
+            self.subscriptions.lost()
+        elif state is GatewayState.READY:
+            self._want()
+
+    def on_contract(self, contract: Contract) -> None:
+        """Take a contract."""
+        self.contracts[contract.key] = contract
+
+    def on_subscribed(self, key: str, failure: GatewayFailure | None) -> None:
+        """Take what became of a subscription."""
+        if failure is None:
+            self.subscriptions.confirm(key)
+        else:
+            self.subscriptions.refuse(key, failure.reason)
+
+    def on_ticks(self, ticks: Sequence[RawTick], conflated: bool) -> None:
+        """Normalise ticks, judge them, and publish the news."""
+        normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, self.counts
+        confirmed, on_tick = self.subscriptions.confirmed, self.coverage.on_tick
+        lags = self._lags
+        news: list[Tick] = []
+        for raw in ticks:
+            tick = normalize(raw)
+            if tick is None:
+                counts["invalid"] += 1
+                continue
+            key = tick.key
+            if key not in confirmed:
+                self.subscriptions.confirm(key)
+            on_tick(tick)
+            verdict = judge(tick)
+            if verdict is not Verdict.NEWS:
+                counts[verdict.value] += 1
+                continue
+            if tick.stale:
+                counts["stale"] += 1
+            else:
+                lags.append(tick.lag_seconds)
+            news.append(tick)
+        if conflated:
+            news = [tick._replace(flags=tick.flags | TickFlag.CONFLATED) for tick in news]
+        if self.publishing:
+            self._publish(news)
+        else:
+            counts["withheld"] += len(news)
+
+    def _publish(self, ticks: Sequence[Tick]) -> None:
+        feed, epoch, sequences = self._gateway.name, self.epoch, self._sequences
+        stamped: list[Tick] = []
+        for tick in ticks:
+            sequence = sequences[tick.exchange] = sequences[tick.exchange] + 1
+            stamped.append(Tick(VERSION, feed, epoch, sequence, *tick[4:]))
+        try:
+            self._publisher.publish(stamped)
+        except Unavailable as error:
+            # The sequence goes on: whoever listens sees the gap.
+            self.counts["lost"] += len(stamped)
+            _log.warning("ticks_lost", feed=feed, ticks=len(stamped), reason=str(error))
+        else:
+            self.counts["published"] += len(stamped)
+
+    def last(self, exchange: str, symbol: str) -> Tick | None:
+        """Return the last tick of a contract, as it was or would have been published."""
+        tick = self.arbiter.last.get((exchange, symbol))
+        if tick is None:
+            return None
+        sequence = self._sequences[exchange]
+        return Tick(VERSION, self._gateway.name, self.epoch, sequence, *tick[4:])
+
+    # -- what is wanted -------------------------------------------------------------------
+
+    def set_universe(self, universe: UniverseFilter) -> None:
+        """Want other contracts from now on.
+
+        Raises:
+            ConfigurationError: none matches.
+        """
+        if self.contracts:
+            universe.select(self.contracts.values())
+        self.universe = universe
+        if self.lifecycle.state is GatewayState.READY:
+            self._want()
+
+    def _want(self) -> None:
+        try:
+            wanted = {c.key: c for c in self.universe.select(self.contracts.values())}
+        except ConfigurationError as error:
+            failure = GatewayFailure(str(error), permanent=True)
+            self.lifecycle.enter(GatewayState.FAILED, self._now(), failure)
+            return
+        dropped = [key for key in self.subscriptions.wanted if key not in wanted]
+        told = self.subscriptions.drop(dropped)
+        self.coverage.drop(dropped)
+        if told:
+            self._gateway.unsubscribe(self._known(told))
+        self.coverage.want(wanted.values())
+        self.subscriptions.want(wanted)
+
+    def _known(self, keys: Iterable[str]) -> list[Contract]:
+        return [self.contracts[key] for key in keys if key in self.contracts]
+
+    # -- from time to time ----------------------------------------------------------------
+
+    def work(self) -> GatewayFailure | None:
+        """Do what is due: subscribe to more, ask again; return why the gateway has failed.
+
+        To be called some ten times a second.
+        """
+        now = self._now()
+        failure = self.lifecycle.check(now)
+        if self.lifecycle.state is GatewayState.FAILED:
+            return failure or self.lifecycle.failure
+        if self.lifecycle.state is GatewayState.READY:
+            batch = self.subscriptions.next_batch(now)
+            if batch:
+                self._gateway.subscribe(self._known(batch))
+        return None
+
+    def resubscribe_missing(self) -> int:
+        """Ask again for what should be heard of and is not; return for how many contracts."""
+        again: list[str] = []
+        for report in self.coverage.report(self._wall_ns()):
+            again += report.missing
+            again += report.stalled
+        return self.subscriptions.retry(again) if self.subscriptions.complete else 0
+
+    # -- how it stands --------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Return how the feed stands, as plain values."""
+        lags = sorted(self._lags)
+        failure = self.lifecycle.failure
+        return {
+            "feed": self._gateway.name,
+            "state": self.lifecycle.state.value,
+            "failure": asdict(failure) if failure is not None else None,
+            "publishing": self.publishing,
+            "epoch": self.epoch,
+            "contracts": len(self.contracts),
+            "disconnects": self.lifecycle.disconnects,
+            "ticks": dict(self.counts),
+            "invalid": dict(self._normalizer.invalid),
+            "subscriptions": dict(self.subscriptions.statistics()),
+            "lag_p50": _percentile(lags, 0.5),
+            "lag_p99": _percentile(lags, 0.99),
+            "exchanges": [
+                {**asdict(report), "phase": report.phase.value, "ratio": report.ratio}
+                for report in self.coverage.report(self._wall_ns())
+            ],
+        }
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None

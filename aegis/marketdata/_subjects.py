@@ -1,0 +1,59 @@
+"""Where ticks are published: ``md.tick.SHFE.rb2701`` and its like.
+
+A symbol is one token of the subject. Letters, digits, ``-`` and ``_`` stand for
+themselves, any other byte is ``=`` and two hex digits: symbols of combinations hold
+spaces and ``&``, which no subject can.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+__all__ = ["BATCH", "LAST", "TICK", "batch_subject", "key_of", "last_subject", "tick_subject"]
+
+TICK: Final = "md.tick"
+BATCH: Final = "md.batch"
+LAST: Final = "md.last"
+
+_CONTRACTS: Final = 100_000
+"""Subjects that are remembered; the whole market has a quarter of that."""
+
+
+@lru_cache(_CONTRACTS)
+def tick_subject(exchange: str, symbol: str) -> str:
+    """Return where the ticks of a contract are published."""
+    return f"{TICK}.{exchange}.{_escape(symbol)}"
+
+
+def last_subject(exchange: str, symbol: str) -> str:
+    """Return where the last tick of a contract is asked for."""
+    return f"{LAST}.{exchange}.{_escape(symbol)}"
+
+
+def batch_subject(exchange: str) -> str:
+    """Return where all ticks of an exchange are published, many in one message."""
+    return f"{BATCH}.{exchange}"
+
+
+def key_of(subject: str) -> str:
+    """Return the contract, as in ``SHFE.rb2701``, that a subject is of."""
+    _, _, exchange, symbol = subject.split(".", 3)
+    return f"{exchange}.{_unescape(symbol)}"
+
+
+def _escape(symbol: str) -> str:
+    return _UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode()), symbol)
+
+
+def _unescape(token: str) -> str:
+    if "=" not in token:
+        return token
+    parts = re.split(r"=([0-9A-Fa-f]{2})", token)
+    return b"".join(
+        bytes.fromhex(part) if index % 2 else part.encode() for index, part in enumerate(parts)
+    ).decode(errors="replace")
+
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]+", re.ASCII)

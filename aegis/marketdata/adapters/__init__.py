@@ -1,0 +1,1 @@
+"""Adapters: each module here knows one vendor's library, and nothing else does."""

@@ -1,0 +1,177 @@
+"""A gateway to a made-up market: everything but the exchange is real."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, tzinfo
+from typing import Final
+
+from attrs import frozen
+
+from aegis.marketdata._contract import Contract
+from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
+from aegis.marketdata._simulated_market import PHASES, MarketFaults, SimulatedMarket
+
+__all__ = ["GatewayFaults", "SimulatedGateway"]
+
+STOP_TIMEOUT: Final = 2.0
+
+
+@frozen
+class GatewayFaults:
+    """What goes wrong with the connection; everything is off unless asked for."""
+
+    login: GatewayFailure | None = None
+    """Each login is refused with this."""
+    unreachable: bool = False
+    """The front is not there: nothing is ever told."""
+    unanswered: frozenset[str] = frozenset()
+    """Subscriptions to these contracts get no answer, and no ticks."""
+    late_contracts: int = 0
+    """So many of the contracts are told only after the gateway said that it is ready."""
+
+
+class SimulatedGateway:
+    """A `MarketDataGatewayPort` over a `SimulatedMarket`, with a thread of its own.
+
+    ``even`` spreads the ticks of each half second over it, instead of a burst.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        contracts: Sequence[Contract],
+        *,
+        zone: tzinfo,
+        seed: int = 1,
+        rate: float = 1.0,
+        even: bool = False,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.faults = GatewayFaults()
+        self.connected = True
+        """Set to False to cut the connection, and to True to let it come back."""
+        self._name = name
+        self._contracts = list(contracts)
+        self._market = SimulatedMarket(contracts, seed=seed, rate=rate)
+        self._zone = zone
+        self._even = even
+        self._wall_ns = wall_ns
+        self._wanted: dict[str, None] = {}
+        self._fresh: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def name(self) -> str:
+        """What the feed is called."""
+        return self._name
+
+    def start(self, listener: GatewayListener) -> None:
+        """Connect, log in and load all contracts, on a thread."""
+        self._stopping.clear()
+        self._thread = threading.Thread(
+            target=self._run, args=(listener,), name=f"gateway-{self._name}", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(STOP_TIMEOUT)
+
+    def subscribe(self, contracts: Sequence[Contract]) -> None:
+        """Ask for the ticks of contracts; each is answered by its state at once."""
+        with self._lock:
+            for contract in contracts:
+                if contract.key not in self.faults.unanswered:
+                    self._wanted[contract.key] = None
+                    self._fresh.append(contract.key)
+
+    def unsubscribe(self, contracts: Sequence[Contract]) -> None:
+        """Ask for them no more."""
+        with self._lock:
+            for contract in contracts:
+                self._wanted.pop(contract.key, None)
+
+    def break_market(self, faults: MarketFaults) -> None:
+        """Have the market say wrong things from now on."""
+        self._market.faults = faults
+
+    # -- on the thread --------------------------------------------------------------------
+
+    def _run(self, listener: GatewayListener) -> None:
+        if not self._log_in(listener):
+            return
+        phase = 1.0 / PHASES
+        due = time.monotonic()
+        up = True
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            # A machine that is too slow has fewer phases; none is made up for.
+            due = max(due, time.monotonic() - phase) + phase
+            if not self.connected:
+                if up:
+                    self._cut(listener)
+                    up = False
+                continue
+            if not up:
+                up = self._log_in(listener)
+            self._speak(listener, due)
+
+    def _log_in(self, listener: GatewayListener) -> bool:
+        listener.on_state(GatewayState.CONNECTING)
+        if self.faults.unreachable:
+            return False
+        listener.on_state(GatewayState.LOGGING_IN)
+        if self.faults.login is not None:
+            listener.on_state(GatewayState.FAILED, self.faults.login)
+            return False
+        listener.on_state(GatewayState.LOADING_CONTRACTS)
+        late = len(self._contracts) - self.faults.late_contracts
+        for contract in self._contracts[:late]:
+            listener.on_contract(contract)
+        listener.on_state(GatewayState.READY)
+        for contract in self._contracts[late:]:
+            listener.on_contract(contract)
+        return True
+
+    def _cut(self, listener: GatewayListener) -> None:
+        with self._lock:
+            self._wanted.clear()
+            self._fresh.clear()
+        listener.on_state(
+            GatewayState.CONNECTING, GatewayFailure("the front does not answer", code=8193)
+        )
+
+    def _speak(self, listener: GatewayListener, until: float) -> None:
+        with self._lock:
+            fresh, self._fresh = self._fresh, []
+            wanted = list(self._wanted)
+        now_ns = self._wall_ns()
+        clock, millisecond = self._exchange_time(now_ns)
+        for key in fresh:
+            tick = self._market.snapshot(key, now_ns, clock, millisecond)
+            if tick is not None:
+                listener.on_tick(tick)
+        ticks = self._market.speak(wanted, now_ns, clock, millisecond)
+        if not self._even:
+            for tick in ticks:
+                listener.on_tick(tick._replace(received_ns=self._wall_ns()))
+            return
+        pause = (until - time.monotonic()) / (len(ticks) // _SLICE + 1)
+        for start in range(0, len(ticks), _SLICE):
+            for tick in ticks[start : start + _SLICE]:
+                listener.on_tick(tick._replace(received_ns=self._wall_ns()))
+            self._stopping.wait(max(0.0, pause))
+
+    def _exchange_time(self, now_ns: int) -> tuple[str, int]:
+        local = datetime.fromtimestamp(now_ns / 1e9, self._zone)
+        return local.strftime("%H:%M:%S"), local.microsecond // 1000
+
+
+_SLICE: Final = 8
+"""Ticks at a time when they are spread evenly: some 600 slices a second for 5,000 ticks."""
