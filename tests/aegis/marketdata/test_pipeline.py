@@ -1,0 +1,266 @@
+"""One feed from what its gateway tells to what is published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from aegis import Unavailable
+from aegis.marketdata._calendar import Calendar
+from aegis.marketdata._contract import Contract, UniverseFilter
+from aegis.marketdata._pipeline import FeedPipeline
+from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
+from aegis.marketdata._tick import Tick, TickFlag
+from tests.support.marketdata import ns, raw_tick
+
+RB = Contract("SHFE", "rb2701", "rb")
+CU = Contract("SHFE", "cu2701", "cu")
+M = Contract("DCE", "m2701", "m")
+
+
+class Gateway:
+    """Keeps what it is asked for."""
+
+    name = "a"
+
+    def __init__(self) -> None:
+        self.subscribed: list[list[str]] = []
+        self.unsubscribed: list[str] = []
+
+    def start(self, listener: GatewayListener) -> None:
+        """Nothing: the test tells the listener."""
+
+    def stop(self) -> None:
+        """Nothing."""
+
+    def subscribe(self, contracts: Sequence[Contract]) -> None:
+        self.subscribed.append([contract.key for contract in contracts])
+
+    def unsubscribe(self, contracts: Sequence[Contract]) -> None:
+        self.unsubscribed += [contract.key for contract in contracts]
+
+
+class Publisher:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.full = False
+
+    def publish(self, ticks: Sequence[Tick]) -> None:
+        if self.full:
+            raise Unavailable("too much waits")
+        self.ticks += ticks
+
+    def statistics(self) -> Mapping[str, int]:
+        return {}
+
+
+class Feed:
+    """A pipeline with everything around it in the test's hands."""
+
+    def __init__(self, calendar: Calendar, *include: str) -> None:
+        self.now = 100.0
+        self.wall = ns("2026-11-23 10:00:01")
+        self.gateway = Gateway()
+        self.publisher = Publisher()
+        self.pipeline = FeedPipeline(
+            self.gateway,
+            self.publisher,
+            calendar,
+            UniverseFilter(include or ("*",)),
+            now=lambda: self.now,
+            wall_ns=lambda: self.wall,
+        )
+
+    def connect(self, *contracts: Contract) -> None:
+        self.pipeline.on_state(GatewayState.CONNECTING, None)
+        self.pipeline.on_state(GatewayState.LOADING_CONTRACTS, None)
+        for contract in contracts or (RB, CU, M):
+            self.pipeline.on_contract(contract)
+        self.pipeline.on_state(GatewayState.READY, None)
+        assert self.pipeline.work() is None
+
+    def tick(self, conflated: bool = False, **changes: Any) -> None:
+        self.pipeline.on_ticks([raw_tick(**changes)], conflated)
+
+    @property
+    def published(self) -> list[tuple[str, int, int]]:
+        return [(tick.symbol, tick.epoch, tick.sequence) for tick in self.publisher.ticks]
+
+
+@pytest.fixture
+def feed(calendar: Calendar) -> Feed:
+    return Feed(calendar)
+
+
+def test_it_subscribes_to_what_is_wanted_once_all_contracts_are_known(calendar: Calendar) -> None:
+    feed = Feed(calendar, "SHFE.*")
+    feed.pipeline.on_state(GatewayState.LOADING_CONTRACTS, None)
+    feed.pipeline.on_contract(RB)
+    feed.pipeline.work()
+    assert feed.gateway.subscribed == []
+    feed.connect()
+    assert feed.gateway.subscribed == [[RB.key, CU.key]]
+
+
+def test_a_standby_publishes_nothing(feed: Feed) -> None:
+    feed.connect()
+    feed.tick()
+    assert feed.published == []
+    assert feed.pipeline.status()["ticks"] == {"withheld": 1}
+
+
+def test_the_active_feed_numbers_the_ticks_of_each_exchange(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick()
+    feed.tick(symbol="cu2701")
+    feed.tick(exchange="DCE", symbol="m2701")
+    assert feed.published == [("rb2701", 7, 1), ("cu2701", 7, 2), ("m2701", 7, 1)]
+    assert {tick.feed for tick in feed.publisher.ticks} == {"a"}
+
+
+def test_it_publishes_no_longer_than_it_was_last_told_to(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.now += 1.4
+    feed.pipeline.activate(7, 1.5)
+    feed.now += 1.4
+    feed.tick()
+    feed.now += 0.1
+    feed.tick(volume=200)
+    assert feed.published == [("rb2701", 7, 1)]
+    assert not feed.pipeline.publishing
+
+
+def test_muted_it_is_silent_at_once(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.pipeline.mute()
+    feed.tick()
+    assert feed.published == []
+
+
+def test_a_new_owner_publishes_the_state_of_all_first(feed: Feed) -> None:
+    feed.connect()
+    feed.tick()
+    feed.tick(symbol="cu2701")
+    feed.pipeline.activate(9, 1.5)
+    feed.tick(volume=200)
+    assert feed.published == [("rb2701", 9, 1), ("cu2701", 9, 2), ("rb2701", 9, 3)]
+    snapshots = [bool(tick.flags & TickFlag.SNAPSHOT) for tick in feed.publisher.ticks]
+    assert snapshots == [True, True, False]
+
+
+def test_an_older_epoch_changes_nothing(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(9, 1.5)
+    feed.pipeline.activate(8, 100.0)
+    feed.now += 2.0
+    assert feed.pipeline.epoch == 9
+    assert not feed.pipeline.publishing
+
+
+def test_repeats_older_and_senseless_ticks_are_counted_and_not_published(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=100)
+    feed.tick(volume=100)
+    feed.tick(volume=90)
+    feed.tick(exchange="NYSE")
+    assert feed.published == [("rb2701", 7, 1)]
+    status = feed.pipeline.status()
+    assert status["ticks"] == {"published": 1, "duplicate": 1, "older": 1, "invalid": 1}
+    assert status["invalid"] == {"unknown exchange": 1}
+
+
+def test_ticks_that_cannot_leave_are_seen_as_a_gap(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.publisher.full = True
+    feed.tick()
+    feed.publisher.full = False
+    feed.tick(volume=200)
+    assert feed.published == [("rb2701", 7, 2)]
+    assert feed.pipeline.status()["ticks"] == {"lost": 1, "published": 1}
+
+
+def test_conflated_ticks_say_so(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(conflated=True)
+    assert feed.publisher.ticks[0].flags & TickFlag.CONFLATED
+
+
+def test_after_a_disconnect_all_is_subscribed_anew(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.on_subscribed(RB.key, None)
+    cut = GatewayFailure("the front is gone", 8193)
+    feed.pipeline.on_state(GatewayState.CONNECTING, cut)
+    assert feed.pipeline.status()["failure"]["code"] == 8193
+    feed.connect()
+    assert [sorted(batch) for batch in feed.gateway.subscribed] == [
+        sorted([RB.key, CU.key, M.key])
+    ] * 2
+    assert feed.pipeline.status()["disconnects"] == 1
+    assert feed.pipeline.status()["failure"] is None
+
+
+def test_a_phase_that_takes_too_long_fails_the_gateway(feed: Feed) -> None:
+    feed.pipeline.on_state(GatewayState.CONNECTING, None)
+    feed.now += 14.9
+    assert feed.pipeline.work() is None
+    feed.now += 0.1
+    failure = feed.pipeline.work()
+    assert failure is not None
+    assert failure.reason == "connecting takes longer than 15 s"
+    assert not failure.permanent
+
+
+def test_a_refused_login_is_told_and_stays(feed: Feed) -> None:
+    refused = GatewayFailure("wrong password", 3, permanent=True)
+    feed.pipeline.on_state(GatewayState.FAILED, refused)
+    feed.pipeline.on_state(GatewayState.CONNECTING, None)
+    assert feed.pipeline.work() == refused
+
+
+def test_a_universe_that_matches_nothing_fails_for_good(calendar: Calendar) -> None:
+    feed = Feed(calendar, "SHFE.zz*")
+    feed.pipeline.on_contract(RB)
+    feed.pipeline.on_state(GatewayState.READY, None)
+    failure = feed.pipeline.work()
+    assert failure is not None
+    assert failure.permanent
+    assert "none of 1 contracts matches SHFE.zz*" in failure.reason
+
+
+def test_another_universe_drops_what_it_does_not_want(feed: Feed) -> None:
+    feed.connect()
+    feed.tick()
+    feed.pipeline.set_universe(UniverseFilter(("DCE.*",)))
+    assert sorted(feed.gateway.unsubscribed) == [CU.key, RB.key]
+    assert feed.pipeline.status()["subscriptions"]["wanted"] == 1
+    assert [e["exchange"] for e in feed.pipeline.status()["exchanges"]] == ["DCE"]
+
+
+def test_what_is_missing_is_subscribed_again(feed: Feed) -> None:
+    feed.connect()
+    for key in (RB.key, CU.key, M.key):
+        feed.pipeline.on_subscribed(key, None)
+    feed.tick()
+    assert feed.pipeline.resubscribe_missing() == 2
+    feed.pipeline.work()
+    assert sorted(feed.gateway.subscribed[-1]) == [M.key, CU.key]
+
+
+def test_stale_ticks_are_published_as_such_and_left_out_of_lags(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(time_of_day="02:29:59")
+    assert feed.publisher.ticks[0].stale
+    assert feed.pipeline.status()["lag_p99"] is None
+    feed.tick()
+    assert feed.pipeline.status()["lag_p99"] == pytest.approx(0.02)
