@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from typer.core import TyperGroup
 
@@ -12,6 +12,9 @@ from aegis.errors import ConfigurationError
 from aegis.ops._output import EXIT_USAGE, Output
 
 __all__ = ["CommandGroup"]
+
+_EXIT_CODES: Final = {"aegis feed health": 4}
+"""Of wrong use, where 2 means something else: there it is a verdict."""
 
 
 class CommandGroup(TyperGroup):
@@ -48,5 +51,5 @@ class CommandGroup(TyperGroup):
             separator = " " if text.endswith("?") else "; "
             told = ConfigurationError(f"{text}{separator}`{path} --help` shows all")
             Output(json="--json" in words).error(told)
-            sys.exit(EXIT_USAGE)
+            sys.exit(_EXIT_CODES.get(path, EXIT_USAGE))
         sys.exit(code)

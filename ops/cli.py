@@ -14,6 +14,7 @@ import typer
 from aegis._config import ConnectOptions, LogOptions, RunOptions
 from aegis.errors import AegisError
 from aegis.ops._command_line import CommandGroup
+from aegis.ops._feed_commands import feed
 from aegis.ops._options import CommandContext, add_command
 from aegis.ops._service_flags import ServiceFlags, services_of
 
@@ -377,6 +378,7 @@ add_command(app, doctor, ConnectOptions, LogOptions)
 add_command(journal, show_journal, ConnectOptions, LogOptions, name="show")
 add_command(journal, verify_journal, ConnectOptions, LogOptions, name="verify")
 app.add_typer(journal, name="journal")
+app.add_typer(feed)
 _delegate("bench", "aegis.ops._bench", "Measure throughput and latency beside NATS alone.")
 _delegate("chaos", "aegis.ops._chaos", "Kill and freeze processes at random; check the books.")
 _delegate("demo", "aegis.ops._demo", "Run a trading system, kill a node, and check the books.")

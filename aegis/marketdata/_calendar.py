@@ -62,7 +62,9 @@ class Calendar:
     _holidays: frozenset[date]
     _years: frozenset[int]
     _hours: tuple[_Hours, ...]
-    _sessions: dict[tuple[str, date], tuple[Session, ...]] = field(factory=dict, init=False)
+    _sessions: dict[tuple[str, date], tuple[Session, ...]] = field(
+        factory=dict[tuple[str, date], tuple[Session, ...]], init=False
+    )
 
     # -- from a file --------------------------------------------------------------------
 

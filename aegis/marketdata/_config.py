@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 
 import cattrs
 from attrs import field, frozen
@@ -20,7 +20,7 @@ from aegis.marketdata._coverage import Patience
 from aegis.marketdata._lifecycle import Deadlines
 from aegis.marketdata._subscriptions import Pace
 
-__all__ = ["FeedConfig", "MarketConfig", "ReplaySource", "SimulatedSource", "VnpySource"]
+__all__ = ["FeedConfig", "MarketConfig", "SimulatedSource"]
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 
@@ -37,50 +37,19 @@ class SimulatedSource:
 
 
 @frozen
-class ReplaySource:
-    """A recorded day. ``speed`` 1 is real time; 0 is as fast as it goes."""
-
-    file: Path
-    speed: float = 1.0
-
-
-@frozen
-class VnpySource:
-    """A vnpy gateway, as ``package.module:Class``, and the settings that it is given.
-
-    Secrets are read from files, whose names stand in ``secrets`` by setting: neither this
-    file nor a process list shows them.
-    """
-
-    gateway: str
-    settings: dict[str, str | int | float | bool] = field(factory=dict)
-    secrets: dict[str, Path] = field(factory=dict)
-    confirm_settlement: bool = False
-    """Consent to what CTP's gateway does at each login: it confirms the settlement."""
-
-
-@frozen
 class FeedConfig:
-    """One feed: a name and exactly one source."""
+    """One feed: where its ticks come from."""
 
-    simulated: SimulatedSource | None = None
-    replay: ReplaySource | None = None
-    vnpy: VnpySource | None = None
-
-    @property
-    def source(self) -> SimulatedSource | ReplaySource | VnpySource:
-        """Where its ticks come from."""
-        found = self.simulated or self.replay or self.vnpy
-        assert found is not None
-        return found
+    simulated: SimulatedSource
 
 
 @frozen
 class MarketConfig:
     """One market: its feeds, of which one at a time publishes, and its universe.
 
-    ``clock`` is the exchange's time at which a made-up market begins, in the calendar's
-    zone; without it the host's own time counts.
+    A made-up market may have a clock of its own: at ``clock_at`` (the host's time, UTC)
+    it shows ``clock`` (the exchange's, in the calendar's zone). All feeds of a market
+    must have the same; without it the host's own time counts.
     """
 
     feeds: dict[str, FeedConfig]
@@ -88,6 +57,7 @@ class MarketConfig:
     universe: UniverseFilter = field(factory=UniverseFilter)
     calendar_file: Path | None = None
     clock: datetime | None = None
+    clock_at: datetime | None = None
     bridge_bound: int = 50_000
     publish: Literal["ticks", "batches", "both"] = "both"
     pace: Pace = field(factory=Pace)
@@ -123,17 +93,13 @@ class MarketConfig:
             config = _converter(folder).structure(tables, cls)
         except ClassValidationError as error:
             raise ConfigurationError("; ".join(_explain(error, ""))) from error
-        for name, feed in config.feeds.items():
-            sources = [s for s in (feed.simulated, feed.replay, feed.vnpy) if s is not None]
+        for name in config.feeds:
             if not NAME.fullmatch(name):
                 raise ConfigurationError(
                     f"feeds.{name}: a name is up to 40 lower-case letters, digits and dashes"
                 )
-            if len(sources) != 1:
-                raise ConfigurationError(
-                    f"feeds.{name}: name one source of simulated, replay and vnpy; "
-                    f"it has {len(sources)}"
-                )
+        if (config.clock is None) != (config.clock_at is None):
+            raise ConfigurationError("clock and clock_at belong together; give both or neither")
         if not config.feeds:
             raise ConfigurationError("feeds: at least one is needed, as in [feeds.a.simulated]")
         return config
@@ -150,6 +116,13 @@ class MarketConfig:
                 f"there is no feed {name!r} in the configuration; it has {', '.join(self.feeds)}"
             )
         return found
+
+    def clock_ahead_ns(self, zone: tzinfo) -> int:
+        """Return how far the exchange's clock is ahead of the host's, in nanoseconds."""
+        if self.clock is None or self.clock_at is None:
+            return 0
+        ahead = self.clock.replace(tzinfo=zone) - self.clock_at.replace(tzinfo=UTC)
+        return round(ahead.total_seconds() * 1e9)
 
     def calendar(self) -> Calendar:
         """Read the calendar.
@@ -186,14 +159,14 @@ def _converter(folder: Path) -> cattrs.Converter:
             raise TypeError("a local date and time is wanted, as in 2026-11-23T10:00:00")
         return value
 
-    def to_scalar(value: Any, _: Any) -> Any:
-        if not isinstance(value, str | int | float | bool):
-            raise TypeError(f"a plain value is wanted, not {value!r}")
-        return value
+    def to_texts(value: Any, _: Any) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise TypeError(f'a list is wanted, as in ["SHFE.*"], not {value!r}')
+        return tuple(str(item) for item in cast("list[object]", value))
 
+    converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], to_texts)
     converter.register_structure_hook(Path, to_path)
     converter.register_structure_hook(datetime, to_time)
-    converter.register_structure_hook(str | int | float | bool, to_scalar)
     converter.register_structure_hook(Product, lambda value, _: Product(value))
     return converter
 

@@ -42,8 +42,8 @@ class ExchangeCoverage:
     phase: Phase
     wanted: int = 0
     covered: int = 0
-    missing: list[str] = field(factory=list)
-    stalled: list[str] = field(factory=list)
+    missing: list[str] = field(factory=list[str])
+    stalled: list[str] = field(factory=list[str])
     quiet_seconds: float | None = None
     """Since the last tick of any of its contracts; None if there was none."""
     silent: bool = False

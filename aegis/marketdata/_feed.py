@@ -38,8 +38,8 @@ PAGE: Final = 2_000
 class FeedState:
     """What is journaled: the universe, where it was changed since the configuration."""
 
-    include: list[str] = field(factory=list)
-    exclude: list[str] = field(factory=list)
+    include: list[str] = field(factory=list[str])
+    exclude: list[str] = field(factory=list[str])
 
 
 class Feed(AegisActor):
@@ -57,12 +57,11 @@ class Feed(AegisActor):
             return
         self._host = host_of(self.instance_id)
         self._host.start()
-        if self.state.include:
-            self._host.set_universe(self.state.include, self.state.exclude)
 
     async def on_promote(self, epoch: int) -> None:
-        """Let the gateway publish."""
-        self._host.activate(epoch, PUBLISH_SECONDS)
+        """Let the gateway publish what the journal says is wanted."""
+        if self.state.include:
+            self._host.set_universe(self.state.include, self.state.exclude)
         self._renewing = asyncio.get_running_loop().create_task(self._renew(epoch))
 
     async def on_demote(self) -> None:
@@ -82,24 +81,25 @@ class Feed(AegisActor):
 
     async def _renew(self, epoch: int) -> None:
         while True:
-            await asyncio.sleep(RENEW_INTERVAL)
             try:
+                # The first answer comes when no earlier owner can answer any more.
                 owner = await self.actor(Feed, self.resource_id).owner()
             except AegisError as error:
                 self.log.warning("feed_not_renewed", reason=str(error))
-                continue
-            if owner == [self.instance_id, epoch]:
-                self._host.activate(epoch, PUBLISH_SECONDS)
+            else:
+                if owner == [self.instance_id, epoch]:
+                    self._host.activate(epoch, PUBLISH_SECONDS)
+            await asyncio.sleep(RENEW_INTERVAL)
 
     # -- who --------------------------------------------------------------------------------
 
     @query
-    def owner(self) -> list[Any]:
+    async def owner(self) -> list[Any]:
         """Return which feed publishes, and under which epoch."""
         return [self.instance_id, self.epoch]
 
     @query
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """Return how the active feed stands."""
         host = self._host
         return {
@@ -113,7 +113,7 @@ class Feed(AegisActor):
     # -- the universe -------------------------------------------------------------------------
 
     @query
-    def contracts(self, first: int = 0, pattern: str = "*") -> dict[str, Any]:
+    async def contracts(self, first: int = 0, pattern: str = "*") -> dict[str, Any]:
         """Return one page of the contracts that match, from number ``first`` on.
 
         ``version`` tells whether two pages are of the same list, ``total`` how many there
@@ -129,7 +129,7 @@ class Feed(AegisActor):
         }
 
     @command
-    def subscribe(self, include: list[str], exclude: list[str] | None = None) -> int:
+    async def subscribe(self, include: list[str], exclude: list[str] | None = None) -> int:
         """Want these contracts (patterns as in ``SHFE.rb*``); return how many that are."""
         matching = self._matching(include, exclude or [])
         self.state.include, self.state.exclude = include, exclude or []

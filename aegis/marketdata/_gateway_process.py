@@ -55,7 +55,11 @@ class GatewayProcess:
             Unavailable: there is no server.
         """
         calendar = config.calendar()
-        wall_ns = clock_from(config)
+        ahead = config.clock_ahead_ns(calendar.zone)
+
+        def wall_ns() -> int:
+            return time.time_ns() + ahead
+
         gateway = make_gateway(config, feed, calendar, wall_ns)
         async with aegis.connect() as cluster:
             publisher = NatsTickPublisher(
@@ -153,15 +157,6 @@ class GatewayProcess:
         )
 
 
-def clock_from(config: MarketConfig) -> Callable[[], int]:
-    """Return the exchange's clock: the host's, or for a made-up market one of its own."""
-    if config.clock is None:
-        return time.time_ns
-    begin = config.clock.replace(tzinfo=config.calendar().zone)
-    ahead = int(begin.timestamp() * 1e9) - time.time_ns()
-    return lambda: time.time_ns() + ahead
-
-
 def main() -> None:
     """Read what to run from the first line of stdin, and run it."""
     # What the vendor's code prints must not end up among what is told to the owner.
@@ -183,9 +178,8 @@ def main() -> None:
         except OSError:
             os._exit(0)  # The owner is gone.
 
-    begin = json.loads(sys.stdin.readline())
     try:
-        asyncio.run(_main(begin, tell))
+        asyncio.run(_main(tell))
     except aegis.ConfigurationError as error:
         tell({"told": "failed", "reason": str(error), "code": 0, "permanent": True})
     except aegis.AegisError as error:
@@ -195,12 +189,17 @@ def main() -> None:
     os._exit(0)
 
 
-async def _main(begin: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
-    config = MarketConfig.load(Path(begin["config"]))
+async def _main(tell: Callable[[dict[str, Any]], None]) -> None:
     orders: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    # From the first line on: a buffered read of it would swallow the orders behind it.
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    line = await reader.readline()
+    if not line:
+        return
+    begin = json.loads(line)
+    config = MarketConfig.load(Path(begin["config"]))
 
     async def listen() -> None:
         while line := await reader.readline():

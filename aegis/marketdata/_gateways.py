@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
+from aegis import ConfigurationError
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._config import MarketConfig, SimulatedSource
 from aegis.marketdata._ports import MarketDataGatewayPort
 
-__all__ = ["make_gateway"]
+__all__ = ["check_source", "make_gateway"]
+
+
+def check_source(source: SimulatedSource) -> list[str]:
+    """Return what keeps a source from being used; each text says what to do."""
+    problems: list[str] = []
+    if source.futures < 1:
+        problems.append("simulated.futures must be at least 1")
+    if source.options < 0:
+        problems.append("simulated.options must be 0 or more")
+    if not 0 < source.rate <= MAX_RATE:
+        problems.append(f"simulated.rate must be above 0 and at most {MAX_RATE:g}")
+    return problems
+
+
+MAX_RATE: Final = 100.0
 
 
 def make_gateway(
@@ -18,21 +35,21 @@ def make_gateway(
     """Return the gateway of a feed, not started.
 
     Raises:
-        ConfigurationError: there is no such feed, or a package that it needs is missing.
+        ConfigurationError: there is no such feed, or its source cannot be used.
     """
-    source = config.feed(feed).source
-    if isinstance(source, SimulatedSource):
-        from aegis.marketdata._simulated_universe import SimulatedUniverse
-        from aegis.marketdata.adapters._simulated import SimulatedGateway
+    from aegis.marketdata._simulated_universe import SimulatedUniverse
+    from aegis.marketdata.adapters._simulated import SimulatedGateway
 
-        today = datetime.fromtimestamp(wall_ns() / 1e9, calendar.zone).date()
-        return SimulatedGateway(
-            feed,
-            SimulatedUniverse(today, source.futures, source.options).contracts(),
-            zone=calendar.zone,
-            seed=source.seed,
-            rate=source.rate,
-            even=source.even,
-            wall_ns=wall_ns,
-        )
-    raise NotImplementedError(feed)
+    source = config.feed(feed).simulated
+    if problems := check_source(source):
+        raise ConfigurationError(f"feeds.{feed}: {'; '.join(problems)}")
+    today = datetime.fromtimestamp(wall_ns() / 1e9, calendar.zone).date()
+    return SimulatedGateway(
+        feed,
+        SimulatedUniverse(today, source.futures, source.options).contracts(),
+        zone=calendar.zone,
+        seed=source.seed,
+        rate=source.rate,
+        even=source.even,
+        wall_ns=wall_ns,
+    )

@@ -18,7 +18,7 @@ from aegis import ConfigurationError, Unavailable
 from aegis.marketdata._arbiter import Arbiter, Verdict
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract, UniverseFilter
-from aegis.marketdata._coverage import Coverage, Patience
+from aegis.marketdata._coverage import Coverage, ExchangeCoverage, Patience
 from aegis.marketdata._lifecycle import Deadlines, Lifecycle
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import (
@@ -32,6 +32,9 @@ from aegis.marketdata._subscriptions import Pace, Subscriptions
 from aegis.marketdata._tick import VERSION, Tick, TickFlag
 
 __all__ = ["FeedPipeline"]
+
+MAX_NAMED: Final = 1_000
+"""Contracts of an exchange that a status names; their number is told whole."""
 
 LAGS_KEPT: Final = 4_096
 """Lags of the newest ticks, for percentiles."""
@@ -268,11 +271,20 @@ class FeedPipeline:
             "subscriptions": dict(self.subscriptions.statistics()),
             "lag_p50": _percentile(lags, 0.5),
             "lag_p99": _percentile(lags, 0.99),
-            "exchanges": [
-                {**asdict(report), "phase": report.phase.value, "ratio": report.ratio}
-                for report in self.coverage.report(self._wall_ns())
-            ],
+            "exchanges": [_plain(report) for report in self.coverage.report(self._wall_ns())],
         }
+
+
+def _plain(report: ExchangeCoverage) -> dict[str, Any]:
+    return {
+        **asdict(report),
+        "phase": report.phase.value,
+        "ratio": report.ratio,
+        "missing": report.missing[:MAX_NAMED],
+        "missing_count": len(report.missing),
+        "stalled": report.stalled[:MAX_NAMED],
+        "stalled_count": len(report.stalled),
+    }
 
 
 def _percentile(ordered: Sequence[float], share: float) -> float | None:

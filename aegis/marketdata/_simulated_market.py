@@ -1,31 +1,39 @@
-"""A made-up market: prices that move, volumes that rise, two bursts of ticks a second.
+"""A made-up market: two bursts a second, in which each contract may say how it stands.
 
-It takes the time and returns what is said then; the seed decides everything else.
-
+What is said in one phase follows from the seed, the contract and the phase alone. So two
+gateways to the same market see the same one, whenever each of them came, and a market can
+be asked for any moment again.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
+from datetime import datetime, tzinfo
 from typing import Final
 
-from attrs import define, frozen
+from attrs import frozen
 
 from aegis.marketdata._contract import Contract, Product
 from aegis.marketdata._ports import RawTick
 from aegis.marketdata._tick import Level
 
-__all__ = ["MarketFaults", "SimulatedMarket"]
+__all__ = ["PHASE_NS", "MarketFaults", "SimulatedMarket"]
 
-PHASES: Final = 2
-"""Bursts a second: the exchanges tell at most that many states of a contract."""
+PHASE_NS: Final = 500_000_000
+"""The exchanges tell at most two states of a contract a second."""
 
 NO_PRICE: Final = 1.7976931348623157e308
 """What the vendor sends for a price that does not exist."""
 
+SWING: Final = 40
+"""Steps that a price is away from its opening at most."""
+
 _LIQUID: Final = 100
 _ACTIVE: Final = 900
+_DAY_PHASES: Final = 2 * 86_400
+_EVENING_PHASES: Final = 2 * 6 * 3600
+_MASK: Final = (1 << 64) - 1
+_WHOLE: Final = float(1 << 64)
 
 
 @frozen
@@ -42,135 +50,145 @@ class MarketFaults:
     """On this share one side of the book is empty; it happens on quiet options daily."""
 
 
-@define
+@frozen
 class _Book:
-    """One contract's day so far."""
+    """What of a contract does not change."""
 
     contract: Contract
-    share: float
-    """How likely it says something in one phase."""
-    mid: float
+    number: int
+    limit: int
+    """It speaks in a phase whose number, out of 2**64, is below this."""
+    lots: float
+    """Traded in a phase, on average."""
+    opened: float
     step: float
-    open_price: float
-    high: float
-    low: float
-    volume: int = 0
-    turnover: float = 0.0
-    open_interest: float = 10_000.0
 
 
 class SimulatedMarket:
-    """The books of all contracts, and what they say when asked.
+    """The contracts of a market and what they say.
 
     ``rate`` scales how often contracts tick: with 1 some 5,000 ticks a second come of
-    900 futures and 20,000 options.
+    900 futures and 20,000 options. ``zone`` is that of the exchanges' clocks.
     """
 
-    def __init__(self, contracts: Sequence[Contract], *, seed: int, rate: float = 1.0) -> None:
+    def __init__(
+        self, contracts: Sequence[Contract], *, seed: int, zone: tzinfo, rate: float = 1.0
+    ) -> None:
         self.faults = MarketFaults()
-        self._rng = random.Random(seed)
+        self._zone = zone
         self._books: dict[str, _Book] = {}
         for rank, contract in enumerate(contracts):
-            per_second = _per_second(self._rng, rank, contract) * rate
-            self._books[contract.key] = self._new_book(contract, min(1.0, per_second / PHASES))
+            number = _mix(seed, rank, 0)
+            share = min(1.0, _per_second(number, rank, contract) * rate / 2)
+            step = contract.price_tick or 1.0
+            steps = 2 * SWING + number % (400 if contract.product is Product.OPTION else 5_000)
+            self._books[contract.key] = _Book(
+                contract, number, int(share * _WHOLE), 4.0 * share, steps * step, step
+            )
 
-    def _new_book(self, contract: Contract, share: float) -> _Book:
-        rng = self._rng
-        step = contract.price_tick or 1.0
-        steps = rng.randint(500, 5_000)
-        if contract.product is Product.OPTION:
-            steps = rng.randint(2, 400)
-        mid = steps * step
-        return _Book(contract, share, mid, step, mid, mid, mid)
-
-    def speak(
-        self, wanted: Iterable[str], now_ns: int, clock: str, millisecond: int
-    ) -> list[RawTick]:
-        """Return what the contracts among ``wanted`` say in one phase.
-
-        ``clock`` (``HH:MM:SS``) and ``millisecond`` are the exchange's time of this phase.
-        """
-        rng, faults, books = self._rng, self.faults, self._books
-        draw = rng.random
+    def speak(self, wanted: Iterable[str], at_ns: int, received_ns: int) -> list[RawTick]:
+        """Return what the contracts among ``wanted`` say in the phase of a moment."""
+        faults, books = self.faults, self._books
+        phase = at_ns // PHASE_NS
+        clock, millisecond, of_day = self._clock(phase)
+        silent, stalled = faults.silent_exchanges, faults.stalled
         ticks: list[RawTick] = []
         for key in wanted:
             book = books.get(key)
-            if book is None or draw() >= book.share:
+            if book is None:
                 continue
-            exchange = book.contract.exchange
-            if exchange in faults.silent_exchanges or key in faults.stalled:
+            chance = _mix(book.number, phase, 1)
+            if chance >= book.limit or key in stalled or book.contract.exchange in silent:
                 continue
-            self._move(book)
-            tick = self._say(book, now_ns, clock, _millisecond(rng, exchange, millisecond))
+            tick = self._say(book, chance, clock, millisecond, of_day, received_ns)
             ticks.append(tick)
-            if faults.repeat_share and draw() < faults.repeat_share:
+            if faults.repeat_share and _mix(chance, phase, 2) < faults.repeat_share * _WHOLE:
                 ticks.append(tick)
         return ticks
 
-    def snapshot(self, key: str, now_ns: int, clock: str, millisecond: int) -> RawTick | None:
-        """Return how a contract stands, as a front says it at once after a subscription."""
+    def snapshot(self, key: str, at_ns: int, received_ns: int) -> RawTick | None:
+        """Return how a contract stands, as a front says it at once after a subscription.
+
+        Its time is that of the last phase in which the contract spoke.
+        """
         book = self._books.get(key)
         if book is None or key in self.faults.stalled:
             return None
-        return self._say(book, now_ns, clock, millisecond)
+        phase = last = at_ns // PHASE_NS
+        while (chance := _mix(book.number, phase, 1)) >= book.limit and last - phase < _LOOK_BACK:
+            phase -= 1
+        clock, millisecond, of_day = self._clock(phase)
+        return self._say(book, chance, clock, millisecond, of_day, received_ns)
 
-    def _move(self, book: _Book) -> None:
-        rng = self._rng
-        lots = 1 + int(rng.random() * 8)
-        book.mid = max(book.step, book.mid + (int(rng.random() * 3) - 1) * book.step)
-        book.volume += lots
-        book.turnover += lots * book.mid * book.contract.multiplier
-        book.open_interest += int(rng.random() * 5) - 2
-        book.high = max(book.high, book.mid)
-        book.low = min(book.low, book.mid)
+    def _clock(self, phase: int) -> tuple[str, int, int]:
+        """Return a phase's time as text, its milliseconds, and how many came since evening."""
+        local = datetime.fromtimestamp(phase * PHASE_NS // 1_000_000_000, self._zone)
+        half = phase % 2
+        second = (local.hour * 60 + local.minute) * 60 + local.second
+        of_day = (2 * second + half + _EVENING_PHASES) % _DAY_PHASES
+        return local.strftime("%H:%M:%S"), 500 * half, of_day
 
-    def _say(self, book: _Book, now_ns: int, clock: str, millisecond: int) -> RawTick:
-        rng, contract, traded = self._rng, book.contract, book.volume > 0
-        bid_volume, ask_volume = 1 + int(rng.random() * 50), 1 + int(rng.random() * 50)
-        if rng.random() < self.faults.empty_share:
+    def _say(
+        self, book: _Book, chance: int, clock: str, millisecond: int, of_day: int, received_ns: int
+    ) -> RawTick:
+        contract, opened, step = book.contract, book.opened, book.step
+        volume = int(of_day * book.lots)
+        mid = opened + step * (chance % (2 * SWING + 1) - SWING)
+        bid_volume = 1 + (chance >> 8) % 50
+        if (chance >> 16) % 10_000 < self.faults.empty_share * 10_000:
             bid_volume = 0
         level = Level(
-            book.mid - book.step if bid_volume else NO_PRICE,
-            bid_volume,
-            book.mid + book.step,
-            ask_volume,
+            mid - step if bid_volume else NO_PRICE, bid_volume, mid + step, 1 + (chance >> 32) % 50
         )
         return RawTick(
             contract.exchange,
             contract.symbol,
             clock,
-            millisecond,
-            now_ns,
-            book.mid if traded else NO_PRICE,
-            book.volume,
-            book.turnover,
-            book.open_interest,
-            book.open_price if traded else NO_PRICE,
-            book.high if traded else NO_PRICE,
-            book.low if traded else NO_PRICE,
+            _millisecond(contract.exchange, millisecond, chance),
+            received_ns,
+            mid if volume else NO_PRICE,
+            volume,
+            volume * opened * contract.multiplier,
+            10_000.0 + (chance >> 40) % 100,
+            opened if volume else NO_PRICE,
+            opened + SWING * step if volume else NO_PRICE,
+            opened - SWING * step if volume else NO_PRICE,
             NO_PRICE,
             NO_PRICE,
-            book.open_price,
-            book.open_price,
-            book.open_price * 1.1,
-            book.open_price * 0.9,
+            opened,
+            opened,
+            opened * 1.1,
+            opened * 0.9,
             (level,),
         )
 
 
-def _per_second(rng: random.Random, rank: int, contract: Contract) -> float:
+_LOOK_BACK: Final = 7_200
+"""Phases: an hour. A contract that said nothing for longer says what it would now."""
+
+
+def _mix(first: int, second: int, third: int) -> int:
+    """Return a number below 2**64 that looks drawn by chance (the mixing of splitmix64)."""
+    mixed = first + second * 0x9E3779B97F4A7C15 + third * 0xD1B54A32D192ED03 & _MASK
+    mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+    return mixed ^ mixed >> 31
+
+
+def _per_second(number: int, rank: int, contract: Contract) -> float:
     """Return how often a contract ticks: few do all the time, most are quiet for long."""
+    chance = number / _WHOLE
     if contract.product is Product.OPTION:
-        return rng.uniform(0.01, 0.5)
+        return 0.01 + 0.49 * chance
     if rank < _LIQUID:
-        return rng.uniform(1.5, 2.0)
-    return rng.uniform(0.2, 1.0) if rank < _ACTIVE else rng.uniform(0.01, 0.2)
+        return 1.5 + 0.5 * chance
+    return 0.2 + 0.8 * chance if rank < _ACTIVE else 0.01 + 0.19 * chance
 
 
-def _millisecond(rng: random.Random, exchange: str, phase: int) -> int:
+def _millisecond(exchange: str, phase: int, chance: int) -> int:
     """Return the milliseconds as each exchange tells them."""
     if exchange == "CZCE":
         return 0  # Whole seconds: two ticks of one second carry the same time.
     if exchange == "DCE":
-        return min(999, phase + int(rng.random() * 400))
+        return phase + (chance >> 48) % 400
     return phase

@@ -8,7 +8,7 @@ add fields at the end, so a reader of this one leaves out what it does not know.
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 import msgpack
 
@@ -119,20 +119,27 @@ class Tick(NamedTuple):
         return cls.from_fields(fields)
 
     @classmethod
-    def from_fields(cls, fields: object) -> Self:
+    def from_fields(cls, fields: Any) -> Self:
         """Read a tick from its unpacked fields, as they stand in a batch.
 
         Raises:
             TickUnreadable: they are not those of a tick.
         """
-        if not isinstance(fields, tuple) or len(fields) < _COUNT or fields[0] != VERSION:
-            # A later version has its fields at the end, and says the same number.
+        if not _is_tick(fields):
             raise TickUnreadable(f"this is no tick of version {VERSION}: {str(fields)[:80]}")
         levels = tuple(map(Level._make, fields[_COUNT - 1]))
         return cls._make((*fields[: _COUNT - 1], levels))
 
 
 _COUNT: Final = len(Tick._fields)
+
+
+def _is_tick(fields: object) -> bool:
+    # A form that only adds fields at the end keeps the version; so there may be more.
+    if not isinstance(fields, tuple):
+        return False
+    known = cast("tuple[object, ...]", fields)
+    return len(known) >= _COUNT and known[0] == VERSION
 
 
 HIGHEST_PRICE: Final = 1e300

@@ -53,11 +53,12 @@ def ticks(cluster: Cluster, *patterns: str, bound: int = DEFAULT_BOUND) -> TickS
 class TickStream:
     """The ticks of some contracts, as they come."""
 
-    def __init__(self, cluster: Cluster, patterns: tuple[str, ...], bound: int) -> None:
+    def __init__(
+        self, cluster: Cluster, patterns: tuple[str, ...], bound: int = DEFAULT_BOUND
+    ) -> None:
         self.dropped = 0
         """Ticks that were left out since the consumer was slower than they came."""
-        self.gaps: list[TickGap] = []
-        """What was missed, and changes of the feed, since last looked at."""
+        self._gaps: list[TickGap] = []
         self._cluster = cluster
         self._patterns = patterns
         self._bound = bound
@@ -93,6 +94,11 @@ class TickStream:
             self._more.clear()
             await self._more.wait()
 
+    def take_gaps(self) -> list[TickGap]:
+        """Return what was missed, and changes of the feed, since this was last asked."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
     def _on_message(self, message: Message) -> None:
         try:
             tick = Tick.from_wire(message.payload)
@@ -119,11 +125,11 @@ class TickStream:
             self._epoch = tick.epoch
             self._numbers.clear()
             if not first:
-                self.gaps.append(TickGap(tick.exchange, tick.epoch, 0, feed_changed=True))
+                self._gaps.append(TickGap(tick.exchange, tick.epoch, 0, feed_changed=True))
         last = self._numbers.get(tick.exchange)
         self._numbers[tick.exchange] = tick.sequence
         if last is not None and tick.sequence > last + 1 and self._takes_all(tick.exchange):
-            self.gaps.append(TickGap(tick.exchange, tick.epoch, tick.sequence - last - 1))
+            self._gaps.append(TickGap(tick.exchange, tick.epoch, tick.sequence - last - 1))
 
     def _takes_all(self, exchange: str) -> bool:
         return any(pattern in ("*", f"{exchange}.*") for pattern in self._patterns)

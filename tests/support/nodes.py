@@ -55,13 +55,15 @@ class NodeProcess:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, *arguments: str, folder: Path | None = None) -> NodeProcess:
+    async def start(
+        cls, *arguments: str, folder: Path | None = None, command: tuple[str, ...] = ("run",)
+    ) -> NodeProcess:
         """Start ``aegis run`` with these arguments; does not wait until it serves."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
         if folder is not None:
             environment["XDG_DATA_HOME"] = str(folder)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "aegis", "run", *arguments, "--log-format", "json"),
+            *(sys.executable, "-m", "aegis", *command, *arguments, "--log-format", "json"),
             cwd=ROOT,
             env=environment,
             stdin=DEVNULL,
@@ -133,9 +135,10 @@ class Host:
         self.server = server
         self._nodes: list[NodeProcess] = []
 
-    async def start_node(self, *arguments: str) -> NodeProcess:
+    async def start_node(self, *arguments: str, command: tuple[str, ...] = ("run",)) -> NodeProcess:
         """Start a node on this host's server and wait until it serves."""
-        node = await NodeProcess.start(*arguments, "--data-dir", str(self.folder))
+        where = ("--data-dir", str(self.folder))
+        node = await NodeProcess.start(*arguments, *where, command=command)
         self._nodes.append(node)
         await node.wait_event("node_started")
         return node

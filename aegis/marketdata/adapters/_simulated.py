@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Final
 
 from attrs import frozen
 
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
-from aegis.marketdata._simulated_market import PHASES, MarketFaults, SimulatedMarket
+from aegis.marketdata._simulated_market import PHASE_NS, MarketFaults, SimulatedMarket
 
 __all__ = ["GatewayFaults", "SimulatedGateway"]
 
@@ -55,8 +55,7 @@ class SimulatedGateway:
         """Set to False to cut the connection, and to True to let it come back."""
         self._name = name
         self._contracts = list(contracts)
-        self._market = SimulatedMarket(contracts, seed=seed, rate=rate)
-        self._zone = zone
+        self._market = SimulatedMarket(contracts, seed=seed, zone=zone, rate=rate)
         self._even = even
         self._wall_ns = wall_ns
         self._wanted: dict[str, None] = {}
@@ -107,12 +106,8 @@ class SimulatedGateway:
     def _run(self, listener: GatewayListener) -> None:
         if not self._log_in(listener):
             return
-        phase = 1.0 / PHASES
-        due = time.monotonic()
         up = True
-        while not self._stopping.wait(max(0.0, due - time.monotonic())):
-            # A machine that is too slow has fewer phases; none is made up for.
-            due = max(due, time.monotonic() - phase) + phase
+        while not self._stopping.wait(self._until_next_phase()):
             if not self.connected:
                 if up:
                     self._cut(listener)
@@ -120,7 +115,11 @@ class SimulatedGateway:
                 continue
             if not up:
                 up = self._log_in(listener)
-            self._speak(listener, due)
+            self._speak(listener)
+
+    def _until_next_phase(self) -> float:
+        """Return the seconds to the next phase; one that went by under load is left out."""
+        return (PHASE_NS - self._wall_ns() % PHASE_NS) / 1e9
 
     def _log_in(self, listener: GatewayListener) -> bool:
         listener.on_state(GatewayState.CONNECTING)
@@ -147,30 +146,22 @@ class SimulatedGateway:
             GatewayState.CONNECTING, GatewayFailure("the front does not answer", code=8193)
         )
 
-    def _speak(self, listener: GatewayListener, until: float) -> None:
+    def _speak(self, listener: GatewayListener) -> None:
         with self._lock:
             fresh, self._fresh = self._fresh, []
             wanted = list(self._wanted)
-        now_ns = self._wall_ns()
-        clock, millisecond = self._exchange_time(now_ns)
+        now = self._wall_ns()
         for key in fresh:
-            tick = self._market.snapshot(key, now_ns, clock, millisecond)
-            if tick is not None:
-                listener.on_tick(tick)
-        ticks = self._market.speak(wanted, now_ns, clock, millisecond)
-        if not self._even:
-            for tick in ticks:
-                listener.on_tick(tick._replace(received_ns=self._wall_ns()))
-            return
-        pause = (until - time.monotonic()) / (len(ticks) // _SLICE + 1)
+            snapshot = self._market.snapshot(key, now, now)
+            if snapshot is not None:
+                listener.on_tick(snapshot)
+        ticks = self._market.speak(wanted, now, now)
+        pause = self._until_next_phase() / (len(ticks) // _SLICE + 1) if self._even else 0.0
         for start in range(0, len(ticks), _SLICE):
             for tick in ticks[start : start + _SLICE]:
                 listener.on_tick(tick._replace(received_ns=self._wall_ns()))
-            self._stopping.wait(max(0.0, pause))
-
-    def _exchange_time(self, now_ns: int) -> tuple[str, int]:
-        local = datetime.fromtimestamp(now_ns / 1e9, self._zone)
-        return local.strftime("%H:%M:%S"), local.microsecond // 1000
+            if pause and self._stopping.wait(pause):
+                return
 
 
 _SLICE: Final = 8

@@ -1,0 +1,286 @@
+"""``aegis feed``: run a market-data feed, and look at what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+from attrs import asdict
+
+from aegis._cluster import connect
+from aegis.errors import AegisError, ConfigurationError, NotFound, Unavailable
+from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._feed import CONFIG_VARIABLE
+from aegis.marketdata._health import Health, Verdict, judge
+from aegis.marketdata._ticks import TickGap, TickStream
+from aegis.ops._options import CommandContext
+from aegis.ops._output import Output
+
+if TYPE_CHECKING:
+    from aegis._cluster import Cluster
+    from aegis.marketdata._tick import Tick
+
+__all__ = ["contracts", "health", "run", "status", "subscribe", "ticks", "validate"]
+
+EXIT_WRONG_USE: Final = 4
+"""Of the health command alone: its 2 says that a feed is in a critical state."""
+
+ASK_TIMEOUT: Final = 3.0
+SHOWN: Final = 10
+
+
+def run(context: CommandContext, market: Path, feed: str, role: str) -> None:
+    """Run the node of one feed."""
+    config = MarketConfig.load(market)
+    config.feed(feed)
+    os.environ[CONFIG_VARIABLE] = str(market.resolve())
+    _tell_children(context)
+    from aegis.ops._run import run as run_node
+
+    service = {
+        "target": "aegis.marketdata:Feed",
+        "instance_id": feed,
+        "resources": [config.resource],
+        "role": role,
+    }
+    run_node(context, [service])
+
+
+def _tell_children(context: CommandContext) -> None:
+    """Give the gateway's process the options of the command line, which it does not see."""
+    for name, value in context.given.items():
+        if value is not None and not isinstance(value, bool):
+            variable = "AEGIS_NATS_URL" if name == "nats" else f"AEGIS_{name.upper()}"
+            os.environ[variable] = str(value)
+    if context.config is not None:
+        os.environ["AEGIS_CONFIG"] = context.config
+
+
+def validate(context: CommandContext, market: Path) -> None:
+    """Check a market's configuration without starting anything."""
+    from aegis.marketdata._validation import check
+
+    config = MarketConfig.load(market)
+    problems = check(config)
+    if context.output.json:
+        context.output.document([asdict(problem) for problem in problems])
+    else:
+        for problem in problems:
+            context.output.line(f"{problem.feed}: {problem.text}")
+        if not problems:
+            context.output.line(f"{market}: {len(config.feeds)} feeds can be started")
+    if problems:
+        raise typer.Exit(1)
+
+
+def status(context: CommandContext, market: str) -> None:
+    """Print how the active feed stands."""
+
+    async def ask(cluster: Cluster) -> dict[str, Any]:
+        return await _status(cluster, market)
+
+    found = _with_cluster(context, ask)
+    if context.output.json:
+        context.output.document(found)
+        return
+    output, counts, process = context.output, found["ticks"], found["process"]
+    output.line(
+        f"{found['feed']} publishes {market} under epoch {found['epoch']}: {found['state']}, "
+        f"process {process['pid']}, {process['restarts']} restarts"
+    )
+    output.line(", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())))
+    rows = [
+        [
+            report["exchange"],
+            report["phase"],
+            f"{report['covered']:,}/{report['wanted']:,}",
+            f"{report['ratio']:.1%}",
+            str(report["missing_count"]),
+            str(report["stalled_count"]),
+            "-" if report["quiet_seconds"] is None else f"{report['quiet_seconds']:.1f} s ago",
+        ]
+        for report in found["exchanges"]
+    ]
+    columns = ["exchange", "phase", "covered", "share", "missing", "stalled", "last tick"]
+    output.table(columns, rows)
+
+
+def health(context: CommandContext, market: str, exchange: str, product: str, limit: int) -> None:
+    """Judge the active feed; the exit code says how it does."""
+    try:
+        found, verdict = _health(context, market, exchange)
+    except ConfigurationError as error:
+        context.output.error(error)
+        raise typer.Exit(EXIT_WRONG_USE) from error
+    except AegisError as error:
+        found, verdict = {}, Health(Verdict.UNKNOWN)
+        context.output.error(error)
+    if found or context.output.json:
+        _print_health(context.output, found, verdict, exchange, product, limit)
+    raise typer.Exit(int(verdict.verdict))
+
+
+def _health(context: CommandContext, market: str, exchange: str) -> tuple[dict[str, Any], Health]:
+    async def ask(cluster: Cluster) -> dict[str, Any]:
+        return await _status(cluster, market)
+
+    found = _with_cluster(context, ask)
+    known = [report["exchange"] for report in found["exchanges"]]
+    if exchange and exchange not in known:
+        raise ConfigurationError(f"--exchange {exchange}: it has {', '.join(known) or 'none'}")
+    return found, judge(found, exchange)
+
+
+def _print_health(
+    output: Output,
+    found: dict[str, Any],
+    health: Health,
+    exchange: str,
+    product: str,
+    limit: int,
+) -> None:
+    lists = {
+        kind: [
+            key
+            for report in found.get("exchanges", ())
+            if not exchange or report["exchange"] == exchange
+            for key in report[kind]
+            if not product or _class_of(key) == product
+        ]
+        for kind in ("missing", "stalled")
+    }
+    if output.json:
+        output.document(
+            {
+                "verdict": health.verdict.name.lower(),
+                "findings": [
+                    {**asdict(finding), "verdict": finding.verdict.name.lower()}
+                    for finding in health.findings
+                ],
+                **{kind: keys[:limit] for kind, keys in lists.items()},
+                "feed": found.get("feed"),
+                "epoch": found.get("epoch"),
+            }
+        )
+        return
+    output.line(f"{health.verdict.name.lower()}: {found['feed']}, epoch {found['epoch']}")
+    for finding in health.findings:
+        output.line(f"  {finding.verdict.name.lower()}: {finding.text}")
+    for kind, keys in lists.items():
+        if keys:
+            more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+            output.line(f"  {kind}: {', '.join(keys[:limit])}{more}")
+
+
+def _class_of(key: str) -> str:
+    symbol = key.partition(".")[2]
+    return symbol[: next((i for i, c in enumerate(symbol) if not c.isalpha()), len(symbol))]
+
+
+def contracts(context: CommandContext, market: str, pattern: str, limit: int) -> None:
+    """Print the contracts that match a pattern."""
+
+    async def ask(cluster: Cluster) -> dict[str, Any]:
+        page: dict[str, Any] = await cluster.call(
+            "feed", "contracts", {"pattern": pattern}, resource_id=market, timeout=ASK_TIMEOUT
+        )
+        return page
+
+    found = _with_cluster(context, ask)
+    shown = found["contracts"][:limit]
+    if context.output.json:
+        context.output.document({**found, "contracts": shown})
+        return
+    if not shown:
+        raise NotFound(f"no contract of {market} matches {pattern}; try a pattern as in SHFE.rb*")
+    rows = [
+        [c["exchange"], c["symbol"], c["product"], f"{c['multiplier']:g}", f"{c['price_tick']:g}"]
+        for c in shown
+    ]
+    context.output.table(["exchange", "symbol", "product", "multiplier", "step"], rows)
+    if found["total"] > len(shown):
+        context.output.line(f"{len(shown)} of {found['total']:,}; --limit shows more")
+
+
+def subscribe(context: CommandContext, market: str, include: list[str], exclude: list[str]) -> None:
+    """Have other contracts published from now on."""
+
+    async def ask(cluster: Cluster) -> int:
+        arguments = {"include": include, "exclude": exclude}
+        count: int = await cluster.call("feed", "subscribe", arguments, resource_id=market)
+        return count
+
+    count = _with_cluster(context, ask)
+    if context.output.json:
+        context.output.document({"contracts": count})
+    else:
+        context.output.line(f"{count:,} contracts are wanted")
+
+
+def ticks(context: CommandContext, patterns: list[str], count: int) -> None:
+    """Print ticks as they come."""
+    output = context.output
+
+    async def follow(cluster: Cluster) -> None:
+        stream = TickStream(cluster, tuple(patterns) or ("*",))
+        left = count
+        async with stream:
+            async for tick in stream:
+                for gap in stream.take_gaps():
+                    _print_gap(output, gap)
+                _print_tick(output, tick)
+                left -= 1
+                if not left:
+                    return
+
+    _with_cluster(context, follow)
+
+
+def _print_tick(output: Output, tick: Tick) -> None:
+    if output.json:
+        output.document({**tick._asdict(), "levels": [level._asdict() for level in tick.levels]})
+        return
+    best = tick.levels[0] if tick.levels else None
+    bid = "-" if best is None or best.bid_price is None else f"{best.bid_price:g}"
+    ask = "-" if best is None or best.ask_price is None else f"{best.ask_price:g}"
+    last = "-" if tick.last_price is None else f"{tick.last_price:g}"
+    output.line(
+        f"{tick.key:<22} {last:>10} {bid:>10} {ask:>10} {tick.volume:>10} "
+        f"{tick.feed} {tick.epoch}.{tick.sequence}{' stale' if tick.stale else ''}"
+    )
+
+
+def _print_gap(output: Output, gap: TickGap) -> None:
+    if output.json:
+        output.document({"gap": asdict(gap)})
+    elif gap.feed_changed:
+        output.line(f"-- another feed publishes now, under epoch {gap.epoch}")
+    else:
+        output.line(f"-- {gap.exchange}: {gap.missed} ticks were missed")
+
+
+async def _status(cluster: Cluster, market: str) -> dict[str, Any]:
+    found: dict[str, Any] = await cluster.call(
+        "feed", "status", resource_id=market, timeout=ASK_TIMEOUT
+    )
+    if "state" not in found:
+        failure: dict[str, Any] = found.get("failure") or {}
+        raise Unavailable(
+            f"the gateway of {found['feed']} has told nothing yet: "
+            f"{failure.get('reason', 'it is starting')}"
+        )
+    return found
+
+
+def _with_cluster[T](context: CommandContext, ask: Callable[[Cluster], Awaitable[T]]) -> T:
+    options = context.connect()
+
+    async def work() -> T:
+        async with connect(options=options) as cluster:
+            return await ask(cluster)
+
+    return asyncio.run(work())

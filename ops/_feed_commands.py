@@ -1,0 +1,125 @@
+"""The commands of ``aegis feed``: their arguments; the work is in `aegis.ops._feed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aegis._config import ConnectOptions, LogOptions, RunOptions
+from aegis.ops._options import CommandContext, add_command
+
+__all__ = ["feed"]
+
+MarketFile = Annotated[Path, typer.Argument(metavar="FILE", help="The market's configuration.")]
+Market = Annotated[
+    str, typer.Option("--market", metavar="NAME", help="Which market. [default: market]")
+]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", help="Names shown at most.", min=1)]
+
+
+def run(
+    context: CommandContext,
+    file: MarketFile,
+    name: Annotated[str, typer.Option("--feed", metavar="NAME", help="Which of its feeds.")],
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="active or standby.")
+    ] = "active",
+) -> None:
+    """Run the node of one feed, with its gateway in a process of its own."""
+    from aegis.ops._feed import run as work
+
+    work(context, file, name, role)
+
+
+def validate(context: CommandContext, file: MarketFile) -> None:
+    """Check a market's configuration without starting anything."""
+    from aegis.ops._feed import validate as work
+
+    work(context, file)
+
+
+def status(context: CommandContext, market: Market = "market") -> None:
+    """Print how the active feed stands, exchange by exchange."""
+    from aegis.ops._feed import status as work
+
+    work(context, market)
+
+
+def health(
+    context: CommandContext,
+    market: Market = "market",
+    exchange: Annotated[
+        str, typer.Option("--exchange", metavar="CODE", help="Only this exchange.")
+    ] = "",
+    product: Annotated[
+        str, typer.Option("--product", metavar="CLASS", help="Name only contracts of this class.")
+    ] = "",
+    limit: Limit = 10,
+) -> None:
+    """Judge the active feed; nothing is changed.
+
+    The exit code is 0 fine, 1 degraded, 2 critical, 3 cannot tell, 4 wrong use.
+    """
+    from aegis.ops._feed import health as work
+
+    work(context, market, exchange, product, limit)
+
+
+def contracts(
+    context: CommandContext,
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="As in SHFE.rb*; quote it.")
+    ] = "*",
+    market: Market = "market",
+    limit: Limit = 20,
+) -> None:
+    """List the contracts that the active feed knows."""
+    from aegis.ops._feed import contracts as work
+
+    work(context, market, pattern, limit)
+
+
+def subscribe(
+    context: CommandContext,
+    include: Annotated[
+        list[str], typer.Argument(metavar="PATTERN", help="Wanted contracts, as in SHFE.rb*.")
+    ],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Contracts to leave out; repeatable."),
+    ] = None,
+    market: Market = "market",
+) -> None:
+    """Have these contracts published from now on, and no others."""
+    from aegis.ops._feed import subscribe as work
+
+    work(context, market, include, exclude or [])
+
+
+def ticks(
+    context: CommandContext,
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="PATTERN", help="As in SHFE.rb*; by default all.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", help="End after so many.", min=0)
+    ] = 0,
+) -> None:
+    """Print ticks as they come."""
+    from aegis.ops._feed import ticks as work
+
+    work(context, patterns or [], count)
+
+
+feed = typer.Typer(
+    name="feed",
+    help="Market data: run feeds, and look at what they publish.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+add_command(feed, run, RunOptions, ConnectOptions)
+add_command(feed, validate, LogOptions)
+for work in (status, health, contracts, subscribe, ticks):
+    add_command(feed, work, ConnectOptions, LogOptions)
