@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +66,7 @@ def validate(context: CommandContext, market: Path) -> None:
     from aegis.marketdata._validation import check
 
     config = MarketConfig.load(market)
-    problems = check(config)
+    problems = check(config, datetime.now(UTC))
     if context.output.json:
         context.output.document([asdict(problem) for problem in problems])
     else:

@@ -21,7 +21,9 @@ from attrs import define, field, frozen
 
 from aegis import ConfigurationError
 
-__all__ = ["Calendar", "Phase", "Session"]
+__all__ = ["BUILT_IN", "Calendar", "Phase", "Session"]
+
+BUILT_IN: Final = ("china", "always")
 
 NIGHT_BEGINS: Final = time(18)
 """From this hour on an evening counts to the next trading day; no exchange trades then."""
@@ -62,6 +64,7 @@ class Calendar:
     _holidays: frozenset[date]
     _years: frozenset[int]
     _hours: tuple[_Hours, ...]
+    _every_day: bool = False
     _sessions: dict[tuple[str, date], tuple[Session, ...]] = field(
         factory=dict[tuple[str, date], tuple[Session, ...]], init=False
     )
@@ -69,13 +72,17 @@ class Calendar:
     # -- from a file --------------------------------------------------------------------
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Self:
-        """Read a calendar file; without a path the one that comes with Aegis (China).
+    def load(cls, name: str | Path = "china") -> Self:
+        """Read a calendar: one that comes with Aegis by its name, or a file.
+
+        ``china`` has the exchanges of mainland China; ``always`` is open around the clock.
 
         Raises:
             ConfigurationError: there is none, or it says something that cannot be.
         """
-        source = path or resources.files("aegis.marketdata") / "calendars" / "china.toml"
+        source = Path(name)
+        if name in BUILT_IN:
+            source = Path(str(resources.files("aegis.marketdata"))) / "calendars" / f"{name}.toml"
         try:
             tables = tomllib.loads(source.read_text(encoding="utf-8"))
         except OSError as error:
@@ -110,7 +117,7 @@ class Calendar:
             raise ConfigurationError(str(error)) from error
         if strays := sorted(day for day in holidays if day.year not in years):
             raise ConfigurationError(f"{strays[0]} stands below another year")
-        return cls(zone, frozenset(holidays), years, hours)
+        return cls(zone, frozenset(holidays), years, hours, bool(tables.get("every_day", False)))
 
     # -- days ---------------------------------------------------------------------------
 
@@ -120,6 +127,8 @@ class Calendar:
         Raises:
             ConfigurationError: the calendar does not know the day's year.
         """
+        if self._every_day:
+            return True
         if day.year not in self._years:
             known = ", ".join(map(str, sorted(self._years)))
             raise ConfigurationError(

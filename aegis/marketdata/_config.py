@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
 import cattrs
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 
 from aegis import ConfigurationError
-from aegis.marketdata._calendar import Calendar
+from aegis.marketdata._calendar import BUILT_IN, Calendar
 from aegis.marketdata._contract import Product, UniverseFilter
 from aegis.marketdata._coverage import Patience
 from aegis.marketdata._lifecycle import Deadlines
@@ -47,17 +46,14 @@ class FeedConfig:
 class MarketConfig:
     """One market: its feeds, of which one at a time publishes, and its universe.
 
-    A made-up market may have a clock of its own: at ``clock_at`` (the host's time, UTC)
-    it shows ``clock`` (the exchange's, in the calendar's zone). All feeds of a market
-    must have the same; without it the host's own time counts.
+    ``calendar`` is ``china``, ``always`` (open around the clock, for made-up markets), or
+    a file.
     """
 
     feeds: dict[str, FeedConfig]
     resource: str = "market"
     universe: UniverseFilter = field(factory=UniverseFilter)
-    calendar_file: Path | None = None
-    clock: datetime | None = None
-    clock_at: datetime | None = None
+    calendar: str = "china"
     bridge_bound: int = 50_000
     publish: Literal["ticks", "batches", "both"] = "both"
     pace: Pace = field(factory=Pace)
@@ -90,7 +86,7 @@ class MarketConfig:
             ConfigurationError: it says something that cannot be.
         """
         try:
-            config = _converter(folder).structure(tables, cls)
+            config = _converter().structure(tables, cls)
         except ClassValidationError as error:
             raise ConfigurationError("; ".join(_explain(error, ""))) from error
         for name in config.feeds:
@@ -98,8 +94,8 @@ class MarketConfig:
                 raise ConfigurationError(
                     f"feeds.{name}: a name is up to 40 lower-case letters, digits and dashes"
                 )
-        if (config.clock is None) != (config.clock_at is None):
-            raise ConfigurationError("clock and clock_at belong together; give both or neither")
+        if config.calendar not in BUILT_IN:
+            config = evolve(config, calendar=str(folder / config.calendar))
         if not config.feeds:
             raise ConfigurationError("feeds: at least one is needed, as in [feeds.a.simulated]")
         return config
@@ -117,29 +113,17 @@ class MarketConfig:
             )
         return found
 
-    def clock_ahead_ns(self, zone: tzinfo) -> int:
-        """Return how far the exchange's clock is ahead of the host's, in nanoseconds."""
-        if self.clock is None or self.clock_at is None:
-            return 0
-        ahead = self.clock.replace(tzinfo=zone) - self.clock_at.replace(tzinfo=UTC)
-        return round(ahead.total_seconds() * 1e9)
-
-    def calendar(self) -> Calendar:
+    def load_calendar(self) -> Calendar:
         """Read the calendar.
 
         Raises:
             ConfigurationError: it cannot be used.
         """
-        return Calendar.load(self.calendar_file)
+        return Calendar.load(self.calendar)
 
 
-def _converter(folder: Path) -> cattrs.Converter:
+def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-
-    def to_path(value: Any, _: Any) -> Path:
-        if not isinstance(value, str):
-            raise TypeError(f"a path is wanted, not {value!r}")
-        return folder / value
 
     def plain(kind: type) -> None:
         def check(value: Any, _: Any) -> Any:
@@ -154,19 +138,12 @@ def _converter(folder: Path) -> cattrs.Converter:
     for kind in (int, float, str, bool):
         plain(kind)
 
-    def to_time(value: Any, _: Any) -> datetime:
-        if not isinstance(value, datetime) or value.tzinfo is not None:
-            raise TypeError("a local date and time is wanted, as in 2026-11-23T10:00:00")
-        return value
-
     def to_texts(value: Any, _: Any) -> tuple[str, ...]:
         if not isinstance(value, list):
             raise TypeError(f'a list is wanted, as in ["SHFE.*"], not {value!r}')
         return tuple(str(item) for item in cast("list[object]", value))
 
     converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], to_texts)
-    converter.register_structure_hook(Path, to_path)
-    converter.register_structure_hook(datetime, to_time)
     converter.register_structure_hook(Product, lambda value, _: Product(value))
     return converter
 

@@ -54,13 +54,8 @@ class GatewayProcess:
             ConfigurationError: the feed cannot be made.
             Unavailable: there is no server.
         """
-        calendar = config.calendar()
-        ahead = config.clock_ahead_ns(calendar.zone)
-
-        def wall_ns() -> int:
-            return time.time_ns() + ahead
-
-        gateway = make_gateway(config, feed, calendar, wall_ns)
+        calendar = config.load_calendar()
+        gateway = make_gateway(config, feed, calendar)
         async with aegis.connect() as cluster:
             publisher = NatsTickPublisher(
                 cluster,
@@ -73,7 +68,7 @@ class GatewayProcess:
                 calendar,
                 config.universe,
                 now=time.monotonic,
-                wall_ns=wall_ns,
+                wall_ns=time.time_ns,
                 pace=config.pace,
                 deadlines=config.deadlines,
                 patience=config.patience,

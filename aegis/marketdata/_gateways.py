@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -29,9 +28,7 @@ def check_source(source: SimulatedSource) -> list[str]:
 MAX_RATE: Final = 100.0
 
 
-def make_gateway(
-    config: MarketConfig, feed: str, calendar: Calendar, wall_ns: Callable[[], int]
-) -> MarketDataGatewayPort:
+def make_gateway(config: MarketConfig, feed: str, calendar: Calendar) -> MarketDataGatewayPort:
     """Return the gateway of a feed, not started.
 
     Raises:
@@ -43,7 +40,7 @@ def make_gateway(
     source = config.feed(feed).simulated
     if problems := check_source(source):
         raise ConfigurationError(f"feeds.{feed}: {'; '.join(problems)}")
-    today = datetime.fromtimestamp(wall_ns() / 1e9, calendar.zone).date()
+    today = datetime.now(calendar.zone).date()
     return SimulatedGateway(
         feed,
         SimulatedUniverse(today, source.futures, source.options).contracts(),
@@ -51,5 +48,4 @@ def make_gateway(
         seed=source.seed,
         rate=source.rate,
         even=source.even,
-        wall_ns=wall_ns,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from attrs import frozen
 
@@ -22,13 +21,14 @@ class Problem:
     text: str
 
 
-def check(config: MarketConfig) -> list[Problem]:
-    """Return all problems of a configuration; nothing is started and nobody is asked."""
+def check(config: MarketConfig, now: datetime) -> list[Problem]:
+    """Return all problems of a configuration; nothing is started and nobody is asked.
+
+    ``now`` is aware of its zone: the calendar has to know the trading day.
+    """
     problems: list[Problem] = []
     try:
-        calendar = config.calendar()
-        now_ns = time.time_ns() + config.clock_ahead_ns(calendar.zone)
-        calendar.trading_day(datetime.fromtimestamp(now_ns / 1e9, UTC))
+        config.load_calendar().trading_day(now)
     except ConfigurationError as error:
         problems.append(Problem("calendar", str(error)))
     for name, feed in config.feeds.items():

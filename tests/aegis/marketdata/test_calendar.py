@@ -144,3 +144,10 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, problem:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read"):
         Calendar.load(tmp_path / "none.toml")
+
+
+def test_a_made_up_market_is_open_at_any_moment() -> None:
+    always = Calendar.load("always")
+    for moment in ("2031-01-04T00:00", "2031-01-04T05:59", "2031-01-04T18:00", "2031-10-01T12:00"):
+        assert always.phase("SHFE.rb", at(moment)) is Phase.OPEN
+    assert always.trading_day(at("2031-01-04T18:00")) == date(2031, 1, 5)

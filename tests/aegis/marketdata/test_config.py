@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,7 @@ from aegis.marketdata._validation import check
 from tests.support.marketdata import SHANGHAI
 
 GOOD = """
-clock = 2026-11-23T10:00:00
-clock_at = 2026-11-21T18:00:00
+calendar = "china"
 [universe]
 include = ["SHFE.*"]
 [pace]
@@ -24,6 +24,9 @@ futures = 10
 rate = 2
 [feeds.b.simulated]
 """
+
+
+NOW = datetime(2026, 11, 23, 10, tzinfo=SHANGHAI)
 
 
 def read(text: str) -> MarketConfig:
@@ -36,13 +39,7 @@ def test_what_is_left_out_has_its_default() -> None:
     assert config.feed("a").simulated.rate == 2.0
     assert (config.pace.batch, config.pace.outstanding) == (100, 2_000)
     assert config.resource == "market"
-    assert check(config) == []
-
-
-def test_the_clock_of_a_made_up_market_is_ahead_by_the_same_everywhere() -> None:
-    # 18:00 in UTC is 02:00 in Shanghai, 32 hours before ten o'clock of the next day but one.
-    assert read(GOOD).clock_ahead_ns(SHANGHAI) == 32 * 3600 * 10**9
-    assert read("[feeds.a.simulated]").clock_ahead_ns(SHANGHAI) == 0
+    assert check(config, NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -57,8 +54,6 @@ def test_the_clock_of_a_made_up_market_is_ahead_by_the_same_everywhere() -> None
         ("[feeds.a.simulated]\nfuture = 1", "there is no setting 'future'"),
         ("speed = 1\n[feeds.a.simulated]", "there is no setting 'speed'"),
         ("resource = 1\n[feeds.a.simulated]", "resource: str is wanted, not 1"),
-        ('clock = "ten"\n[feeds.a.simulated]', "clock: a local date and time is wanted"),
-        ("clock = 2026-11-23T10:00:00\n[feeds.a.simulated]", "clock and clock_at belong"),
         ('publish = "none"\n[feeds.a.simulated]', "publish"),
         ('[universe]\ninclude = ["NYSE.*"]\n[feeds.a.simulated]', "'NYSE.*' names no exchange"),
         ('[universe]\nproducts = ["stocks"]\n[feeds.a.simulated]', "universe.products.0: 'stocks'"),
@@ -92,13 +87,13 @@ def test_a_feed_that_is_not_there_is_told_with_those_that_are() -> None:
         (("rate = 2", "rate = 0"), "a", "simulated.rate must be above 0"),
         (("rate = 2", "rate = 101"), "a", "at most 100"),
         (("futures = 10", "options = -1"), "a", "simulated.options must be 0 or more"),
-        (("2026-11-23T10", "2031-11-23T10"), "calendar", "does not know 2031-11-"),
+        (("china", "none.toml"), "calendar", "none.toml cannot be read"),
     ],
 )
 def test_validation_tells_what_keeps_a_feed_from_working(
     change: tuple[str, str], feed: str, problem: str
 ) -> None:
-    problems = check(read(GOOD.replace(*change)))
+    problems = check(read(GOOD.replace(*change)), NOW)
     assert [found.feed for found in problems] == [feed]
     assert problem in problems[0].text
 
@@ -110,5 +105,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "market.toml"
-    file.write_text('calendar_file = "mine.toml"\n[feeds.a.simulated]')
-    assert MarketConfig.load(file).calendar_file == tmp_path / "mine.toml"
+    file.write_text('calendar = "mine.toml"\n[feeds.a.simulated]')
+    assert MarketConfig.load(file).calendar == str(tmp_path / "mine.toml")
+
+
+def test_a_calendar_without_today_keeps_a_feed_from_starting() -> None:
+    later = datetime(2031, 1, 6, 10, tzinfo=SHANGHAI)
+    assert "does not know 2031-01-06" in check(read(GOOD), later)[0].text
+    assert check(read(GOOD.replace("china", "always")), later) == []

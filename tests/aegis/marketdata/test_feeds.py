@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from tests.support.poll import wait_until
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
 CONFIG = """
-clock = 2026-11-23T10:00:00
-clock_at = {now}
+calendar = "always"
 [universe]
 include = ["SHFE.*", "DCE.*"]
 [feeds.a.simulated]
@@ -135,7 +133,7 @@ def is_gone(pid: int) -> bool:
 @pytest.fixture
 async def market(tmp_path: Path) -> AsyncGenerator[Market]:
     config = tmp_path / "market.toml"
-    config.write_text(CONFIG.format(now=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")))
+    config.write_text(CONFIG)
     async with Host.open(tmp_path / "data") as host:
         yield Market(host, config)
 
