@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = ["contracts", "health", "run", "status", "subscribe", "ticks", "valida
 EXIT_WRONG_USE: Final = 4
 """Of the health command alone: its 2 says that a feed is in a critical state."""
 
+WAIT_INTERVAL: Final = 0.5
 ASK_TIMEOUT: Final = 3.0
 SHOWN: Final = 10
 
@@ -110,30 +112,51 @@ def status(context: CommandContext, market: str) -> None:
     output.table(columns, rows)
 
 
-def health(context: CommandContext, market: str, exchange: str, product: str, limit: int) -> None:
-    """Judge the active feed; the exit code says how it does."""
+def health(
+    context: CommandContext,
+    market: str,
+    exchange: str,
+    product: str,
+    limit: int,
+    wait: float,
+) -> None:
+    """Judge the active feed; the exit code says how it does.
+
+    With ``wait`` it is asked again until it is fine, at most for so many seconds.
+    """
+    until = time.monotonic() + wait
     try:
-        found, verdict = _health(context, market, exchange)
-    except ConfigurationError as error:
-        context.output.error(error)
-        raise typer.Exit(EXIT_WRONG_USE) from error
-    except AegisError as error:
-        found, verdict = {}, Health(Verdict.UNKNOWN)
+        while True:
+            found, verdict, error = _health(context, market, exchange)
+            if verdict.verdict is Verdict.FINE or time.monotonic() >= until:
+                break
+            time.sleep(WAIT_INTERVAL)
+    except ConfigurationError as wrong:
+        context.output.error(wrong)
+        raise typer.Exit(EXIT_WRONG_USE) from wrong
+    if error is not None:
         context.output.error(error)
     if found or context.output.json:
         _print_health(context.output, found, verdict, exchange, product, limit)
     raise typer.Exit(int(verdict.verdict))
 
 
-def _health(context: CommandContext, market: str, exchange: str) -> tuple[dict[str, Any], Health]:
+def _health(
+    context: CommandContext, market: str, exchange: str
+) -> tuple[dict[str, Any], Health, AegisError | None]:
     async def ask(cluster: Cluster) -> dict[str, Any]:
         return await _status(cluster, market)
 
-    found = _with_cluster(context, ask)
+    try:
+        found = _with_cluster(context, ask)
+    except ConfigurationError:
+        raise
+    except AegisError as error:
+        return {}, Health(Verdict.UNKNOWN), error
     known = [report["exchange"] for report in found["exchanges"]]
-    if exchange and exchange not in known:
-        raise ConfigurationError(f"--exchange {exchange}: it has {', '.join(known) or 'none'}")
-    return found, judge(found, exchange)
+    if exchange and known and exchange not in known:
+        raise ConfigurationError(f"--exchange {exchange}: it has {', '.join(known)}")
+    return found, judge(found, exchange), None
 
 
 def _print_health(

@@ -57,6 +57,9 @@ def health(
         str, typer.Option("--product", metavar="CLASS", help="Name only contracts of this class.")
     ] = "",
     limit: Limit = 10,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", help="Ask again until it is fine.", min=0)
+    ] = 0.0,
 ) -> None:
     """Judge the active feed; nothing is changed.
 
@@ -64,7 +67,7 @@ def health(
     """
     from aegis.ops._feed import health as work
 
-    work(context, market, exchange, product, limit)
+    work(context, market, exchange, product, limit, wait)
 
 
 def contracts(

@@ -145,7 +145,7 @@ class FeedPipeline:
         """Normalise ticks, judge them, and publish the news."""
         normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, self.counts
         confirmed, on_tick = self.subscriptions.confirmed, self.coverage.on_tick
-        lags = self._lags
+        lags, last = self._lags, self.arbiter.last
         news: list[Tick] = []
         for raw in ticks:
             tick = normalize(raw)
@@ -156,15 +156,16 @@ class FeedPipeline:
             if key not in confirmed:
                 self.subscriptions.confirm(key)
             on_tick(tick)
+            first = (tick.exchange, tick.symbol) not in last
             verdict = judge(tick)
             if verdict is not Verdict.NEWS:
                 counts[verdict.value] += 1
                 continue
             if tick.stale:
                 counts["stale"] += 1
-            else:
-                lags.append(tick.lag_seconds)
-            news.append(tick)
+            elif not first:
+                lags.append(tick.lag_seconds)  # The first is how it stood, maybe for long.
+            news.append(tick._replace(flags=tick.flags | TickFlag.SNAPSHOT) if first else tick)
         if conflated:
             news = [tick._replace(flags=tick.flags | TickFlag.CONFLATED) for tick in news]
         if self.publishing:

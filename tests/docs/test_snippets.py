@@ -10,6 +10,7 @@ import pytest
 
 from aegis._config import connect_options, run_options
 from aegis._config_sources import Sources
+from aegis.marketdata._config import MarketConfig
 from tests.docs.pages import PAGES, ROOT, Snippet, snippets_of
 from tests.docs.python_page import run_alone, run_page
 from tests.docs.shell_page import Terminal
@@ -79,6 +80,9 @@ def test_every_file_of_options_in_the_documents_is_accepted(
     snippet: Snippet, tmp_path: Path
 ) -> None:
     table = tomllib.loads(snippet.text)
+    if "feeds" in table:
+        assert MarketConfig.from_tables(table, ROOT).feeds
+        return
     sources = Sources({}, {}, table, ROOT / "aegis.toml", place="aegis.toml")
     options = run_options(sources) if "service" in table else None
     assert connect_options(sources).namespace

@@ -151,8 +151,21 @@ def test_a_new_owner_publishes_the_state_of_all_first(feed: Feed) -> None:
     feed.pipeline.activate(9, 1.5)
     feed.tick(volume=200)
     assert feed.published == [("rb2701", 9, 1), ("cu2701", 9, 2), ("rb2701", 9, 3)]
-    snapshots = [bool(tick.flags & TickFlag.SNAPSHOT) for tick in feed.publisher.ticks]
-    assert snapshots == [True, True, False]
+    assert snapshots(feed) == [True, True, False]
+
+
+def test_the_first_tick_of_a_contract_says_how_it_stood_and_tells_no_lag(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(time_of_day="09:59:00")
+    assert feed.pipeline.status()["lag_p99"] is None
+    feed.tick()
+    assert snapshots(feed) == [True, False]
+    assert feed.pipeline.status()["lag_p99"] == pytest.approx(0.02)
+
+
+def snapshots(feed: Feed) -> list[bool]:
+    return [bool(tick.flags & TickFlag.SNAPSHOT) for tick in feed.publisher.ticks]
 
 
 def test_an_older_epoch_changes_nothing(feed: Feed) -> None:
@@ -261,6 +274,5 @@ def test_stale_ticks_are_published_as_such_and_left_out_of_lags(feed: Feed) -> N
     feed.pipeline.activate(7, 1.5)
     feed.tick(time_of_day="02:29:59")
     assert feed.publisher.ticks[0].stale
-    assert feed.pipeline.status()["lag_p99"] is None
     feed.tick()
     assert feed.pipeline.status()["lag_p99"] == pytest.approx(0.02)
