@@ -20,7 +20,7 @@ SNIPPETS: Final = [snippet for page in PAGES for snippet in snippets_of(page)]
 LANGUAGES: Final = {"python", "sh", "console", "toml", "text"}
 """What is fenced; ``text`` is what programs print, and drawings."""
 
-MOST_NOT_RUN: Final = 12
+MOST_NOT_RUN: Final = 8
 """More than so many snippets that nobody runs are too many: make one of them run."""
 
 
