@@ -60,13 +60,15 @@ reference: setup ## Write the pages of docs/ that are made from the code
 # LOCK_ARGS="--upgrade" takes newer versions; without it only what pyproject.toml asks for
 # changes. The files hold no addresses, so they serve behind any mirror.
 LOCK_ARGS ?=
-COMPILE = "$$($(PYTHON3) .ci/setup.py --uv)" pip compile --quiet --universal \
+LOCK = "$$($(PYTHON3) .ci/setup.py --uv)" pip compile --quiet --universal \
 	--python-version 3.13 --generate-hashes --no-emit-index-url \
-	--custom-compile-command "make lock" --extra admin --extra otel --extra top $(LOCK_ARGS) pyproject.toml
+	--custom-compile-command "make lock" $(LOCK_ARGS)
+COMPILE = $(LOCK) --extra admin --extra otel --extra top pyproject.toml
 
-lock: ## Write requirements.txt and requirements-dev.txt anew
+lock: ## Write requirements.txt and those for development and builds anew
 	$(COMPILE) --output-file requirements.txt
 	$(COMPILE) --constraints requirements.txt --group dev --output-file requirements-dev.txt
+	$(LOCK) --constraints requirements-dev.txt --group build --output-file requirements-build.txt
 
 wheel: setup ## Build the sdist and the wheel into dist/
 	$(BIN)/hatchling build

@@ -825,6 +825,14 @@ def _fatal_problem(error: Exception, text: str) -> ConfigurationError | None:
             f"tls_ca: the server's certificate is not trusted ({error.verify_message}); "
             "name the file of the authority that signed it"
         )
+    if isinstance(error, ssl.SSLError) and "ALERT" in str(error.reason):
+        asked = "CERTIFICATE_REQUIRED" in str(error.reason)
+        return ConfigurationError(
+            "tls_cert: the server wants a certificate of this client; name one with its tls_key"
+            if asked
+            else f"tls_cert: the server refuses this client ({error.reason}); is its certificate "
+            "of an authority that the server trusts?"
+        )
     if isinstance(error, ssl.SSLError):
         return ConfigurationError(f"tls: the handshake failed ({error.reason or error})")
     if "secure connection" in text:

@@ -54,6 +54,7 @@ class _Connection(asyncio.Protocol):
         self.out: list[bytes] = []
         self._paused = False
         self._broken = False
+        self._error: Exception | None = None
         # What was received and is not parsed yet, and how much is needed to go on.
         self._rest: list[bytes] = []
         self._rest_size = 0
@@ -86,6 +87,7 @@ class _Connection(asyncio.Protocol):
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._error = exc
         self._die()
 
     def pause_writing(self) -> None:
@@ -98,15 +100,23 @@ class _Connection(asyncio.Protocol):
     # -- reading ----------------------------------------------------------------------
 
     async def readline(self) -> bytes:
-        """Return the next line of the handshake, empty at the end of the stream."""
+        """Return the next line of the handshake.
+
+        Raises:
+            SSLError: the other side refused what TLS told of this one.
+            ConnectionResetError: it closed the connection, or its line has no end. nats-py
+                would take the empty line that stands for it elsewhere for a login.
+        """
         while True:
             data = self._take()
             head, newline, tail = data.partition(b"\n")
             if newline:
                 self._put_back(tail)
                 return head + newline
+            if self.lost and isinstance(self._error, ssl.SSLError):
+                raise self._error
             if self.lost or len(data) > MAX_LINE_BYTES:
-                return b""
+                raise ConnectionResetError("the server closed the connection during the login")
             self._put_back(data)
             await self._wait()
 

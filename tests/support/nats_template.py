@@ -60,11 +60,16 @@ class TemplateServer(NatsServer):
 
 @contextmanager
 def template_server(
-    folder: Path, edits: dict[str, str] | None = None, *, scheme: str = "nats"
+    folder: Path,
+    edits: dict[str, str] | None = None,
+    *,
+    scheme: str = "nats",
+    environ: dict[str, str] | None = None,
 ) -> Generator[TemplateServer]:
     """Run one for the time of the block."""
     folder.mkdir(exist_ok=True)
     server = TemplateServer(folder, edits or {}, scheme=scheme)
+    server.environ |= environ or {}
     server.start()
     try:
         yield server

@@ -21,6 +21,7 @@ class NodeProcess:
     def __init__(self, arguments: str, *, folder: Path, environ: dict[str, str]) -> None:
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.log: list[str] = []
+        self._read_all = False
         self.process = subprocess.Popen(
             [sys.executable, "-m", "aegis", "run", *arguments.split()],
             cwd=folder,
@@ -57,8 +58,9 @@ class NodeProcess:
         """Return the exit code and all that was logged."""
         code = self.process.wait(timeout=30)
         self._reader.join(timeout=30)
-        while (line := self.lines.get(timeout=30)) is not None:
+        while not self._read_all and (line := self.lines.get(timeout=30)) is not None:
             self.log.append(line)
+        self._read_all = True
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code, "".join(self.log)

@@ -207,6 +207,17 @@ async def test_tls_with_a_certificate_of_ones_own_works(tmp_path: Path) -> None:
         )
 
 
+async def test_a_server_that_wants_a_certificate_is_not_taken_for_one_that_let_us_in(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path, MUTUAL_CONFIG, scheme="tls") as server:
+        async with asyncio.timeout(10):
+            with pytest.raises(ConfigurationError, match="tls_cert: the server wants"):
+                await connect_nats(
+                    NatsOptions(server.url, tls_ca=TLS / "ca.pem", connect_timeout=30)
+                )
+
+
 async def test_large_messages_and_a_reconnect_work_over_tls(tmp_path: Path) -> None:
     with running(tmp_path, TLS_CONFIG, scheme="tls") as server:
         transport = await connect_nats(NatsOptions(server.url, tls_ca=TLS / "ca.pem"))
