@@ -6,7 +6,7 @@ Records are applied to it, and commands are replayed on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import structlog
 
@@ -124,6 +124,12 @@ class _Bare(AegisActor):
             raise InvalidRequest("name: must not be empty", field="name")
 
     def forget(self, name: str) -> None:
+        return None
+
+    def stash(self) -> NoReturn:
+        raise RuntimeError("the command took effect in the run, and puts itself aside in a replay")
+
+    def unstash_all(self) -> None:
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from aegis.actors._inbox import MAX_TRIES
 from aegis.actors._owner import SNAPSHOT_EVERY_RECORDS
 from aegis.actors._record import MailSkipped
 from aegis.contracts import Kind, Mail, Request
+from aegis.testing import Do, simulate
 from aegis.transport import Append, Appended
 from aegis.transport._codec import encode_mail
 from tests.support.poll import wait_until
@@ -394,3 +396,42 @@ async def test_a_message_at_which_owners_die_is_given_up_however_often_it_was_pu
     entries = [e for _, r in await system.records("trap", "T-1") for e in r.entries or ()]
     assert [e.sequence for e in entries if isinstance(e, MailSkipped)] == [sent.sequence]
     assert barrier.passed == 1
+
+
+@define
+class BarrierState:
+    """Whether it is up, and how many went through."""
+
+    is_up: bool = True
+    passed: int = 0
+
+
+class Turnstile(AegisActor):
+    """Puts those aside who come while it is down; it goes up by itself."""
+
+    service = "turnstile"
+    state: BarrierState
+
+    @command
+    async def enter(self) -> int:
+        if not self.state.is_up:
+            self.stash()
+        self.state.passed += 1
+        return self.state.passed
+
+    @command
+    async def go_down(self) -> None:
+        self.state.is_up = False
+        self.remind("up", "go_up", after=0.5)
+
+    @command
+    async def go_up(self) -> None:
+        self.state.is_up = True
+        self.unstash_all()
+
+
+def test_users_can_simulate_actors_that_put_messages_aside() -> None:
+    def draw(rng: Random) -> Do:
+        return Do(rng.choice(["enter", "enter", "go_down", "go_up"]))
+
+    assert simulate(Turnstile, draw, seeds=3).commands == 60
