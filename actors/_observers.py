@@ -17,7 +17,9 @@ def combined(*observers: Observer | None) -> Observer:
 
     A hook that only one of them has costs as much as if that were alone.
     """
-    given = [observer for observer in observers if observer is not None]
+    given = [
+        one for one in observers if one is not None and (type(one) is not Observer or vars(one))
+    ]
     if len(given) == 1:
         return given[0]
     group = Observer()
@@ -25,7 +27,9 @@ def combined(*observers: Observer | None) -> Observer:
         told = [getattr(one, name) for one in given if _overrides(one, name)]
         if told:
             setattr(group, name, told[0] if len(told) == 1 else _each(told))
-    group.tracer = next((one.tracer for one in given if one.tracer is not None), None)
+    for one in given:
+        if one.tracer is not None:
+            group.tracer = one.tracer
     return group
 
 

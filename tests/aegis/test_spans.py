@@ -309,7 +309,7 @@ def test_several_observers_are_told_and_one_that_is_alone_is_not_wrapped() -> No
     group.on_committed(0.1)
     assert (one.fenced, one.committed, two.fenced, two.committed) == (1, 0, 1, 1)
     assert group.tracer is recorder.tracer
-    assert combined(None, one) is one
+    assert combined(None, one, combined(None)) is one
 
 
 def test_queries_of_an_instance_are_handled_in_a_span() -> None:
