@@ -18,7 +18,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import aegis
-from aegis import testing
+from aegis import marketdata, testing
 from aegis.errors import AegisError
 
 PAGE: Final = "python.md"
@@ -43,7 +43,7 @@ def python_api() -> str:
     classes = {n: v for n, v in exported.items() if n not in errors and n not in functions}
     parts = [
         "# Python interface\n",
-        "All of it is imported from `aegis`, but for the last part, which is `aegis.testing`. "
+        "All of it is imported from `aegis`, but for the last two parts, which name their module. "
         "What is not here may change without notice.\n",
         "## Functions and decorators\n",
         *_functions(functions),
@@ -52,8 +52,10 @@ def python_api() -> str:
         "## Errors\n",
         "`code` is the status that crosses the wire. Each has its facts in `error.facts`.\n",
         *_errors(errors),
+        "## aegis.marketdata\n",
+        *_module(marketdata),
         "## aegis.testing\n",
-        *_testing(testing),
+        *_module(testing),
     ]
     return "\n".join(parts)
 
@@ -95,7 +97,7 @@ def _errors(errors: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _testing(module: ModuleType) -> Iterator[str]:
+def _module(module: ModuleType) -> Iterator[str]:
     exported: dict[str, Any] = {name: getattr(module, name) for name in module.__all__}
     functions = {n: v for n, v in exported.items() if isinstance(v, FunctionType)}
     yield from _functions(functions)

@@ -83,7 +83,7 @@ def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
     read = {
         name
         for folder in ("aegis", "actors", "transport", "ops")
-        for path in (ROOT / folder).glob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         for name in re.findall(r'"(AEGIS_[A-Z_]+)"', path.read_text(encoding="utf-8"))
     }
     # Between `aegis bench` and the processes that it starts.

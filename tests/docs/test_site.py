@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import aegis
+import aegis.marketdata
 import aegis.testing
 from tests.docs.pages import DOCS, ROOT
 
@@ -48,7 +49,7 @@ def test_the_site_has_every_page(site: Path) -> None:
 
 def test_the_site_tells_of_everything_that_is_public(site: Path) -> None:
     page = (site / "python.html").read_text(encoding="utf-8")
-    public = [*aegis.__all__, *aegis.testing.__all__]
+    public = [*aegis.__all__, *aegis.marketdata.__all__, *aegis.testing.__all__]
     assert sorted(name for name in public if f">{name}<" not in re.sub("</?code>", "", page)) == []
 
 
