@@ -1,26 +1,36 @@
 """Failovers as a whole (sans-I/O): what the leader tells of one, and the new owner.
 
 The leader's event ``promoted`` says why, and how long it took to detect and to decide;
-the new owner's ``first_answer`` says how long its own steps took. The epoch of the
-resource is what both have in common.
+the new owner's ``serving`` and ``first_answer`` say how long its own steps took. The epoch
+of the resource is what all have in common. The first two may come in either order: the
+new owner learns of its promotion from the registry, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 
-from aegis.actors._registry_entries import ResourceKey
-
-__all__ = ["Failover", "FailoverLog"]
+__all__ = ["Failover", "FailoverLog", "Promotion", "Steps"]
 
 MAX_REMEMBERED: Final = 10_000
-"""Promotions of which the first answer is still to come. More than one failed-over
-instance may hold; of a resource that nobody asks for it never comes."""
+"""Resources whose last failovers are remembered, with or without the end. More than one
+failed-over instance may hold; of a resource that nobody asks for no answer ever comes."""
 
-_STEPS: Final = ("fenced", "replayed", "covered", "first_answer")
+type _Key = tuple[str, str, int]  # service, resource, epoch
+
+
+@frozen
+class Steps:
+    """Seconds from the beginning of the new owner's work to the end of each step."""
+
+    fenced: float
+    replayed: float
+    covered: float
+    """Here it serves."""
 
 
 @frozen
@@ -55,52 +65,151 @@ class Failover:
         }
 
 
+@define(eq=False)
+class Promotion:
+    """What one decision of the leader moved from one owner to another, and how far that is.
+
+    ``at`` is when it was heard of, in the caller's clock. ``detected`` is for how many
+    seconds the old owner had given no sign of life, ``decided`` how many it took from there
+    until the new owner was on record. ``steps`` has the resources that are served again,
+    ``answered`` those that somebody has had an answer from since.
+    """
+
+    service: str
+    instance_id: str
+    node_id: str
+    old_instance_id: str
+    old_node_id: str
+    cause: str
+    epochs: Mapping[str, int]
+    detected: float
+    decided: float
+    at: float
+    steps: dict[str, Steps] = field(factory=dict[str, Steps])
+    answered: set[str] = field(factory=set[str])
+
+    def away(self, resource_id: str) -> float | None:
+        """From the last sign of life of the old owner until the new one serves; or None."""
+        steps = self.steps.get(resource_id)
+        return None if steps is None else self.detected + self.decided + steps.covered
+
+
 class FailoverLog:
-    """Remembers promotions until their first answers come."""
+    """The last failovers, the newest last."""
 
     def __init__(self) -> None:
-        self._promoted: dict[ResourceKey, tuple[int, Mapping[str, Any]]] = {}
+        self._promotions: OrderedDict[_Key, Promotion] = OrderedDict()
+        self._early: OrderedDict[_Key, Steps] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._promoted)
+        return len(self._promotions)
 
-    def promoted(self, event: Mapping[str, Any]) -> None:
-        """Take over the leader's event."""
-        service = event["service_name"]
-        for resource_id, epoch in event["epochs"].items():
-            self._promoted.pop((service, resource_id), None)
-            self._promoted[service, resource_id] = (int(epoch), event)
-        while len(self._promoted) > MAX_REMEMBERED:
-            del self._promoted[next(iter(self._promoted))]
+    def newest_first(self) -> Iterator[Promotion]:
+        """Yield each promotion of which something is remembered."""
+        last: Promotion | None = None
+        for promotion in reversed(self._promotions.values()):
+            if promotion is not last:
+                yield promotion
+            last = promotion
+
+    def promoted(self, event: Mapping[str, Any], at: float) -> Promotion | None:
+        """Take over the leader's event; return what it tells, if that is a failover.
+
+        Without an owner before there was nothing to fail.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is not as it should be. This
+                holds for all events.
+        """
+        if not event.get("old_instance_id"):
+            return None
+        service = str(event["service_name"])
+        epochs = {str(name): int(epoch) for name, epoch in event["epochs"].items()}
+        durations: Mapping[str, float] = event["durations"]
+        promotion = Promotion(
+            service=service,
+            instance_id=str(event["instance_id"]),
+            node_id=str(event["node_id"]),
+            old_instance_id=str(event["old_instance_id"]),
+            old_node_id=str(event["old_node_id"]),
+            cause=str(event["cause"]),
+            epochs=epochs,
+            detected=float(durations["detected"]),
+            decided=float(durations["decided"]),
+            at=at,
+        )
+        for resource_id, epoch in epochs.items():
+            key = (service, resource_id, epoch)
+            if key in self._promotions:  # Told again.
+                return None
+            _keep(self._promotions, key, promotion)
+            steps = self._early.pop(key, None)
+            if steps is not None:
+                promotion.steps[resource_id] = steps
+        return promotion
+
+    def serving(self, event: Mapping[str, Any]) -> dict[str, Promotion]:
+        """Take over that a new owner serves; return the promotion of each resource.
+
+        Those of which the leader has told nothing yet are left out.
+        """
+        steps = _steps(event)
+        told: dict[str, Promotion] = {}
+        for key in _keys(event):
+            promotion = self._promotions.get(key)
+            if promotion is None:
+                _keep(self._early, key, steps)
+            elif key[1] not in promotion.steps:
+                promotion.steps[key[1]] = steps
+                told[key[1]] = promotion
+        return told
 
     def answered(self, event: Mapping[str, Any]) -> list[Failover]:
-        """Take over the new owner's event; return the failovers that are complete now."""
-        service = event["service_name"]
-        together: dict[int, tuple[Mapping[str, Any], dict[str, int]]] = {}
-        for resource_id, epoch in event["epochs"].items():
-            known, promoted = self._promoted.get((service, resource_id), (0, {}))
-            if known != epoch:
+        """Take over a new owner's first answers; return the failovers complete by them."""
+        together: dict[int, tuple[Promotion, dict[str, int]]] = {}
+        for key in _keys(event):
+            _, resource_id, epoch = key
+            promotion = self._promotions.get(key)
+            if promotion is None or resource_id in promotion.answered:
                 continue
-            del self._promoted[service, resource_id]
-            together.setdefault(id(promoted), (promoted, {}))[1][resource_id] = epoch
-        return [_joined(promoted, event, epochs) for promoted, epochs in together.values()]
+            promotion.answered.add(resource_id)
+            promotion.steps.setdefault(resource_id, _steps(event))
+            together.setdefault(id(promotion), (promotion, {}))[1][resource_id] = epoch
+        return [_joined(promotion, event, epochs) for promotion, epochs in together.values()]
 
 
-def _joined(
-    promoted: Mapping[str, Any], answered: Mapping[str, Any], epochs: Mapping[str, int]
-) -> Failover:
-    durations = {name: float(promoted["durations"][name]) for name in ("detected", "decided")}
-    before = sum(durations.values())
-    for step in _STEPS:
-        durations[step] = float(answered[f"{step}_ms"]) / 1000
-    durations["total"] = before + durations["first_answer"]
+def _keys(event: Mapping[str, Any]) -> list[_Key]:
+    service = str(event["service_name"])
+    return [(service, str(name), int(epoch)) for name, epoch in event["epochs"].items()]
+
+
+def _steps(event: Mapping[str, Any]) -> Steps:
+    return Steps(*(float(event[f"{step}_ms"]) / 1000 for step in ("fenced", "replayed", "covered")))
+
+
+def _joined(promotion: Promotion, event: Mapping[str, Any], epochs: Mapping[str, int]) -> Failover:
+    steps, first_answer = _steps(event), float(event["first_answer_ms"]) / 1000
     return Failover(
-        service=promoted["service_name"],
-        instance_id=promoted["instance_id"],
-        node_id=promoted["node_id"],
-        old_instance_id=promoted["old_instance_id"],
-        old_node_id=promoted["old_node_id"],
-        cause=promoted["cause"],
+        service=promotion.service,
+        instance_id=promotion.instance_id,
+        node_id=promotion.node_id,
+        old_instance_id=promotion.old_instance_id,
+        old_node_id=promotion.old_node_id,
+        cause=promotion.cause,
         epochs=epochs,
-        durations=durations,
+        durations={
+            "detected": promotion.detected,
+            "decided": promotion.decided,
+            "fenced": steps.fenced,
+            "replayed": steps.replayed,
+            "covered": steps.covered,
+            "first_answer": first_answer,
+            "total": promotion.detected + promotion.decided + first_answer,
+        },
     )
+
+
+def _keep[T](kept: OrderedDict[_Key, T], key: _Key, value: T) -> None:
+    kept[key] = value
+    if len(kept) > MAX_REMEMBERED:
+        kept.popitem(last=False)

@@ -37,7 +37,8 @@ class FailoverReporter:
 
     def _on_promoted(self, message: Message) -> None:
         with _readable(message):
-            self._failovers.promoted(decode_value(message.payload))
+            # When it was heard of is of no interest here.
+            self._failovers.promoted(decode_value(message.payload), at=0.0)
 
     def _on_first_answer(self, message: Message) -> None:
         with _readable(message):

@@ -223,7 +223,11 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
         tags=["system"],
     )
     async def list_failovers(limit: Limit = DEFAULT_PAGE, after: After = None) -> FailoverPage:
-        found = [failover_view(failover) for failover in api.metrics.failovers.newest_first()]
+        found = [
+            failover_view(promotion, resource_id)
+            for promotion in api.metrics.failovers.newest_first()
+            for resource_id in promotion.epochs
+        ]
         # Newer ones come in front of the list, so a page is told by the entry it ends with.
         marks = [_marked([one.service_name, one.resource_id, one.epoch]) for one in found]
         start = 0

@@ -6,9 +6,10 @@ Nodes of other releases may leave something out, so only what names a thing is r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, overload
 
 from aegis._inspect import NodeHealth, SystemPicture
+from aegis.actors._failover_log import Promotion
 from aegis.contracts import Role
 from aegis.ops._admin_contracts import (
     FailoverView,
@@ -22,7 +23,6 @@ from aegis.ops._admin_contracts import (
     TreeInstance,
     TreeService,
 )
-from aegis.ops._failovers import Failover
 
 __all__ = [
     "failover_view",
@@ -87,22 +87,23 @@ def resource_view(found: Mapping[str, Any]) -> Resource:
     )
 
 
-def failover_view(failover: Failover) -> FailoverView:
-    """Return a failover."""
+def failover_view(promotion: Promotion, resource_id: str) -> FailoverView:
+    """Return the failover of one resource."""
+    steps = promotion.steps.get(resource_id)
     return FailoverView(
-        service_name=failover.service_name,
-        resource_id=failover.resource_id,
-        epoch=failover.epoch,
-        at=failover.at,
-        cause=failover.cause,
-        old_instance_id=failover.old_instance_id,
-        new_instance_id=failover.new_instance_id,
-        detected_ms=failover.detected_ms,
-        decided_ms=failover.decided_ms,
-        fenced_ms=failover.fenced_ms,
-        replayed_ms=failover.replayed_ms,
-        covered_ms=failover.covered_ms,
-        total_ms=failover.total_ms,
+        service_name=promotion.service,
+        resource_id=resource_id,
+        epoch=promotion.epochs[resource_id],
+        at=promotion.at,
+        cause=promotion.cause,
+        old_instance_id=promotion.old_instance_id,
+        new_instance_id=promotion.instance_id,
+        detected_ms=_milliseconds(promotion.detected),
+        decided_ms=_milliseconds(promotion.decided),
+        fenced_ms=None if steps is None else _milliseconds(steps.fenced),
+        replayed_ms=None if steps is None else _milliseconds(steps.replayed),
+        covered_ms=None if steps is None else _milliseconds(steps.covered),
+        total_ms=_milliseconds(promotion.away(resource_id)),
     )
 
 
@@ -168,6 +169,14 @@ def _node(node: NodeHealth) -> NodeView:
         lease_seconds=round(float(facts.get("lease_seconds", 0.0)), 3),
         round_trip_ms=round(node.round_trip_seconds * 1000, 3),
     )
+
+
+@overload
+def _milliseconds(seconds: float) -> float: ...
+@overload
+def _milliseconds(seconds: float | None) -> float | None: ...
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1000 * seconds, 3)
 
 
 def _plain(metadata: Any) -> dict[str, Any]:

@@ -24,10 +24,10 @@ from prometheus_client.registry import Collector
 from aegis._clock import Clock
 from aegis.actors._cell import ActorCell
 from aegis.actors._decision import Event
+from aegis.actors._failover_log import FailoverLog, Promotion
 from aegis.actors._observer import Observer
 from aegis.contracts import Role
 from aegis.errors import Overloaded
-from aegis.ops._failovers import Failover, FailoverLog
 from aegis.ops._histogram import Histogram
 from aegis.ops._node_state import node_state, stream_usage
 from aegis.transport._base import StreamUsage
@@ -63,7 +63,8 @@ class NodeMetrics(Observer, Collector):
     """
 
     def __init__(self, clock: Clock, *, missed_beats: int = 4) -> None:
-        self.failovers = FailoverLog(clock, self._on_failover)
+        self._clock = clock
+        self.failovers = FailoverLog()
         self._missed_beats = missed_beats
         self._node: Node | None = None
         self._usage: StreamUsage | None = None
@@ -200,17 +201,26 @@ class NodeMetrics(Observer, Collector):
             self._beats.popitem(last=False)
 
     def on_event(self, facts: Mapping[str, Any]) -> None:
-        """Keep the log of failovers."""
+        """Keep the log of failovers, and time those that end on this node."""
+        name = facts.get("event")
         try:
-            self.failovers.on_event(facts)
+            if name == "promoted":
+                promotion = self.failovers.promoted(facts, self._clock.wall_ms() / 1000)
+                # The new owner may have told before.
+                if promotion is not None:
+                    for resource_id in promotion.steps:
+                        self._time_failover(promotion, resource_id)
+            elif name == "serving":
+                for resource_id, promotion in self.failovers.serving(facts).items():
+                    self._time_failover(promotion, resource_id)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            _log.warning("event_unreadable", told=facts.get("event"), error=repr(error))
+            _log.warning("event_unreadable", told=name, error=repr(error))
 
-    def _on_failover(self, failover: Failover) -> None:
-        node, total_ms = self._node, failover.total_ms
+    def _time_failover(self, promotion: Promotion, resource_id: str) -> None:
+        node, away = self._node, promotion.away(resource_id)
         # Every node hears of it; the new owner's counts it.
-        if node is not None and failover.new_node_id == node.node_id and total_ms is not None:
-            self._failover_seconds.observe(total_ms / 1000)
+        if node is not None and promotion.node_id == node.node_id and away is not None:
+            self._failover_seconds.observe(away)
 
     def _time(self, operation: str, seconds: float) -> None:
         histogram = self._operations.get(operation)

@@ -24,6 +24,10 @@ def promoted(*resource_ids: str, epoch: int = 7, **facts: Any) -> dict[str, Any]
     }
 
 
+def heard(log: FailoverLog, event: dict[str, Any]) -> None:
+    log.promoted(event, at=0.0)
+
+
 def answered(*resource_ids: str, epoch: int = 7) -> dict[str, Any]:
     return {
         "service_name": "account",
@@ -37,7 +41,7 @@ def answered(*resource_ids: str, epoch: int = 7) -> dict[str, Any]:
 
 def test_a_failover_has_the_cause_and_the_time_of_every_step() -> None:
     log = FailoverLog()
-    log.promoted(promoted("R-1"))
+    heard(log, promoted("R-1"))
     [failover] = log.answered(answered("R-1"))
     assert (failover.old_instance_id, failover.instance_id) == ("acct-1", "acct-2")
     assert (failover.cause, failover.epochs) == ("died", {"R-1": 7})
@@ -57,29 +61,27 @@ def test_a_failover_has_the_cause_and_the_time_of_every_step() -> None:
 
 def test_a_failover_is_told_once() -> None:
     log = FailoverLog()
-    log.promoted(promoted("R-1"))
+    heard(log, promoted("R-1"))
     assert len(log.answered(answered("R-1"))) == 1
     assert log.answered(answered("R-1")) == []
-    assert len(log) == 0
 
 
 def test_the_answer_of_another_epoch_belongs_to_another_failover() -> None:
     log = FailoverLog()
-    log.promoted(promoted("R-1", epoch=8))
+    heard(log, promoted("R-1", epoch=8))
     assert log.answered(answered("R-1", epoch=7)) == []
     assert len(log.answered(answered("R-1", epoch=8))) == 1
 
 
 def test_resources_that_were_promoted_together_are_told_together() -> None:
     log = FailoverLog()
-    log.promoted(promoted("R-1", "R-2", "R-3"))
-    log.promoted(promoted("R-4", cause="stalled", old_instance_id="acct-9"))
+    heard(log, promoted("R-1", "R-2", "R-3"))
+    heard(log, promoted("R-4", cause="stalled", old_instance_id="acct-9"))
     told = log.answered(answered("R-1", "R-2", "R-4"))
     assert [(f.old_instance_id, sorted(f.epochs)) for f in told] == [
         ("acct-1", ["R-1", "R-2"]),
         ("acct-9", ["R-4"]),
     ]
-    assert len(log) == 1
 
 
 def test_promotions_that_are_never_answered_are_forgotten_in_the_end(
@@ -87,6 +89,41 @@ def test_promotions_that_are_never_answered_are_forgotten_in_the_end(
 ) -> None:
     monkeypatch.setattr(_failover_log, "MAX_REMEMBERED", 2)
     log = FailoverLog()
-    log.promoted(promoted("R-1", "R-2", "R-3"))
+    heard(log, promoted("R-1", "R-2", "R-3"))
     assert log.answered(answered("R-1")) == []
     assert len(log.answered(answered("R-2", "R-3"))) == 1
+    assert len(log) == 2
+
+
+def test_where_nobody_was_the_owner_nothing_failed() -> None:
+    log = FailoverLog()
+    heard(log, promoted("R-1", old_instance_id=""))
+    assert log.answered(answered("R-1")) == []
+    assert list(log.newest_first()) == []
+
+
+@pytest.mark.parametrize("leader_first", [True, False])
+def test_the_leader_and_the_new_owner_may_tell_in_either_order(leader_first: bool) -> None:
+    log = FailoverLog()
+    tell = [lambda: heard(log, promoted("R-1")), lambda: log.serving(answered("R-1"))]
+    for each in tell if leader_first else reversed(tell):
+        each()
+    [promotion] = log.newest_first()
+    assert promotion.away("R-1") == pytest.approx(0.043)
+    assert promotion.answered == set()
+
+
+def test_a_promotion_is_under_way_for_each_resource_until_it_is_served() -> None:
+    log = FailoverLog()
+    heard(log, promoted("R-1", "R-2"))
+    assert list(log.serving(answered("R-2"))) == ["R-2"]
+    assert log.serving(answered("R-2")) == {}, "told twice, it ends once"
+    [promotion] = log.newest_first()
+    assert (promotion.away("R-1"), promotion.away("R-2")) == (None, pytest.approx(0.043))
+
+
+def test_the_newest_failover_comes_first() -> None:
+    log = FailoverLog()
+    heard(log, promoted("R-1", "R-2", epoch=7))
+    heard(log, promoted("R-1", epoch=8))
+    assert [list(one.epochs.values()) for one in log.newest_first()] == [[8], [7, 7]]
