@@ -120,7 +120,9 @@ class Membership:
     ``load`` is asked at every beat for the queue depth and progress of the instances,
     ``applied`` for how far each resource's journal is applied (instance id, resource id,
     sequence in the stream: of an owner its last record, of a standby the last that it
-    took over; always all of them, the beats tell what is news), and ``health`` for what else a request to ``aegis.health.<node>`` should be told.
+    took over; always all of them, the beats tell what is news), ``health`` for what else a
+    request to ``aegis.health.<node>`` should be told, and ``details`` for what is long: a
+    request that is the map ``{brief: true}`` gets an answer without.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Membership:
         load: Callable[[], Mapping[str, InstanceLoad]] = _no_load,
         applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
         health: Callable[[], Mapping[str, Any]] = _no_facts,
+        details: Callable[[], Mapping[str, Any]] = _no_facts,
         listener: MembershipListener | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -153,6 +156,7 @@ class Membership:
         self._applied = applied
         self._report = AppliedReport()
         self._health = health
+        self._details = details
         self._listener: MembershipListener = listener or _Deaf()
         self._tracer = tracer
         self._inbox = f"{transport.inbox_prefix}.beat"
@@ -513,6 +517,9 @@ class Membership:
 
     def _on_health_request(self, message: Message) -> None:
         now = self._clock.boot_seconds()
+        asked: Mapping[str, Any] = {}
+        with contextlib.suppress(ProtocolError):
+            asked = (map_of(decode_value(message.payload)) if message.payload else None) or {}
         facts: dict[str, Any] = {
             "node_id": self.node_id,
             "status": "ok",
@@ -520,6 +527,7 @@ class Membership:
             "lease_seconds": max(0.0, self.lease.valid_until - now),
             "covered": len(self.lease.covered),
             **self._health(),
+            **({} if asked.get("brief") else self._details()),
         }
         if message.reply_to:
             with contextlib.suppress(Unavailable, ConnectionClosed):

@@ -94,3 +94,9 @@ class Observer:
 
         ``leading`` says whether this node is the one that judges by it.
         """
+
+    # -- what was observed --------------------------------------------------------------
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what a node should tell of it when it is asked how it is; plain values."""
+        return {}

@@ -8,11 +8,21 @@ from typing import Any, Final
 
 from aegis.actors import _registration as registration
 from aegis.actors._registry import Registry
-from aegis.actors._registry_entries import Instance, Resource, ResourceKey, Standby
+from aegis.actors._registry_entries import (
+    Instance,
+    InstanceState,
+    Resource,
+    ResourceKey,
+    Standby,
+)
 from aegis.contracts import Role
 from aegis.errors import NotFound
 
 __all__ = ["query_resources", "query_services"]
+
+MAX_SCANNED: Final = 5_000
+"""Resources that one page looks through, so that nobody waits for long meanwhile; a page
+that ends there may be short, or empty, and still have one behind it."""
 
 _SHOWN: Final = 3
 """How many names of a list a message spells out."""
@@ -120,22 +130,35 @@ def _list_resources(registry: Registry, request: registration.QueryResources) ->
     page: list[dict[str, Any]] = []
     last: ResourceKey | None = None
     after: ResourceKey | None = None
-    for key in keys[start : start + request.limit + 1]:
+    for number, key in enumerate(keys[start : start + MAX_SCANNED + 1]):
         if request.service_name is not None and key[0] != request.service_name:
             if key[0] > request.service_name:
                 break
+            last = key
             continue
-        if len(page) == request.limit:
+        if len(page) == request.limit or number == MAX_SCANNED:
             after = last
             break
-        page.append(_resource_map(registry, registry.resources[key]))
         last = key
+        if _matches(registry, registry.resources[key], request):
+            page.append(_resource_map(registry, registry.resources[key]))
     return {
         "success": True,
         "resources": page,
         "next": None if after is None else list(after),
         "sequence": registry.sequence,
     }
+
+
+def _matches(registry: Registry, resource: Resource, request: registration.QueryResources) -> bool:
+    if request.contains and request.contains not in resource.resource_id.lower():
+        return False
+    if not request.only:
+        return True
+    return (
+        registration.UNHEALTHY in request.only
+        and registry.state_of(resource.instance_id) is not InstanceState.HEALTHY
+    ) or (registration.ALONE in request.only and not registry.standbys.get(resource.key))
 
 
 def _resource_map(registry: Registry, resource: Resource) -> dict[str, Any]:

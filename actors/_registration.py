@@ -94,7 +94,9 @@ class QueryResources:
     """Payload of ``ipc.resource.query``: resources by name, or those of an owner.
 
     With ``resource_ids`` the answer is about exactly these. Otherwise it lists all
-    that match, ``limit`` at a time, behind the pair ``after`` of the page before.
+    that match, ``limit`` at a time, behind the pair ``after`` of the page before: those
+    whose id has the text ``contains`` in it, whatever the case, and that are in one of
+    the conditions ``only``.
     """
 
     service_name: str | None = None
@@ -104,6 +106,15 @@ class QueryResources:
     after: tuple[str, str] | None = None
     limit: int = MAX_PAGE
     min_sequence: int = 0
+    contains: str = ""
+    only: tuple[str, ...] = ()
+
+
+UNHEALTHY: Final = "unhealthy"
+"""The condition of a resource whose owner is not healthy."""
+
+ALONE: Final = "alone"
+"""The condition of a resource that no instance stands by for."""
 
 
 def register_instance(payload: Any) -> Signed[RegisterInstance]:
@@ -209,7 +220,17 @@ def query_resources(payload: Any) -> QueryResources:
         after=fields.pair("after"),
         limit=limit,
         min_sequence=fields.count("min_sequence", 0),
+        contains=(fields.optional_name("contains") or "").lower(),
+        only=_conditions(fields),
     )
+
+
+def _conditions(fields: _Fields) -> tuple[str, ...]:
+    given = tuple(fields.names("only")) if fields.has("only") else ()
+    for condition in given:
+        if condition not in (UNHEALTHY, ALONE):
+            raise InvalidRequest(f"only: must be {UNHEALTHY!r} or {ALONE!r}", field="only")
+    return given
 
 
 def map_of(value: Any) -> dict[str, Any] | None:

@@ -117,8 +117,18 @@ class Inspector:
             NotFound: there is no such service.
             Unavailable: no supervisor answers.
         """
+        return (await self.overview(service))[0]
+
+    async def overview(
+        self, service: str | None = None
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return the services, and ``node_id`` and ``term`` of the supervisor that leads.
+
+        Raises:
+            As `services` does.
+        """
         answer = await self._ask("service.query", {"service_name": service})
-        return list(answer["services"])
+        return list(answer["services"]), dict(answer.get("leader") or {})
 
     async def resources(
         self, service: str | None = None, *, limit: int | None = None
@@ -138,9 +148,19 @@ class Inspector:
                 return found
 
     async def resource_page(
-        self, service: str | None = None, *, limit: int, after: Sequence[Any] | None = None
+        self,
+        service: str | None = None,
+        *,
+        limit: int,
+        after: Sequence[Any] | None = None,
+        instance_id: str | None = None,
+        contains: str = "",
+        only: Sequence[str] = (),
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
         """Return at most ``limit`` resources, and ``after`` of the page behind them, if any.
+
+        Those that an instance owns, whose id contains a text, and that are in one of some
+        conditions: `UNHEALTHY`, `ALONE`. A page may be short, and have one behind it all the same.
 
         Raises:
             InvalidRequest: ``after`` comes from no page, or ``limit`` is above `MAX_PAGE`.
@@ -152,6 +172,9 @@ class Inspector:
                 "service_name": service,
                 "after": None if after is None else list(after),
                 "limit": limit,
+                "instance_id": instance_id,
+                "contains": contains or None,
+                "only": list(only) or None,
             },
         )
         return list(answer["resources"]), answer.get("next")
@@ -185,13 +208,14 @@ class Inspector:
         )
         return _unrefused(answer)
 
-    async def health(self, node_id: str) -> NodeHealth:
-        """Return what a node says of itself."""
+    async def health(self, node_id: str, *, brief: bool = False) -> NodeHealth:
+        """Return what a node says of itself; a ``brief`` answer lacks what may be long."""
+        payload = encode_value({"brief": True}) if brief else b""
         asked_at_ms, begun = self._clock.wall_ms(), self._clock.boot_seconds()
         answer: Any = None
         try:
             message = await self._transport.request(
-                self._subjects.health(node_id), b"", timeout=HEALTH_TIMEOUT
+                self._subjects.health(node_id), payload, timeout=HEALTH_TIMEOUT
             )
             answer = decode_value(message.payload)
         except (TimeoutError, Unavailable):
@@ -218,16 +242,23 @@ class Inspector:
         return frozenset(found)
 
     async def nodes(
-        self, services: Iterable[Mapping[str, Any]], more: Iterable[str] = ()
+        self,
+        services: Iterable[Mapping[str, Any]],
+        more: Iterable[str] = (),
+        *,
+        brief: bool = False,
     ) -> list[NodeHealth]:
-        """Return what all nodes that run ``services``, and ``more``, say of themselves."""
+        """Return what all nodes that run ``services``, and ``more``, say of themselves.
+
+        See `health` for ``brief``.
+        """
         names = {instance["node_id"] for service in services for instance in service["instances"]}
         names.update(more)
         places = asyncio.Semaphore(MAX_HEALTH_REQUESTS)
 
         async def ask(node_id: str) -> NodeHealth:
             async with places:
-                return await self.health(node_id)
+                return await self.health(node_id, brief=brief)
 
         return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
 

@@ -120,6 +120,7 @@ class Node:
             load=self._load,
             applied=self._applied,
             health=self._health,
+            details=self._details,
             listener=self._owners,
             tracer=tracer,
         )
@@ -382,6 +383,11 @@ class Node:
             "leading": self.supervisor is not None and self.supervisor.leading,
             "candidate": self.supervisor is not None,
             "state": self.state,
+            "observed": dict(self.runtime.observer.facts()),
+        }
+
+    def _details(self) -> Mapping[str, Any]:
+        return {
             "topics": [asdict(counts) for counts in self.topics.statistics()],
             "tree": _tree(self.root.statistics(), MAX_SHOWN_CHILDREN),
         }

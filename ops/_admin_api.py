@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 from urllib.parse import unquote
 
 from attrs import frozen
@@ -19,10 +18,11 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import Parameter
-from litestar.types import ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler
 
 from aegis._inspect import Inspector
 from aegis._node import Node
+from aegis.actors._registration import ALONE, UNHEALTHY
 from aegis.contracts import check_id
 from aegis.errors import Conflict, InvalidRequest, NotFound
 from aegis.ops._admin_contracts import (
@@ -31,6 +31,7 @@ from aegis.ops._admin_contracts import (
     Health,
     Instance,
     InstancePage,
+    NodeDetail,
     Problem,
     Readiness,
     Resource,
@@ -39,14 +40,19 @@ from aegis.ops._admin_contracts import (
     ServicePage,
     SystemTree,
 )
+from aegis.ops._admin_pages import page_handlers
 from aegis.ops._admin_problems import HANDLERS
 from aegis.ops._admin_views import (
     failover_view,
     instance_view,
+    node_detail,
     resource_view,
     service_summary,
     tree_view,
 )
+from aegis.ops._live_contracts import LiveMessage
+from aegis.ops._live_sampler import LiveSampler
+from aegis.ops._live_stream import LiveStream
 from aegis.ops._metrics import NodeMetrics
 from aegis.ops._readiness import unready_reasons
 from aegis.ops._session import near
@@ -62,7 +68,6 @@ MAX_NEAR: Final = 10_000
 """How many resources are looked through for a name like one that is not there."""
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-STATIC: Final = Path(__file__).parent / "_static"
 
 # Plain aliases: Litestar does not look into those of a `type` statement.
 Limit = Annotated[
@@ -84,6 +89,7 @@ class _Api:
 
     node: Node
     metrics: NodeMetrics
+    live: LiveSampler
 
     @property
     def inspector(self) -> Inspector:
@@ -108,11 +114,17 @@ class _Api:
         raise near(missing, instance_id, [instance.instance_id for instance in known])
 
 
-def admin_app(node: Node, metrics: NodeMetrics) -> Litestar:
+def admin_app(node: Node, metrics: NodeMetrics, live: LiveSampler) -> Litestar:
     """Return the application (ASGI) that answers for ``node``."""
-    api = _Api(node, metrics)
+    api = _Api(node, metrics, live)
     return Litestar(
-        route_handlers=[*_probes(api), *_reading(api), *_changing(api), *_pages()],
+        route_handlers=[
+            *_probes(api),
+            *_reading(api),
+            *_live(api),
+            *_changing(api),
+            *page_handlers(),
+        ],
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
             title="Aegis",
@@ -184,10 +196,27 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
         responses=_UNAVAILABLE,
     )
     async def list_resources(
-        limit: Limit = DEFAULT_PAGE, after: After = None, service: str | None = None
+        limit: Limit = DEFAULT_PAGE,
+        after: After = None,
+        service: str | None = None,
+        instance: Annotated[
+            str | None, Parameter(description="The instance that owns them.")
+        ] = None,
+        contains: Annotated[
+            str, Parameter(description="Text that the id contains, whatever the case.")
+        ] = "",
+        only: Annotated[
+            list[str] | None,
+            Parameter(description=f"`{UNHEALTHY}`: its owner is; `{ALONE}`: it has no standby."),
+        ] = None,
     ) -> ResourcePage:
         found, following = await api.inspector.resource_page(
-            service, limit=limit, after=None if after is None else _unmarked(after)
+            service,
+            limit=limit,
+            after=None if after is None else _unmarked(after),
+            instance_id=instance,
+            contains=contains,
+            only=only or (),
         )
         mark = None if following is None else _marked(following)
         return ResourcePage([resource_view(one) for one in found], mark)
@@ -218,6 +247,24 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
         return tree_view(await api.inspector.picture(), resources)
 
     @get(
+        f"{API}/nodes/{{node_id:str}}",
+        summary="One node with its actors",
+        tags=["system"],
+        responses=_NOT_FOUND,
+    )
+    async def show_node(
+        node_id: str,
+        actors: Annotated[
+            int, Parameter(ge=0, le=MAX_PAGE, description="How many children to show of an actor.")
+        ] = 50,
+    ) -> NodeDetail:
+        node_id = _name("node_id", node_id)
+        health = await api.inspector.health(node_id)
+        if not health.facts:
+            raise NotFound(f"node {node_id!r} does not answer", node_id=node_id)
+        return node_detail(health, actors)
+
+    @get(
         f"{API}/failovers",
         summary="Failovers since this node was started, the newest first",
         tags=["system"],
@@ -244,9 +291,30 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
         list_instances,
         list_resources,
         show_resource,
+        show_node,
         tree,
         list_failovers,
     ]
+
+
+def _live(api: _Api) -> Sequence[ControllerRouterHandler]:
+    @get(
+        f"{API}/live",
+        summary="Server-sent events for the live page: what changes, as it changes",
+        tags=["system"],
+        media_type="text/event-stream",
+        responses={
+            200: ResponseSpec(
+                LiveMessage, description="Events named `live`.", media_type="text/event-stream"
+            ),
+            **_UNAVAILABLE,
+        },
+    )
+    async def live() -> ASGIApp:
+        api.live.check_room()
+        return cast("ASGIApp", LiveStream(api.live))
+
+    return [live]
 
 
 def _changing(api: _Api) -> Sequence[ControllerRouterHandler]:
@@ -279,32 +347,6 @@ def _changing(api: _Api) -> Sequence[ControllerRouterHandler]:
         )
 
     return [disconnect]
-
-
-def _pages() -> Sequence[ControllerRouterHandler]:
-    @get("/api", include_in_schema=False, media_type="text/html; charset=utf-8")
-    async def reference() -> bytes:
-        return _static("reference.html")
-
-    @get("/static/{name:str}", include_in_schema=False)
-    async def static(name: str) -> Response[bytes]:
-        kind = _KINDS.get(Path(name).suffix)
-        if kind is None or not (STATIC / Path(name).name).is_file():
-            raise NotFound(f"no file {name!r}")
-        return Response(_static(name), media_type=kind)
-
-    return [reference, static]
-
-
-_KINDS: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
-
-
-def _static(name: str) -> bytes:
-    # Small files of our own, which the system keeps in memory anyway.
-    return (STATIC / Path(name).name).read_bytes()
 
 
 def _name(field: str, quoted: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import field, frozen
 
 __all__ = [
+    "ActorView",
     "Disconnected",
     "FailoverPage",
     "FailoverView",
@@ -14,6 +15,7 @@ __all__ = [
     "HeldResource",
     "Instance",
     "InstancePage",
+    "NodeDetail",
     "NodeView",
     "Problem",
     "Readiness",
@@ -156,6 +158,27 @@ class NodeView:
     leading: bool
     lease_seconds: float
     round_trip_ms: float
+
+
+@frozen
+class ActorView:
+    """One actor or supervisor of a node; ``left_out`` says how many children are not shown."""
+
+    address: str
+    kind: str
+    state: str
+    restarts: int
+    queue_depth: int
+    processed: int
+    left_out: int
+
+
+@frozen
+class NodeDetail:
+    """One process with its actors, each behind its parent."""
+
+    node: NodeView
+    actors: list[ActorView]
 
 
 @frozen

@@ -2,7 +2,7 @@
 
 - A page of another site must not reach it, neither by a request of its own (``Origin``,
   ``Sec-Fetch-Site``) nor under a name that it has led to this address (``Host``).
-- With a token, everything but the probes and the static page needs it.
+- With a token, everything but the probes and the static pages needs it.
 - A body is read here, up to a limit, whether or not anybody wants it.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["MAX_BODY_BYTES", "Guard"]
 MAX_BODY_BYTES: Final = 64 * 1024
 """No request of the admin HTTP needs a tenth of it."""
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/api"})
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/api"})
 """What needs no token: probes, and pages that hold no facts of the system."""
 
 OPEN_PREFIX: Final = "/static/"

@@ -20,6 +20,7 @@ from aegis._config import RunOptions
 from aegis.errors import ConfigurationError
 from aegis.ops._admin_api import admin_app
 from aegis.ops._admin_guard import Guard
+from aegis.ops._live_sampler import LiveSampler
 from aegis.ops._metrics import NodeMetrics
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _log = structlog.get_logger("aegis.admin")
 MAX_CONNECTIONS: Final = 256
 SORT_SECONDS: Final = 1.0
 """How often metrics are sorted, so that what was not yet is no matter of memory."""
+STUCK_SECONDS: Final = 20
+"""After so long the system closes a connection whose other side takes nothing: who only
+reads slowly is not meant."""
 STOP_SECONDS: Final = 1
 """How long requests under way may take once the node has gone."""
 
@@ -53,8 +57,9 @@ class AdminServer:
     async def serving(self, node: Node) -> AsyncGenerator[None]:
         """Answer for ``node`` as long as the block lasts."""
         self._metrics.attach(node)
+        live = LiveSampler(node, self._metrics)
         app: Any = Guard(
-            admin_app(node, self._metrics),  # type: ignore[arg-type]
+            admin_app(node, self._metrics, live),  # type: ignore[arg-type]
             host=self._host,
             token=self._token,
         )
@@ -77,7 +82,8 @@ class AdminServer:
         serving = asyncio.get_running_loop().create_task(server.serve(sockets=[self._socket]))
         _log.info("admin_listens", host=self._host, port=self.port, token=self._token is not None)
         try:
-            yield
+            async with live.sampling():
+                yield
         finally:
             server.should_exit = True
             sorting.cancel()
@@ -103,6 +109,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         # A port whose last connections are still dying away is free.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * STUCK_SECONDS)
         listening.bind((host, port))
         listening.listen(MAX_CONNECTIONS)
     except OSError as error:

@@ -12,9 +12,11 @@ from aegis._inspect import NodeHealth, SystemPicture
 from aegis.actors._failover_log import Promotion
 from aegis.contracts import Role
 from aegis.ops._admin_contracts import (
+    ActorView,
     FailoverView,
     HeldResource,
     Instance,
+    NodeDetail,
     NodeView,
     Resource,
     ServiceSummary,
@@ -27,6 +29,7 @@ from aegis.ops._admin_contracts import (
 __all__ = [
     "failover_view",
     "instance_view",
+    "node_detail",
     "resource_view",
     "service_summary",
     "tree_view",
@@ -126,6 +129,31 @@ def tree_view(picture: SystemPicture, most: int) -> SystemTree:
             )
         services.append(TreeService(name, instances))
     return SystemTree(picture.namespace, [_node(node) for node in picture.nodes], services)
+
+
+def node_detail(health: NodeHealth, most: int) -> NodeDetail:
+    """Return a node with its actors, of each at most so many children."""
+    actors: list[ActorView] = []
+    waiting: list[Any] = [health.facts.get("tree")]
+    while waiting:
+        found = waiting.pop()
+        if not isinstance(found, Mapping):
+            continue
+        actor: Mapping[str, Any] = found  # pyright: ignore[reportUnknownVariableType]
+        children = list(actor.get("children", ()))
+        waiting += reversed(children[:most])
+        actors.append(
+            ActorView(
+                address=str(actor.get("address", "")),
+                kind=str(actor.get("kind", "")),
+                state=str(actor.get("state", "")),
+                restarts=int(actor.get("restarts", 0)),
+                queue_depth=int(actor.get("depth", 0)),
+                processed=int(actor.get("processed", 0)),
+                left_out=int(actor.get("left_out", 0)) + max(0, len(children) - most),
+            )
+        )
+    return NodeDetail(_node(health), actors)
 
 
 def _held(

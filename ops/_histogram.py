@@ -59,6 +59,22 @@ class Histogram:
         return sum(self.buckets)
 
     @staticmethod
+    def quantile(buckets: Sequence[int], share: float) -> float | None:
+        """Return below which value ``share`` of all lie, in seconds; None if there are none.
+
+        Within a bucket they count as evenly spread; of the last, the lower bound is given.
+        """
+        rank = share * sum(buckets)
+        if not rank:
+            return None
+        below = 0.0
+        for count, lower, upper in zip(buckets, (0.0, *BOUNDS), BOUNDS, strict=False):
+            if count and below + count >= rank:
+                return lower + (upper - lower) * (rank - below) / count
+            below += count
+        return BOUNDS[-1]
+
+    @staticmethod
     def family(
         name: str,
         documentation: str,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -46,6 +46,9 @@ ANY_KIND: Final = "any"
 """The label ``kind`` of what was refused at a full mailbox, unread."""
 
 
+_NO_BUCKETS: Final = tuple(Histogram().buckets)
+
+
 class _Handled:
     """The messages of one service and kind: their times, and their number by status."""
 
@@ -63,6 +66,8 @@ class NodeMetrics(Observer, Collector):
     """
 
     def __init__(self, clock: Clock, *, missed_beats: int = 4) -> None:
+        self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
+        """Told of each event of the system, once the log of failovers has it."""
         self._clock = clock
         self.failovers = FailoverLog()
         self._missed_beats = missed_beats
@@ -103,6 +108,15 @@ class NodeMetrics(Observer, Collector):
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the buckets of all times since the start: ``handled`` of each service."""
+        self.sort()
+        services: dict[str, list[int]] = {}
+        for (service, _), handled in self._handled.items():
+            known = services.get(service, _NO_BUCKETS)
+            services[service] = [a + b for a, b in zip(known, handled.seconds.buckets, strict=True)]
+        return {"handled": services, "commits": list(self._commits.buckets)}
 
     def sort(self) -> None:
         """Put what has come since the last time into its buckets.
@@ -215,6 +229,9 @@ class NodeMetrics(Observer, Collector):
                     self._time_failover(promotion, resource_id)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             _log.warning("event_unreadable", told=name, error=repr(error))
+            return
+        for listen in self.listeners:
+            listen(facts)
 
     def _time_failover(self, promotion: Promotion, resource_id: str) -> None:
         node, away = self._node, promotion.away(resource_id)

@@ -1,5 +1,6 @@
 // Shows openapi.json, and lets each operation be tried.
-"use strict";
+
+import { ask, element } from "/static/session.js";
 
 function described(schema, schemas, depth = 0) {
   if (!schema) return "";
