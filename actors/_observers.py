@@ -30,6 +30,8 @@ def combined(*observers: Observer | None) -> Observer:
     for one in given:
         if one.tracer is not None:
             group.tracer = one.tracer
+    facts = [one.facts for one in given if _overrides(one, "facts")]
+    group.facts = lambda: {k: v for each in facts for k, v in each().items()}  # type: ignore[method-assign]
     return group
 
 

@@ -156,6 +156,8 @@ class LiveSampler:
             _log.warning("event_unreadable", told=facts.get("event"), error=repr(error))
         if self.viewers:
             self._begun.pop("overview", None)
+            soon = asyncio.get_running_loop().time() - ALONE_SECONDS + TICK_SECONDS
+            self._begun["alone"] = min(soon, self._begun.get("alone", soon))
             self._wake.set()
 
     # -- what is asked ----------------------------------------------------------------------

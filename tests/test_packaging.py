@@ -61,7 +61,7 @@ def files_of_the_package() -> set[str]:
         Path("" if folder == "aegis" else "aegis", path.relative_to(ROOT)).as_posix()
         for folder in ("aegis", *LINKED)
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.suffix in {".py", ".typed"}
+        if path.is_file() and (path.suffix in {".py", ".typed"} or "_static" in path.parts)
         # rglob does not go through links; a link's files are those of its real folder.
         and path.relative_to(ROOT).parts[:2] not in {("aegis", name) for name in LINKED}
     }

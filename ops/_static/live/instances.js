@@ -81,7 +81,7 @@ export class Instances {
           return html`<tr class=${one.state === "healthy" ? "" : "wrong"}>
             <th scope="row"><span class="faint">${one.service_name}@</span>${one.instance_id}</th>
             <td>${state(one.state)}${one.state === "healthy"
-                ? html` <span class="faint">${one.role}</span>` : html` ${one.cause}`}</td>
+                ? html` <span class="faint">${role(one)}</span>` : html` ${one.cause}`}</td>
             <td class="number">${count(one.resources)}</td>
             <td class="number wide">${count(one.standby_for)}</td>
             <td class="number ${load?.stalled ? "warn" : ""}">${count(load?.depth)}${load?.stalled
@@ -98,6 +98,13 @@ export class Instances {
         : rows.length ? nothing : html`<p class="faint">None${wanted ? " matches." : " is registered."}</p>`}`;
   }
 }
+
+/**
+ * What an instance is by now, whatever it was started as.
+ * @param {any} one
+ */
+const role = (one) =>
+  [one.resources ? "active" : "", one.standby_for ? "standby" : ""].filter(Boolean).join(", ") || one.role;
 
 /**
  * @param {any} node

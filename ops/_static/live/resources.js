@@ -105,12 +105,12 @@ export class Resources {
       <table aria-labelledby="resources-title">
         <thead><tr>
           <th scope="col">Resource</th><th scope="col">Active</th>
-          <th scope="col">Standbys, and how far behind</th>
+          <th scope="col">Standbys (lag)</th>
           <th scope="col" class="number wide">Epoch</th>
         </tr></thead>
         <tbody>${repeat(this.rows, (one) => `${one.service_name}/${one.resource_id}`, (one) => html`<tr
             class=${one.state === "healthy" ? "" : "wrong"}>
-          <th scope="row"><span class="faint">${one.service_name}/</span>${one.resource_id}</th>
+          <th scope="row"><span class="faint">${one.service_name}/<wbr></span>${one.resource_id}</th>
           <td>${one.instance_id}${one.state === "healthy" ? nothing : html` ${state(one.state)}`}</td>
           <td>${one.standbys.length ? one.standbys.map(standby) : html`<span class="warn">none</span>`}</td>
           <td class="number wide">${count(one.epoch)}</td>
