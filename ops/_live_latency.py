@@ -7,7 +7,7 @@ one difference and no other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aegis.ops._histogram import BOUNDS, Histogram
 
@@ -31,9 +31,9 @@ class LiveLatency:
         """Take over what a node has observed; one of another release may count otherwise."""
         if not isinstance(observed, Mapping):
             return
-        facts: Mapping[str, Any] = observed  # pyright: ignore[reportUnknownVariableType]
-        now = {str(name): buckets for name, buckets in (facts.get("handled") or {}).items()}
-        now[COMMITS] = facts.get("commits") or ()
+        facts = cast("Mapping[str, Any]", observed)
+        handled = cast("Mapping[str, _Buckets]", facts.get("handled") or {})
+        now: dict[str, _Buckets] = {**handled, COMMITS: facts.get("commits") or ()}
         now = {name: buckets for name, buckets in now.items() if len(buckets) == len(BOUNDS) + 1}
         before = self._seen.get(node_id)
         self._seen[node_id] = now

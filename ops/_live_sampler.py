@@ -88,6 +88,7 @@ class LiveSampler:
         self._wake = asyncio.Event()
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._begun: dict[str, float] = {}
+        self._looked = False
         self._ended = False
 
     # -- life -----------------------------------------------------------------------------
@@ -197,9 +198,9 @@ class LiveSampler:
         nodes = self._view.known_nodes(boot)
         often = TICK_SECONDS if self.viewers else IDLE_SECONDS
         self._when_due("overview", now, often, self._look_at_services)
-        self._when_due(
-            "nodes", now, max(often, len(nodes) / MAX_ASKED_PER_SECOND), self._look_at_nodes
-        )
+        if nodes:
+            seldom = max(often, len(nodes) / MAX_ASKED_PER_SECOND)
+            self._when_due("nodes", now, seldom, self._look_at_nodes)
         self._when_due("letters", now, LETTERS_SECONDS, self._follow_letters)
         if self.viewers:
             self._when_due("alone", now, ALONE_SECONDS, self._count_alone)
@@ -228,8 +229,11 @@ class LiveSampler:
     def _advance(self, whole: bool) -> None:
         boot, wall = self._node.clock.boot_seconds(), self._node.clock.wall_ms() / 1000
         sample = None
-        if whole:
+        if whole and self._looked:
+            # What a look found holds until the next, whether that is a second or five.
+            self._looked = False
             self._view.latency.turn(dict.fromkeys(self._view.known_nodes(boot)))
+        if whole:
             sample = self._view.sample(wall, boot)
         # Nobody sees the rows meanwhile, and the first viewer waits for the next tick.
         self.state.advance(wall, self._view.rows(boot) if self.viewers else None, sample)
@@ -248,6 +252,7 @@ class LiveSampler:
         nodes = self._view.known_nodes(self._node.clock.boot_seconds())
         for health in await self._inspector.nodes((), nodes, brief=True):
             self._view.on_health(health)
+        self._looked = True
 
     async def _count_alone(self) -> None:
         found: list[Any] = []

@@ -142,7 +142,7 @@ class LiveView:
 
     def _node(self, node_id: str, beats: str) -> LiveNode:
         health = self._health.get(node_id)
-        facts = {} if health is None else health.facts
+        facts: Mapping[str, Any] = {} if health is None else health.facts
         return LiveNode(
             node_id=node_id,
             status="" if health is None else health.status,

@@ -139,6 +139,27 @@ def test_the_tree_shows_nodes_services_instances_and_resources(site: Site) -> No
     assert [(one["resource_id"], one["role"]) for one in second["held"]] == [("ACC-1", "standby")]
 
 
+def test_resources_are_found_by_part_of_their_id_by_owner_and_by_condition(site: Site) -> None:
+    def found(query: str) -> list[str]:
+        return [
+            one["resource_id"] for one in site.get(f"{API}/resources?{query}").json["resources"]
+        ]
+
+    assert found("contains=cc-1") == ["ACC-1"]
+    assert found("instance=acct-1&only=alone") == ["ACC-2", AWKWARD]
+    assert found("instance=acct-2") == found("only=unhealthy") == []
+
+
+def test_a_node_is_told_with_its_actors(site: Site) -> None:
+    node_id = site.get(f"{API}/resources/account/ACC-1").json["node_id"]
+    told = site.get(f"{API}/nodes/{node_id}?actors=2").json
+    assert (told["node"]["node_id"], told["node"]["status"]) == (node_id, "running")
+    addresses = {one["address"]: one for one in told["actors"]}
+    assert addresses["/services/account/acct-1"]["left_out"] == 2
+    assert addresses["/services/account/acct-1/ACC-1"]["state"] == "running"
+    problem(site.get(f"{API}/nodes/nobody"), 404)
+
+
 def test_either_node_answers_the_same_for_the_whole_system(site: Site) -> None:
     for path in ("/services", "/services/account", "/resources", "/resources/account/ACC-1"):
         other = site.get(API + path, site.two, Authorization=f"Bearer {TOKEN}")
@@ -200,6 +221,9 @@ def test_an_instance_that_runs_elsewhere_by_now_is_409(site: Site) -> None:
         (f"{API}/resources?after=nonsense", "after"),
         (f"{API}/failovers?after=nonsense", "after"),
         (f"{API}/tree?resources=-1", "resources"),
+        (f"{API}/resources?only=lonely", "only"),
+        (f"{API}/resources?contains=a%20b", "contains"),
+        (f"{API}/nodes/some?actors=-1", "actors"),
         (f"{API}/services/{'x' * 201}", "name"),
         (f"{API}/resources/account/a%20b", "resource_id"),
     ],
@@ -227,11 +251,11 @@ def test_the_description_is_whole_and_its_page_needs_no_other_site(site: Site) -
     assert (page.status, page.media_type) == (200, "text/html")
     text = page.body.decode()
     assert "//" not in text.replace("<!--", "")
-    for name in ("style.css", "session.js", "reference.js"):
+    for name in ("style.css", "icon.svg", "reference.js"):
         assert f"/static/{name}" in text
         file = site.get(f"/static/{name}")
         assert file.status == 200
-        assert b"http" not in file.body
+        assert b"http" not in file.body.replace(b"http://www.w3.org/2000/svg", b"")
     assert "default-src 'self'" in page.headers["content-security-policy"]
     problem(site.get("/static/..%2F_admin_api.py"), 404)
 

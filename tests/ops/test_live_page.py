@@ -1,16 +1,13 @@
-"""The live page in a real browser, over real nodes and a real NATS server.
-
-With ``AEGIS_SCREENSHOTS=docs/images`` the pictures of the documents are made anew.
-"""
+"""The live page in a real browser, over real nodes and a real NATS server."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import time
 from collections.abc import Generator
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,6 +32,7 @@ class Site:
     watcher: str
     guarded: str
     active: NodeProcess
+    standby: NodeProcess
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +61,13 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Generato
         )
         active = start("accounts.py:Account --instance-id acct-1 --resource @ids")
         active.wait_event("node_started")
-        start(
+        standby = start(
             "accounts.py:Account --instance-id acct-2 --resource @ids --role standby "
             f"--admin-port {guarded}",
             AEGIS_ADMIN_TOKEN=TOKEN,
-        ).wait_event("node_started")
-        yield Site(f"http://127.0.0.1:{watcher}", f"http://127.0.0.1:{guarded}", active)
+        )
+        standby.wait_event("node_started")
+        yield Site(f"http://127.0.0.1:{watcher}", f"http://127.0.0.1:{guarded}", active, standby)
     finally:
         for node in reversed(started):
             node.end()
@@ -80,13 +79,6 @@ def settled(page: Page) -> Page:
     expect(page.locator("#instances tbody tr")).not_to_have_count(0)
     expect(page.locator("#resources tbody tr")).not_to_have_count(0)
     return page
-
-
-def picture(page: Page, name: str, *, full_page: bool = False) -> None:
-    """Save a picture for the documents, if they are to be made."""
-    folder = os.environ.get("AEGIS_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder, name), full_page=full_page)
 
 
 def serious(page: Page) -> list[str]:
@@ -206,6 +198,28 @@ def test_the_description_of_the_api_can_be_read_and_tried(site: Site, browser: B
 
 
 # -- what changes: last, since the others look at the system as it was -----------------------
+
+
+def test_a_page_whose_node_is_silent_says_so_and_comes_back_by_itself(
+    site: Site, browser: Browser
+) -> None:
+    with open_page(browser, site.guarded) as watched:
+        page = watched.page
+        page.get_by_role("dialog").get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        settled(page)
+        site.standby.process.send_signal(signal.SIGSTOP)
+        try:
+            stream = page.locator("#head .stream")
+            expect(stream).to_contain_text("the node has fallen silent")
+            expect(stream).to_contain_text("stale since")
+            expect(page).to_have_title(re.compile("stale"))
+            expect(page.locator("#resources tbody tr")).to_have_count(len(RESOURCES))
+        finally:
+            site.standby.process.send_signal(signal.SIGCONT)
+        expect(stream).to_contain_text("live")
+        row = page.locator("#instances tbody tr").filter(has_text="acct-2")
+        expect(row).to_contain_text("healthy standby")
 
 
 def test_a_killed_owner_is_seen_to_be_replaced_within_two_seconds(
