@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aegis.actors._observer import Observer
@@ -31,7 +31,8 @@ def combined(*observers: Observer | None) -> Observer:
         if one.tracer is not None:
             group.tracer = one.tracer
     facts = [one.facts for one in given if _overrides(one, "facts")]
-    group.facts = lambda: {k: v for each in facts for k, v in each().items()}  # type: ignore[method-assign]
+    if facts:
+        group.facts = _merged(facts)  # type: ignore[method-assign]
     return group
 
 
@@ -45,3 +46,7 @@ def _each(hooks: list[Callable[..., None]]) -> Callable[..., None]:
             hook(*arguments)
 
     return tell
+
+
+def _merged(facts: list[Callable[[], Mapping[str, Any]]]) -> Callable[[], Mapping[str, Any]]:
+    return lambda: {name: value for each in facts for name, value in each().items()}
