@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -19,7 +21,7 @@ from tests.simulation._report import coverage_table
 from tests.simulation.system import _run as system
 from tests.simulation.system._plants import PLANTS as SYSTEM_PLANTS
 
-CHUNK = 200
+CHUNK = 50
 
 
 @frozen
@@ -59,24 +61,40 @@ def main() -> int:
     ]
     counters: Counter[str] = Counter()
     failures: list[str] = []
-    if options.workers > 1:
-        with multiprocessing.Pool(options.workers) as pool:
-            for found, failed in pool.imap_unordered(run_chunk, tasks):
-                counters.update(found)
-                failures += failed
-    else:
-        for task in tasks:
-            found, failed = run_chunk(task)
+    done = 0
+    # A run may take hours: what was run until it is ended counts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for count, found, failed in _results(tasks, options.workers):
+            done += count
             counters.update(found)
             failures += failed
+    except KeyboardInterrupt:
+        print(f"interrupted; of seeds {options.start} to {end - 1} not all were run:")
     for failure in failures[:1]:
         print(failure)
     for failure in failures[1:20]:
         print(failure.splitlines()[0])
     print(coverage_table(counters))
     seconds = time.perf_counter() - began
-    print(f"{options.seeds} seeds, {len(failures)} failed, {seconds:.1f} s")
+    print(f"{done} seeds, {len(failures)} failed, {seconds:.1f} s")
     return 1 if failures else 0
+
+
+def _results(tasks: Sequence[Chunk], workers: int) -> Iterator[tuple[int, Counter[str], list[str]]]:
+    if workers == 1:
+        for task in tasks:
+            yield task.end - task.start, *run_chunk(task)
+        return
+    with multiprocessing.Pool(workers, _ignore_interrupts) as pool:
+        for task, (found, failed) in zip(tasks, pool.imap(run_chunk, tasks), strict=True):
+            yield task.end - task.start, found, failed
+
+
+def _ignore_interrupts() -> None:
+    """Leave it to the parent to end the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_chunk(chunk: Chunk) -> tuple[Counter[str], list[str]]:

@@ -18,6 +18,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], Verdict]] = [
     ("the same again", {}, {}, Verdict.DUPLICATE),
     ("the same from another feed", {}, {"feed": "b", "received_ns": 5}, Verdict.DUPLICATE),
     ("earlier", LATER, {}, Verdict.OLDER),
+    (
+        "earlier with the same volume",
+        {**LATER, "volume": 100},
+        {"levels": (Level(3098.0, 5, 3101.0, 7),)},
+        Verdict.OLDER,
+    ),
     ("later with less volume", {}, {**LATER, "volume": 99}, Verdict.OLDER),
     # CZCE tells whole seconds: two genuine ticks carry the same time.
     ("the same time, more volume", {}, {"volume": 105}, Verdict.NEWS),

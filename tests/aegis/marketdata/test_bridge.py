@@ -21,6 +21,7 @@ class Consumer:
     def __init__(self) -> None:
         self.ticks: list[RawTick] = []
         self.conflated: list[RawTick] = []
+        self.volumes: list[int] = []
         self.facts: list[object] = []
         self.threads: set[int] = set()
         self.turns = 0
@@ -36,6 +37,7 @@ class Consumer:
 
     def on_ticks(self, ticks: Sequence[RawTick], conflated: bool) -> None:
         self.turns += 1
+        self.volumes += [tick.volume for tick in ticks]
         self.threads.add(threading.get_ident())
         (self.conflated if conflated else self.ticks).extend(ticks)
 
@@ -83,6 +85,19 @@ async def test_beyond_the_bound_the_newest_tick_of_each_contract_is_kept() -> No
     assert bridge.conflated == 188
     bridge.on_tick(raw_tick(volume=1000))
     await wait_until(lambda: len(consumer.ticks) == 11, what="it is as before")
+
+
+@pytest.mark.asyncio
+async def test_no_tick_overtakes_one_that_was_put_aside() -> None:
+    consumer = Consumer()
+    bridge = Bridge(asyncio.get_running_loop(), consumer, bound=1_500)
+    for number in range(1_501):
+        bridge.on_tick(raw_tick(volume=number))
+    await asyncio.sleep(0)
+    assert bridge.depth == 501
+    bridge.on_tick(raw_tick(volume=1_501))
+    await wait_until(lambda: bridge.depth == 0, what="all has been handed on")
+    assert consumer.volumes == [*range(1_500), 1_501]
 
 
 @pytest.mark.asyncio

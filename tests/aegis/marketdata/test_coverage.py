@@ -79,6 +79,14 @@ def test_a_liquid_contract_stalls_after_ten_seconds_of_trading(calendar: Calenda
     assert feed.at("2026-11-23 10:01:01")["SHFE"].stalled == [RB.key]
 
 
+def test_stale_ticks_do_not_keep_a_contract_from_stalling(calendar: Calendar) -> None:
+    feed = market(calendar, RB)
+    feed.ticks(RB, "2026-11-23 10:00:00", 100)
+    stale = tick(received_ns=ns("2026-11-23 10:00:59"), flags=int(TickFlag.STALE))
+    feed.coverage.on_tick(stale)
+    assert feed.at("2026-11-23 10:01:01")["SHFE"].stalled == [RB.key]
+
+
 def test_a_quiet_contract_may_be_quiet_for_minutes(calendar: Calendar) -> None:
     feed = market(calendar, RB)
     feed.ticks(RB, "2026-11-23 09:00:00", 10, every=60.0)

@@ -168,6 +168,15 @@ def snapshots(feed: Feed) -> list[bool]:
     return [bool(tick.flags & TickFlag.SNAPSHOT) for tick in feed.publisher.ticks]
 
 
+def test_each_epoch_counts_from_one(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=100)
+    feed.tick(volume=200)
+    feed.pipeline.activate(9, 1.5)
+    assert feed.published == [("rb2701", 7, 1), ("rb2701", 7, 2), ("rb2701", 9, 1)]
+
+
 def test_an_older_epoch_changes_nothing(feed: Feed) -> None:
     feed.connect()
     feed.pipeline.activate(9, 1.5)
