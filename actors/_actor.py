@@ -16,6 +16,7 @@ from aegis.actors._deadline import time_left
 from aegis.actors._future import AegisFuture
 from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Envelope, Mailbox, current_envelope
 from aegis.actors._plain_command import plain_command
+from aegis.actors._publication import plain_publication
 from aegis.actors._ref import ActorRef, StopFlag
 from aegis.actors._runtime import Runtime
 from aegis.actors._schedule import Schedule
@@ -209,18 +210,30 @@ class AegisActor(_PykkaActor):
         fails; elsewhere as soon as all that it may tell of is stored. It need not be
         awaited, so a plain ``def`` can publish, too.
 
+        To a topic that a stream keeps, since somebody subscribes durably, a resource's
+        command publishes for good: it is part of the command's record, and is stored
+        exactly once, in the order of what the resource sends. An instance without a
+        resource, or a query, sends it until it is stored or its process ends.
+
         Raises:
             InvalidRequest: the topic has no legal form, or the value none on the wire.
             TooLarge: the value is larger than a message may be.
+            Overloaded: too many messages of this actor wait to be forwarded.
             RuntimeError: this actor is not part of a node.
         """
         cell = self.actor_cell
         cluster = cell.runtime.cluster
         if cluster is None:
             raise RuntimeError(f"{self.address}: topics are there in a node only")
-        publication: AnswerSink = cluster.publication(topic, value)
         envelope = current_envelope.get()
-        if envelope is not None and envelope.owner is cell and _is_command(envelope):
+        if envelope is None or envelope.owner is not cell or not _is_command(envelope):
+            envelope = None
+        elif cluster.is_kept(topic) and cell.behaviour.publish(
+            topic, plain_publication(topic, value)
+        ):
+            return _DONE
+        publication: AnswerSink = cluster.publication(topic, value)
+        if envelope is not None:
             if envelope.published is None:
                 envelope.published = []
             envelope.published.append(publication)

@@ -20,6 +20,7 @@ from aegis.actors._record import (
     Record,
     Reminder,
     ReminderOver,
+    Subscribed,
 )
 from aegis.actors._schema import plain_state
 from aegis.contracts import OK
@@ -78,7 +79,7 @@ class Audit:
     _last_sequence: int = 0
     _fenced_epoch: int | None = None
     _cursor: int = 0
-    _mail: int = 0
+    _mail: dict[str, int] = field(factory=dict[str, int])
     _sent: int | None = None
     _state: Any = None
     _done: dict[str, set[int]] = field(factory=dict[str, "set[int]"])
@@ -158,7 +159,7 @@ class Audit:
         if record.tables is not None:
             self.snapshots += 1
             carried = self._load(stored, record.tables)
-            self._mail = max(self._mail, record.cursor)
+            self._mail[""] = max(self._mail.get("", 0), record.cursor)
             facts = {"sessions": len(self._done), "cursor": record.cursor, **carried}
             return [entry("snapshot", changed=changed, facts=facts)]
         read: list[AuditedEntry] = []
@@ -187,13 +188,15 @@ class Audit:
                 )
             else:
                 self._check_mail(stored, one)
-                facts = asdict(one)
+                facts = {name: value for name, value in asdict(one).items() if value != ""}
                 facts.pop("payload", None)  # Of what was put aside; its effect comes later.
                 read.append(entry(_spaced(type(one).__name__), changed=shown, facts=facts))
-        latest = max(map(_mail_of, record.entries), default=0)
+        latest = max(
+            (_mail_of(one)[1] for one in record.entries if not _mail_of(one)[0]), default=0
+        )
         if record.cursor < latest:
             self._find(stored, f"its cursor {record.cursor} is below its message {latest}")
-        self._mail = max(self._mail, record.cursor, latest)
+        self._mail[""] = max(self._mail.get("", 0), record.cursor, latest)
         return read or [entry("empty")]
 
     def _changes(self, record: Record) -> dict[str, list[Any]]:
@@ -230,8 +233,9 @@ class Audit:
 
     def _check_mail(self, stored: Stored, one: Entry) -> None:
         """Check the order of what comes from the mailbox, and of what goes out."""
-        mail = _mail_of(one)
-        if mail and not isinstance(one, MailStashed) and self._stash.pop(mail, None) is not None:
+        source, mail = _mail_of(one)
+        is_back = mail and not source and not isinstance(one, MailStashed)
+        if is_back and self._stash.pop(mail, None) is not None:
             mail = 0  # It stands before the cursor, since it had been put aside.
         if isinstance(one, MailStashed):
             if one.payload and one.n in self._done.get(one.session, ()):
@@ -250,9 +254,14 @@ class Audit:
                 self._sent = message.n
         elif isinstance(one, Forwarded) and self._sent is not None and one.n > self._sent:
             self._find(stored, f"message {one.n} was forwarded, and {self._sent} is the last sent")
-        if mail and mail <= self._mail:
-            self._find(stored, f"message {mail} of the mailbox comes after {self._mail}")
-        self._mail = max(self._mail, mail)
+        if isinstance(one, Subscribed):
+            self._mail[one.source] = one.sequence  # Of a stream made anew it may be lower.
+            return
+        before = self._mail.get(source, 0)
+        if mail and mail <= before:
+            where = f"subscription {source}" if source else "the mailbox"
+            self._find(stored, f"message {mail} of {where} comes after {before}")
+        self._mail[source] = max(before, mail)
 
     def _load(self, stored: Stored, tables: list[Any]) -> dict[str, Any]:
         """Take over what a snapshot says of all that was before it; return what it carries."""
@@ -274,6 +283,9 @@ class Audit:
                     "reminders": reminders,
                     "stashed": stashed,
                 }
+                if len(tables) > 5:
+                    carried["subscriptions"] = tables[5]
+                    self._mail |= {str(name): int(cursor) for name, cursor, *_ in tables[5]}
         except (TypeError, ValueError, IndexError, KeyError) as error:
             self._find(stored, f"its table of sessions is unreadable: {error}")
             return {}
@@ -282,18 +294,29 @@ class Audit:
         return {name: len(what) for name, what in carried.items() if what}
 
 
-def _mail_of(entry: Entry) -> int:
-    """Return where in the mailbox the message stood that the entry is about; 0 if in none."""
+def _mail_of(entry: Entry) -> tuple[str, int]:
+    """Return the source of the message that the entry is about, and its place; 0 if none."""
     if isinstance(entry, CommandEntry):
-        return entry.mail
-    return entry.sequence if isinstance(entry, MailSkipped | MailStashed) else 0
+        return entry.source, entry.mail
+    if isinstance(entry, MailSkipped):
+        return entry.source, entry.sequence
+    return ("", entry.sequence) if isinstance(entry, MailStashed) else ("", 0)
 
 
 def _beside(entry: CommandEntry) -> dict[str, Any]:
     """Return what a command did beside its answer, its events and the state."""
     facts: dict[str, Any] = {"mail": entry.mail} if entry.mail else {}
+    if entry.source:
+        facts["source"] = entry.source
     if entry.outgoing:
-        facts["sent"] = [f"{one.n} to {one.service}/{one.resource}" for one in entry.outgoing]
+        facts["sent"] = [
+            (
+                f"{one.n} to {one.service}/{one.resource}"
+                if one.service
+                else f"{one.n} to the topic {one.resource}"
+            )
+            for one in entry.outgoing
+        ]
     if entry.reminders:
         facts["reminders"] = [_reminder(one) for one in entry.reminders]
     return facts

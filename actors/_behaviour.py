@@ -75,6 +75,13 @@ class Behaviour(Protocol):
         """Send a message when the command that runs now commits; return its id."""
         ...
 
+    def publish(self, topic: str, plain: Any) -> bool:
+        """Publish to a topic that is kept when the command that runs now commits.
+
+        Return False if there is no record that could say so: it must leave otherwise.
+        """
+        ...
+
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Set a reminder when the command that runs now commits."""
         ...
@@ -175,6 +182,10 @@ class PlainBehaviour:
     ) -> str:
         """Refuse: nothing here would keep the message."""
         raise InvalidRequest("only actors of a node can send messages", field="method")
+
+    def publish(self, topic: str, plain: Any) -> bool:
+        """Return False: there is no record."""
+        return False
 
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Refuse: nothing here would keep the reminder."""

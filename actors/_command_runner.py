@@ -228,6 +228,14 @@ class CommandRunner:
         back = ReplyTo(*self._key, self._spec.handler(reply_to, Kind.COMMAND).name)
         return effects.send(service, resource, method, params, back)
 
+    def publish(self, topic: str, plain: Any) -> None:
+        """Note a publication for the record of the running command.
+
+        Raises:
+            TooLarge, Overloaded: it is too large, or too many wait to be forwarded.
+        """
+        self._running("topics that are kept are published to", "topic").publish(topic, plain)
+
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Note a reminder for the record of the running command; see `AegisActor.remind`."""
         effects = self._running("reminders are set", "name")

@@ -20,7 +20,9 @@ class DeadLetter:
     """One message that was given up. ``payload`` is what stood in the mailbox.
 
     ``sequence`` was its place in the stream, ``tries`` how often owners have tried it
-    since the first died; ``died_ms`` is Unix time.
+    since the first died; ``died_ms`` is Unix time. ``source`` is the durable subscription
+    through which it came, if it was no mail: then ``payload`` is the command that it was
+    there, if anybody could read it.
     """
 
     service: str
@@ -35,10 +37,14 @@ class DeadLetter:
     trace: str = ""
     uncertain: bool = False
     """Whether it may be a repeat of a message that took effect."""
+    source: str = ""
 
     def encoded(self) -> bytes:
         """Return the bytes that stand in the stream."""
-        return encode_value({"version": _VERSION, **attrs.asdict(self)})
+        facts = attrs.asdict(self)
+        if not self.source:
+            del facts["source"]  # As an earlier release reads it.
+        return encode_value({"version": _VERSION, **facts})
 
     @classmethod
     def decode(cls, data: bytes) -> DeadLetter:

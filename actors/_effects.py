@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from aegis._trace import outgoing_traceparent
 from aegis.actors._handlers import ActorSpec
+from aegis.actors._journal import RESERVED_BYTES
 from aegis.actors._outbox import MAX_UNSENT
 from aegis.actors._outgoing import check_address, make_mail
 from aegis.actors._owner import Owner
 from aegis.actors._post_office import PostOffice
+from aegis.actors._publication import encode_publication
 from aegis.actors._record import Event, Outgoing, Reminder, ReminderOver
 from aegis.actors._reminders import MAX_REMINDERS
 from aegis.actors._schedule import Schedule
@@ -68,12 +70,15 @@ class Effects:
             Overloaded: too many messages wait to be forwarded.
         """
         check_address(service, resource)
+        self._check_room()
+        return self.send_anyway(service, resource, method, params, reply_to)
+
+    def _check_room(self) -> None:
         if self._owner.outbox.is_full or len(self.outgoing) >= MAX_UNSENT:
             raise Overloaded(
                 f"{self._spec.service}/{self.resource}: too many messages wait to be forwarded",
                 limit=MAX_UNSENT,
             )
-        return self.send_anyway(service, resource, method, params, reply_to)
 
     def send_anyway(
         self,
@@ -98,6 +103,20 @@ class Effects:
         )
         self.outgoing.append(Outgoing(n, service, resource, payload))
         return message_id
+
+    def publish(self, topic: str, plain: Any) -> None:
+        """Number a publication for a topic that is kept, to leave when the command commits.
+
+        Raises:
+            TooLarge: it does not fit a message.
+            Overloaded: too many messages wait to be forwarded.
+        """
+        self._check_room()
+        n = self._owner.outbox.last_n + len(self.outgoing) + 1
+        limit = self._office.transport.max_payload_bytes - RESERVED_BYTES
+        session = f"{self._spec.service}/{self.resource}"
+        payload = encode_publication(topic, plain, limit, session=session, n=n)
+        self.outgoing.append(Outgoing(n, "", topic, payload))
 
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Set a reminder, or set it anew.

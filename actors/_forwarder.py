@@ -1,8 +1,9 @@
-"""Forwarding outgoing messages: from a resource's journal to the mailboxes, in order."""
+"""Forwarding outgoing messages: from a resource's journal to mailboxes and topics, in order."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import takewhile
 from typing import Final
 
 import structlog
@@ -11,6 +12,7 @@ from aegis.actors._appending import pause_before
 from aegis.actors._owner import Owner
 from aegis.actors._post_office import PostOffice
 from aegis.actors._posting import append_all
+from aegis.actors._record import Outgoing
 from aegis.errors import AegisError, ConnectionClosed
 from aegis.transport._base import Append, Appended
 
@@ -54,14 +56,14 @@ class Forwarder:
         owner, office = self._owner, self._office
         attempt = 0
         while owner.serving and (group := owner.outbox.due(MAX_BATCH)):
+            # A batch stands in one stream, and topics have streams of their own.
+            group = list(takewhile(lambda one: one.service, group)) or group[:1]
             if len(group) < BATCH_FROM:
                 del group[1:]
-            appends = [
-                Append(office.subjects.mailbox(one.service, one.resource), one.payload)
-                for one in group
-            ]
+            appends = [Append(self._subject(one), one.payload) for one in group]
             try:
-                await office.gauge.check(sum(one.size_bytes for one in group))
+                if group[0].service:
+                    await office.gauge.check(sum(one.size_bytes for one in group))
                 outcome: object = await append_all(office.transport, appends)
             except ConnectionClosed:
                 break
@@ -74,3 +76,9 @@ class Forwarder:
                 await pause_before(attempt, appends[0].subject, outcome)
                 attempt += 1
         self._task = None
+
+    def _subject(self, message: Outgoing) -> str:
+        subjects = self._office.subjects
+        if message.service:
+            return subjects.mailbox(message.service, message.resource)
+        return subjects.topic(message.resource)

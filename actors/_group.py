@@ -144,6 +144,10 @@ class GroupBehaviour:
         sending.append(Append(self._subjects.mailbox(service, resource), payload))
         return message_id
 
+    def publish(self, topic: str, plain: Any) -> bool:
+        """Return False: a claim and what is published do not stand in the same stream."""
+        return False
+
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Refuse: an instance has no journal that could keep the reminder."""
         raise InvalidRequest("an instance of a service group has no reminders", field="name")

@@ -7,6 +7,7 @@ parameters are structured and results unstructured by their type hints.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import (
     AsyncGenerator,
@@ -17,7 +18,7 @@ from collections.abc import (
     Mapping,
 )
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, Protocol, cast, overload
 
 from attrs import evolve, frozen
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActorSpec",
+    "DurableSpec",
     "EventSpec",
     "HandlerSpec",
     "Parameter",
@@ -47,6 +49,8 @@ __all__ = [
 
 MISSING: Final = inspect.Parameter.empty
 """The default of a parameter that has none."""
+
+_DURABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _MARK: Final = "__aegis_handler__"
 _ROOT_MARK: Final = "_aegis_root"
@@ -65,6 +69,11 @@ class _Mark:
     """Of an upcaster: what it takes; ``event`` is then an event or the state."""
 
     @property
+    def is_durable(self) -> bool:
+        """Whether all that it subscribes to, if anything, it does durably."""
+        return bool(self.topics) and all(topic.durable for topic in self.topics)
+
+    @property
     def decorator(self) -> str:
         """The decorator that left it."""
         if self.kind is not None:
@@ -81,6 +90,8 @@ class _Topic:
     pattern: str
     queue_size: int
     overflow: Overflow
+    durable: str = ""
+    begins_with_new: bool = False
 
 
 # -- decorators -----------------------------------------------------------------------
@@ -201,8 +212,10 @@ def subscribes[F: Callable[..., Any]](
     topic: str,
     /,
     *,
-    queue_size: int = DEFAULT_QUEUE_SIZE,
-    overflow: Overflow | str = Overflow.DROP_OLDEST,
+    queue_size: int | None = None,
+    overflow: Overflow | str | None = None,
+    durable: str | None = None,
+    start: Literal["first", "new"] = "first",
 ) -> Callable[[F], F]:
     """Mark a method that hears what is published to ``topic``, at most once each.
 
@@ -216,27 +229,84 @@ def subscribes[F: Callable[..., Any]](
     What comes while the actor is busy waits in a queue of ``queue_size`` messages for
     this method alone; when it is full, ``overflow`` says what is dropped, and counted.
     Several decorators may stand above one method.
+
+    With ``durable``, the name of the subscription, it stands at a `command`, and what is
+    published takes effect there exactly once::
+
+        @command
+        @subscribes("trades.*", durable="ledger")
+        async def book(self, trade: Trade) -> None: ...
+
+    The topic is then a *kept* one: a JetStream stream stores what is published to it,
+    for everybody, also while nobody subscribes. Each resource of the class reads that
+    stream by itself, in order, from a cursor that its journal carries: the record that
+    commits the effect of a message moves the cursor, and a new owner goes on behind it.
+    Instances without a resource have no journal, and read nothing. A new resource begins
+    with the ``first`` message that the stream still has, or with ``start="new"`` with
+    those to come. Beside its own mail, a resource takes in as much as it can commit.
+
+    Unless a stream keeps the topic already, a node that serves the class makes one for
+    all topics with the same first level: ``<namespace>_topic_<level>``. It lets go of the
+    oldest messages by age and size (``topic_max_age``, ``topic_max_bytes``). A resource
+    that comes back later than that goes on with what is there, and says so: by a line in
+    the log, an event, a metric and an entry in its journal. What a message does if the
+    command raises `Rejected` is nothing. If it fails, it is tried three times; then it is
+    a dead letter, like one whose value is of another type or that nobody can decode.
     """
     where = f"@subscribes({topic!r})"
     if (problem := pattern_problem(topic)) is not None:
         raise ConfigurationError(f"{where}: the topic {problem}")
-    if type(queue_size) is not int or queue_size < 1:
-        raise ConfigurationError(f"{where}: queue_size must be a whole number from 1")
-    try:
-        policy = Overflow(overflow)
-    except ValueError:
-        known = " or ".join(repr(str(one)) for one in Overflow)
-        raise ConfigurationError(f"{where}: overflow must be {known}, not {overflow!r}") from None
+    if durable is not None:
+        added = _Mark(None, topics=(_durable(where, topic, durable, start, queue_size, overflow),))
+    elif start != "first":
+        raise ConfigurationError(f"{where}: start is for durable subscriptions")
+    else:
+        added = _Mark(None, topics=(_live(where, topic, queue_size, overflow),))
 
     def decorate(function: F) -> F:
-        added = _Mark(None, topics=(_Topic(topic, queue_size, policy),))
         mark = getattr(function, _MARK, None)
-        if isinstance(mark, _Mark) and mark.topics:
+        if isinstance(mark, _Mark) and (mark.topics or (durable is not None and mark.kind)):
             setattr(function, _MARK, evolve(mark, topics=added.topics + mark.topics))
             return function
         return cast("F", _marked(function, added))
 
     return decorate
+
+
+def _live(
+    where: str, topic: str, queue_size: int | None, overflow: Overflow | str | None
+) -> _Topic:
+    size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
+    if type(size) is not int or size < 1:
+        raise ConfigurationError(f"{where}: queue_size must be a whole number from 1")
+    try:
+        policy = Overflow(Overflow.DROP_OLDEST if overflow is None else overflow)
+    except ValueError:
+        known = " or ".join(repr(str(one)) for one in Overflow)
+        raise ConfigurationError(f"{where}: overflow must be {known}, not {overflow!r}") from None
+    return _Topic(topic, size, policy)
+
+
+def _durable(
+    where: str,
+    topic: str,
+    durable: object,
+    start: object,
+    queue_size: int | None,
+    overflow: Overflow | str | None,
+) -> _Topic:
+    if not isinstance(durable, str) or not _DURABLE_NAME.fullmatch(durable):
+        raise ConfigurationError(
+            f"{where}: durable must be a name of 1 to 64 letters, digits, -, _ or ., as in "
+            f'durable="ledger", not {durable!r}'
+        )
+    if start not in ("first", "new"):
+        raise ConfigurationError(f"{where}: start must be 'first' or 'new', not {start!r}")
+    if queue_size is not None or overflow is not None:
+        raise ConfigurationError(
+            f"{where}: a durable subscription drops nothing: it has neither queue_size nor overflow"
+        )
+    return _Topic(topic, 0, Overflow.DROP_OLDEST, durable, start == "new")
 
 
 def _marked(function: Any, mark: _Mark) -> Any:
@@ -247,7 +317,9 @@ def _marked(function: Any, mark: _Mark) -> Any:
             f"@{mark.decorator} marks methods, not {function!r}; put it directly above the def"
         )
     earlier = getattr(function, _MARK, None)
-    if isinstance(earlier, _Mark):
+    if isinstance(earlier, _Mark) and mark.kind and not earlier.kind and earlier.is_durable:
+        mark = evolve(mark, topics=earlier.topics)
+    elif isinstance(earlier, _Mark):
         raise ConfigurationError(
             f"{function.__qualname__}: is marked @{mark.decorator} and @{earlier.decorator}; "
             "a method is one of them"
@@ -384,6 +456,21 @@ class SubscriptionSpec:
 
 
 @frozen(eq=False)
+class DurableSpec:
+    """One topic, or pattern of topics, that a command of the class reads from a stream.
+
+    ``value_parameter`` is the command's parameter that takes what was published.
+    """
+
+    pattern: str
+    durable: str
+    method: str
+    value_parameter: str
+    wants_topic: bool
+    begins_with_new: bool
+
+
+@frozen(eq=False)
 class ActorSpec:
     """All that the runtime has to know of an actor's class.
 
@@ -398,6 +485,7 @@ class ActorSpec:
     structure_state: Callable[[Any], Any]
     unstructure_state: Callable[[Any], Any]
     subscriptions: tuple[SubscriptionSpec, ...] = ()
+    durable_subscriptions: tuple[DurableSpec, ...] = ()
 
     @property
     def has_state(self) -> bool:
@@ -481,6 +569,7 @@ def _describe(cls: Any) -> ActorSpec:
     handlers: dict[str, HandlerSpec] = {}
     appliers: list[tuple[Callable[..., Any], _Mark]] = []
     subscriptions: list[SubscriptionSpec] = []
+    durables: list[DurableSpec] = []
     upcasters: dict[type | None, list[Upcaster]] = {}
     for attribute in dir(cls):
         function, mark = _marked_method(cls, attribute)
@@ -489,9 +578,14 @@ def _describe(cls: Any) -> ActorSpec:
         where = f"{cls.__qualname__}.{attribute}"
         if attribute in reserved:
             raise ConfigurationError(f"{where}: the name belongs to AegisActor; rename the method")
-        if mark.topics:
+        if mark.topics and not any(topic.durable for topic in mark.topics):
             subscriptions += _subscriptions(where, attribute, mark, function)
             continue
+        if mark.topics and (mark.kind is not Kind.COMMAND or not mark.is_durable):
+            raise ConfigurationError(
+                f"{where}: a durable subscription takes effect, so it stands at a command, with "
+                "no other kind of subscription: mark it @command and @subscribes(..., durable=...)"
+            )
         if mark.from_version is not None:
             upcasters.setdefault(mark.event, []).append(_upcaster(where, cls, attribute, mark))
             continue
@@ -504,6 +598,13 @@ def _describe(cls: Any) -> ActorSpec:
                 f"{where}: another method is called {handler.name!r}; give one another name"
             )
         handlers[handler.name] = handler
+        for durable in _durable_subscriptions(where, mark, handler):
+            if any(durable.durable == other.durable for other in durables):
+                raise ConfigurationError(
+                    f"{where}: another subscription of the class is called {durable.durable!r}; "
+                    "each has a cursor of its own, by its name"
+                )
+            durables.append(durable)
     service = _service(cls, required=bool(handlers or appliers or subscriptions))
     state_type = _state_type(cls, reserved)
     structure_state, unstructure_state = _state_converters(cls, state_type, upcasters)
@@ -527,6 +628,7 @@ def _describe(cls: Any) -> ActorSpec:
         structure_state,
         unstructure_state,
         tuple(subscriptions),
+        tuple(durables),
     )
 
 
@@ -676,6 +778,29 @@ def _subscriptions(
             structure=structurer(hints[declared[0]], field=declared[0]),
             queue_size=topic.queue_size,
             overflow=topic.overflow,
+        )
+        for topic in mark.topics
+    ]
+
+
+def _durable_subscriptions(where: str, mark: _Mark, handler: HandlerSpec) -> list[DurableSpec]:
+    if not mark.topics:
+        return []
+    names = [parameter.name for parameter in handler.parameters]
+    others = [parameter.name for parameter in handler.parameters[1:] if parameter.required]
+    if not names or names[0] == "topic" or others not in ([], ["topic"]):
+        raise ConfigurationError(
+            f"{where}: a command that subscribes takes self, the value and, if it wants it, "
+            "topic: str"
+        )
+    return [
+        DurableSpec(
+            topic.pattern,
+            topic.durable,
+            handler.name,
+            names[0],
+            "topic" in names,
+            topic.begins_with_new,
         )
         for topic in mark.topics
     ]

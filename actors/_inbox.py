@@ -6,6 +6,10 @@ tried with a note in the journal first, and runs alone. No owner is ever more me
 ahead of its journal than are treated so. What came into the mailbox after the takeover
 needs no such care: the fence stands before it in the stream, so no owner before this one
 that counts can have met it. What an owner before has put aside comes first of all.
+
+The mailbox has an inbox, and so has each durable subscription: it is told what its stream
+still keeps (`kept`), since that lets go of old messages whether they were read or not. How
+its stream and the fence stand to one another nobody can tell.
 """
 
 from __future__ import annotations
@@ -28,25 +32,41 @@ MAX_TRIES: Final = 3
 
 @define(slots=True)
 class Letter:
-    """One message of the mailbox: its place in the stream, and its bytes."""
+    """One message of the stream: its place there, and its bytes.
+
+    ``lost_from`` is set for what is not there any more: all from there to ``sequence``.
+    ``subject`` is left out where there is only one.
+    """
 
     sequence: int
     payload: bytes
+    subject: str = ""
+    lost_from: int = 0
 
 
 class Inbox:
-    """The mail of one resource between the stream and its owner."""
+    """The mail of one resource, or what a subscription reads, between stream and owner."""
 
-    __slots__ = ("_ahead", "_careful", "_owner", "_under_way", "_waiting", "behind", "read_to")
+    __slots__ = (
+        "_ahead",
+        "_careful",
+        "_owner",
+        "_under_way",
+        "_waiting",
+        "behind",
+        "read_to",
+        "source",
+    )
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, source: str = "") -> None:
         self._owner = owner
-        stash = owner.mail.stash
+        self.source = source
+        stash = {} if source else owner.mail.stash
         self._waiting = deque(Letter(sequence, one.payload) for sequence, one in stash.items())
         self._under_way = 0
         self._ahead = owner.limits.mail_ahead
         self._careful = self._ahead + len(self._waiting)
-        self.read_to = owner.cursor
+        self.read_to = owner.cursor_of(source)
         """The sequence of the last message taken in."""
         self.behind = False
         """Whether messages were refused: the stream has to be read from ``read_to`` on."""
@@ -75,6 +95,13 @@ class Inbox:
         self._waiting.append(letter)
         return True
 
+    def kept(self, first: int) -> None:
+        """The stream has nothing any more before ``first``: what is missed is noted in turn."""
+        lost_from = self.read_to + 1
+        if first > lost_from:
+            self.read_to = first - 1
+            self._waiting.append(Letter(first - 1, b"", lost_from=lost_from))
+
     @property
     def should_catch_up(self) -> bool:
         """Whether the stream has to be read again, and there is room for it."""
@@ -85,7 +112,12 @@ class Inbox:
         owner = self._owner
         if not self._waiting or not owner.serving:
             return None
-        if self._careful and not self._under_way and self._waiting[0].sequence > owner.read_until:
+        if (
+            self._careful
+            and not self.source
+            and not self._under_way
+            and self._waiting[0].sequence > owner.read_until
+        ):
             self._careful = 0
         if self._careful:
             if self._under_way or not owner.quiescent:

@@ -33,6 +33,7 @@ from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES, Journal
 from aegis.actors._live_state import LiveState
 from aegis.actors._mail_desk import RESULT_METHOD, MailDesk, Slip
+from aegis.actors._mail_source import MailboxSource, MailSource, TopicSource
 from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry
@@ -55,9 +56,11 @@ from aegis.errors import (
     JournalUnreadable,
     Moved,
     Overloaded,
+    Rejected,
     StashFull,
     TooOld,
     Unavailable,
+    from_wire,
 )
 from aegis.transport._codec import decode_value, encode_value
 
@@ -116,6 +119,7 @@ class JournaledBehaviour:
         "_cell",
         "_committer",
         "_desk",
+        "_desks",
         "_feed",
         "_forwarder",
         "_journal",
@@ -172,6 +176,8 @@ class JournaledBehaviour:
         self._runner = CommandRunner(self.key, office, self._committer, self._journal, self._live)
         self._forwarder = Forwarder(office, self.owner)
         self._desk: MailDesk | None = None
+        self._desks: list[MailDesk] = []
+        """That of the mailbox, and one for each durable subscription."""
         self._timer: ReminderTimer | None = None
         self._streams: OpenStreams | None = None
         self._on_first_answer = on_first_answer
@@ -307,9 +313,25 @@ class JournaledBehaviour:
         if self.owner.stopped:
             return
         mailbox = self._cell.mailbox
-        self._desk = MailDesk(
-            self.key, self._office, self._committer, mailbox, self._run_mail, self._on_repeat
-        )
+        office, subjects = self._office, self._office.subjects
+        sources: list[MailSource] = [MailboxSource.of(self.key, subjects)]
+        for spec in self._spec.durable_subscriptions:
+            stream = office.kept.stream_of(spec.pattern)
+            sources.append(TopicSource.of(self.key, subjects, spec, stream))
+        self._desks = [
+            MailDesk(
+                self.key,
+                source,
+                office,
+                self._committer,
+                mailbox,
+                self._run_mail,
+                self._on_repeat,
+                self._may_retry,
+            )
+            for source in sources
+        ]
+        self._desk = self._desks[0]
         self._timer = ReminderTimer(self.key, self._office.clock, self.owner, mailbox)
         self.on_committed()
 
@@ -416,8 +438,8 @@ class JournaledBehaviour:
     async def handle(self, request: Request, reply_to: AnswerSink | None) -> None:
         """Take one request to its answer, or to where only its append is missing."""
         if isinstance(reply_to, Slip):
-            if self._desk is not None:
-                await self._desk.handle(reply_to)
+            if reply_to.desk in self._desks:
+                await reply_to.desk.handle(reply_to)
             return
         if isinstance(reply_to, Ring):
             await self._ring(reply_to)
@@ -522,12 +544,13 @@ class JournaledBehaviour:
         self._commit(withdrawn, withdrawn.entry(request), drops)
         self._committer.hold(sink, withdrawn.status, withdrawn.value)
 
-    async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> int:
+    async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> int | AegisError:
         """Run a message of the mailbox: whatever comes of it is its effect.
 
-        Return its status. One that was put aside, or could not be, has had none.
+        Return its status. One that was put aside, or could not be, has had none. What has
+        failed of a publication is returned itself: nobody waits for its answer.
         """
-        request = mail.request
+        source, request = slip.desk.source, mail.request
         try:
             handler = self._spec.handler(request.method)
             if handler.kind is Kind.QUERY:
@@ -535,18 +558,25 @@ class JournaledBehaviour:
                     f"method: {self.service}.{handler.name} is a query; only commands can be sent",
                     field="method",
                 )
-            ran = await self._runner.run(handler, request, mail.reply_to, may_wait=True)
+            ran = await self._runner.run(handler, request, mail.reply_to, may_wait=not source)
         except AegisError as error:
             self._observe_refusal(request.kind, error.code)
             ran = Ran(error.code, error_bytes(error))
             self._runner.add_answer(request, mail.reply_to, ran)
+        if source and ran.status in (PUT_ASIDE, StashFull.code):
+            return HandlerFailed("what a durable subscription reads cannot be put aside")
+        if source and ran.status not in (OK, Rejected.code):
+            return from_wire(ran.status, decode_value(ran.value))
         if self.owner.serving and ran.status not in (PUT_ASIDE, StashFull.code):
             entry = ran.entry(request)
-            entry.mail = slip.letter.sequence
+            entry.mail, entry.source = slip.letter.sequence, source
             self._commit(ran, entry, drops)
-            if self._desk is not None:
-                self._desk.tell(request.message_id, ran.status, ran.value)
+            slip.desk.tell(request.message_id, ran.status, ran.value)
         return ran.status
+
+    def _may_retry(self) -> bool:
+        """Whether this life of the actor goes on after a handler has failed."""
+        return self.owner.serving and not self._cell.is_interrupted(self._actor)
 
     async def _ring(self, ring: Ring) -> None:
         """Run a reminder that is due, unless it was changed meanwhile."""
@@ -609,6 +639,11 @@ class JournaledBehaviour:
         """Note a message for the record of the running command; return its id."""
         return self._runner.send(service, resource, method, params, reply_to)
 
+    def publish(self, topic: str, plain: Any) -> bool:
+        """Note a publication for the record of the running command."""
+        self._runner.publish(topic, plain)
+        return True
+
     def remind(self, name: str, method: str, params: dict[str, Any], schedule: Schedule) -> None:
         """Note a reminder for the record of the running command."""
         self._runner.remind(name, method, params, schedule)
@@ -662,8 +697,8 @@ class JournaledBehaviour:
         owner = self.owner
         if not owner.outbox.is_empty:
             self._forwarder.wake()
-        if self._desk is not None:
-            self._desk.on_committed()
+        for desk in self._desks:
+            desk.on_committed()
         if self._timer is not None and not owner.reminders.is_empty:
             self._timer.arm()
 
@@ -710,8 +745,8 @@ class JournaledBehaviour:
         """Void the memory: whoever still waits for an answer must look elsewhere."""
         for sink, _, _ in self._committer.stop():
             sink.answer(Moved.code, _FENCED)
-        if self._desk is not None:
-            self._desk.close()
+        for desk in self._desks:
+            desk.close()
         if self._timer is not None:
             self._timer.stop()
         self._forwarder.stop()

@@ -5,7 +5,8 @@ repeat if it stands below the lowest number still open there, or is among those 
 that have been seen. Client processes come and go: of their sessions the longest idle
 makes room, and what is left of it cannot be told from a repeat any more. The session of
 an actor is its address, ``service/resource``, and is never dropped. A session of any
-other form is of a message that nobody repeats.
+other form is of a message that nobody repeats. What comes through a durable subscription
+has the session of its publisher, with ``|`` and the subscription's name behind it.
 
 A message that its handler has put aside (the stash) is kept whole until it takes effect.
 
@@ -21,7 +22,16 @@ from attrs import define, field
 from aegis.actors._sessions import MAX_KEPT_BYTES, MAX_KEPT_REPLY_BYTES, MAX_SESSIONS, WINDOW, Fresh
 from aegis.contracts import session_start_ms
 
-__all__ = ["MAIL_AHEAD", "MAX_MAIL_REPLIES", "Hopeless", "MailTable", "Seen", "Stashed"]
+__all__ = [
+    "MAIL_AHEAD",
+    "MAX_MAIL_REPLIES",
+    "Hopeless",
+    "MailTable",
+    "Seen",
+    "Stashed",
+    "is_actor",
+    "start_of",
+]
 
 MAIL_AHEAD: Final = 64
 """How many messages may have run, or be about to, that the journal does not know of."""
@@ -135,7 +145,7 @@ class MailTable:
 
     def look_up(self, session: str, n: int, low: int) -> Fresh | Seen | Hopeless:
         """Say whether a message has taken effect already."""
-        start = session_start_ms(session)
+        start = start_of(session)
         senders = self._clients if start is not None else self._actors
         if start is None and not is_actor(session):
             return _FRESH
@@ -161,7 +171,7 @@ class MailTable:
 
     def record(self, session: str, n: int, low: int) -> None:
         """Note that message ``n`` of ``session`` is dealt with; ``low`` closes all below."""
-        is_client = session_start_ms(session) is not None
+        is_client = start_of(session) is not None
         if not is_client and not is_actor(session):
             return
         senders = self._clients if is_client else self._actors
@@ -222,7 +232,7 @@ class MailTable:
         if sender is not None:
             self._other_bytes -= _SESSION_BYTES + 4 * len(session)
             self._other_bytes -= _NUMBER_BYTES * len(sender.done)
-            self.floor = max(self.floor, session_start_ms(session) or 0)
+            self.floor = max(self.floor, start_of(session) or 0)
 
     def to_wire(self) -> list[Any]:
         """Return the table as plain values."""
@@ -259,6 +269,11 @@ class MailTable:
             self._replies[message_id] = (status, reply)
             self.kept_bytes += len(reply or b"")
             self._other_bytes += _REPLY_BYTES + 4 * len(message_id)
+
+
+def start_of(session: str) -> int | None:
+    """Return when a client's session began, in Unix ms; None if it is no client's."""
+    return None if is_actor(session) else session_start_ms(session.partition("|")[0])
 
 
 def is_actor(session: str) -> bool:

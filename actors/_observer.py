@@ -48,6 +48,9 @@ class Observer:
     def on_fenced(self, cell: ActorCell) -> None:
         """Tell that an owner has met a newer one, and acts no more."""
 
+    def on_gap(self, service: str) -> None:
+        """Tell that a durable subscription of a resource has missed messages of its stream."""
+
     def on_dead_letter(self, service: str) -> None:
         """Tell that a message was given up, and is kept among the dead letters."""
 

@@ -24,6 +24,10 @@ the handler, `commit`. The record that commits its effect moves the cursor behin
 message whose handler puts it aside has no effect yet: `put_aside` keeps it in the journal,
 and the cursor moves on. The next owner runs all that was put aside again, before any other
 mail.
+
+What a durable subscription reads is mail from another stream: its ``source`` is the
+subscription's name, empty for the mailbox. Each has a cursor of its own, which is where
+the last entry of its kind says; all share the table by which repeats are known.
 """
 
 from __future__ import annotations
@@ -46,6 +50,7 @@ from aegis.actors._record import (
     MailTried,
     Record,
     SessionDropped,
+    Subscribed,
 )
 from aegis.actors._reminders import Reminders
 from aegis.actors._sessions import (
@@ -184,6 +189,7 @@ class Owner:
         "_snapshot_bytes",
         "_snapshot_state",
         "cursor",
+        "cursors",
         "epoch",
         "last_sequence",
         "limits",
@@ -209,17 +215,19 @@ class Owner:
         self.mail = limits.mail_table()
         self.outbox = Outbox()
         self.reminders = Reminders()
-        self.tried = (0, 0)
-        """A message of the mailbox, and how often it has been tried with a note of it."""
+        self.tried: dict[str, tuple[int, int]] = {}
+        """Of each source a message, and how often it has been tried with a note of it."""
         self.state: bytes | None = None
         """The encoded state after the last command (snapshot form), or the state of
         the last snapshot record (event-sourced form); None for a new resource."""
         self.cursor = 0
         """The mail up to this sequence is dealt with, or will be with what is pending."""
+        self.cursors: dict[str, int] = {}
+        """... and so is what each durable subscription reads, by its name."""
         self.stored_cursor = 0
         """... and is by what the journal holds: nobody will read it again."""
         self.uncommitted_mail = 0
-        """How many messages of the mailbox have run that the journal does not know of."""
+        """How many messages have run, of all sources, that the journal does not know of."""
         self.last_sequence = 0
         self.read_until = 0
         self._snapshot_state = snapshot_state
@@ -366,20 +374,31 @@ class Owner:
         if drops is not None:
             self._add(MailSessionDropped(drops) if entry.mail else SessionDropped(drops), None)
         if entry.mail:
-            self._pass_mail(entry.mail)
+            self._pass_mail(entry.mail, entry.source)
         self._add(entry, state)
         if state is not None:
             self.state = state
 
-    def pass_over(self, sequence: int) -> None:
-        """Leave out a message of the mailbox that is a repeat; the next record says so."""
-        self.cursor = sequence
+    def cursor_of(self, source: str) -> int:
+        """Return up to where messages of ``source`` are dealt with, or will be soon."""
+        return self.cursors.get(source, 0) if source else self.cursor
+
+    def subscribe(self, source: str, sequence: int) -> None:
+        """Begin a durable subscription behind ``sequence`` of its stream."""
+        self._add(Subscribed(source, sequence), None)
+
+    def pass_over(self, sequence: int, source: str = "") -> None:
+        """Leave out a message that is a repeat; of the mailbox the next record says so.
+
+        Of a subscription the next of its messages says so; until then it is left out anew.
+        """
+        self._move(source, sequence)
 
     def skip(self, skipped: MailSkipped, *, drops: str | None = None) -> None:
-        """Give up a message of the mailbox; the dead letters have it by now."""
+        """Give up a message; the dead letters have it by now."""
         if drops is not None:
             self._add(MailSessionDropped(drops), None)
-        self._pass_mail(skipped.sequence)
+        self._pass_mail(skipped.sequence, skipped.source)
         self._add(skipped, None)
 
     def has_stash_room(self, size_bytes: int) -> bool:
@@ -393,26 +412,33 @@ class Owner:
         self._pass_mail(stashed.sequence)
         self._add(stashed, None)
 
-    def _pass_mail(self, sequence: int) -> None:
-        # One that was put aside stands before the cursor.
-        self.cursor = max(self.cursor, sequence)
+    def _pass_mail(self, sequence: int, source: str = "") -> None:
+        self._move(source, sequence)
         self.uncommitted_mail += 1
 
-    def try_mail(self, sequence: int) -> int:
-        """Note in the journal that a message of the mailbox is about to run, alone.
+    def try_mail(self, sequence: int, source: str = "") -> int:
+        """Note in the journal that a message is about to run, alone.
 
         Returns how often that has been noted before. Run it when all is `quiescent`.
         """
-        tries = self.tries(sequence)
-        self._add(MailTried(sequence), None)
+        tries = self.tries(sequence, source)
+        self._add(MailTried(sequence, source), None)
         return tries
 
-    def tries(self, sequence: int) -> int:
-        """Return how often a message of the mailbox was tried with a note of it."""
-        stashed = self.mail.stash.get(sequence)
+    def tries(self, sequence: int, source: str = "") -> int:
+        """Return how often a message was tried with a note of it."""
+        stashed = None if source else self.mail.stash.get(sequence)
         if stashed is not None:
             return stashed.tries
-        return self.tried[1] if self.tried[0] == sequence else 0
+        last, tries = self.tried.get(source, (0, 0))
+        return tries if last == sequence else 0
+
+    def _move(self, source: str, sequence: int) -> None:
+        if source:
+            self.cursors[source] = sequence
+        else:
+            # One that was put aside stands before the cursor.
+            self.cursor = max(self.cursor, sequence)
 
     def _add(self, entry: Entry, state: bytes | None) -> None:
         self._note(entry)
@@ -572,7 +598,13 @@ class Owner:
             case SessionDropped():
                 self.sessions.drop(entry.session)
             case MailTried():
-                self._note_try(entry.sequence)
+                self._note_try(entry.sequence, entry.source)
+            case Subscribed():
+                self._move(entry.source, entry.sequence)
+            case MailSkipped(source=source) if source:
+                self._move(source, entry.sequence)
+                if entry.session:
+                    self.mail.record(entry.session, entry.n, entry.low)
             case MailSkipped():
                 if not self.mail.take_back(entry.sequence) and entry.session:
                     self.mail.record(entry.session, entry.n, entry.low)
@@ -581,11 +613,11 @@ class Owner:
             case Forwarded():
                 self.outbox.mark(entry.n)
 
-    def _note_try(self, sequence: int) -> None:
-        tries = self.tries(sequence) + 1
-        stashed = self.mail.stash.get(sequence)
+    def _note_try(self, sequence: int, source: str) -> None:
+        tries = self.tries(sequence, source) + 1
+        stashed = None if source else self.mail.stash.get(sequence)
         if stashed is None:
-            self.tried = (sequence, tries)
+            self.tried[source] = (sequence, tries)
         else:
             self.mail.put_aside(sequence, evolve(stashed, tries=tries))
 
@@ -600,9 +632,13 @@ class Owner:
 
     def _note_command(self, entry: CommandEntry) -> None:
         if entry.mail:
-            if not self.mail.take_back(entry.mail):
+            if entry.source:
+                self._move(entry.source, entry.mail)  # Nobody asks for the reply.
                 self.mail.record(entry.session, entry.n, entry.low)
-            self.mail.keep(f"{entry.session}-{entry.n}", entry.status, entry.reply)
+            else:
+                if not self.mail.take_back(entry.mail):
+                    self.mail.record(entry.session, entry.n, entry.low)
+                self.mail.keep(f"{entry.session}-{entry.n}", entry.status, entry.reply)
         else:
             self.sessions.record(entry.session, entry.n, entry.low, entry.status, entry.reply)
         for message in entry.outgoing or ():
@@ -619,6 +655,7 @@ class Owner:
             + self.mail.size_bytes
             + self.outbox.size_bytes
             + self.reminders.size_bytes
+            + sum(32 + len(source) for source in self.cursors)
         )
 
     def _snapshot_fits(self, state: bytes | None) -> bool:
@@ -654,17 +691,29 @@ class Owner:
             self.mail.to_wire(),
             self.outbox.to_wire(),
             self.reminders.to_wire(),
-            list(self.tried),
+            list(self.tried.get("", (0, 0))),
+            *self._subscriptions_to_wire(),
         ]
+
+    def _subscriptions_to_wire(self) -> list[Any]:
+        """Return name, cursor and tries of each; nothing at all where there is none."""
+        rows = [
+            [source, cursor, *self.tried.get(source, (0, 0))]
+            for source, cursor in self.cursors.items()
+        ]
+        return [rows] if rows else []
 
     def _load_tables(self, wire: list[Any]) -> None:
         self.sessions.load(wire[0])
         if len(wire) > 1:  # A release without mail wrote the first table alone.
-            _, mail, outbox, reminders, tried = wire
+            _, mail, outbox, reminders, tried, *subscriptions = wire
             self.mail.load(mail)
             self.outbox.load(outbox)
             self.reminders.load(reminders)
-            self.tried = (tried[0], tried[1])
+            self.cursors, self.tried = {}, {"": (tried[0], tried[1])}
+            for source, cursor, sequence, tries in subscriptions[0] if subscriptions else ():
+                self.cursors[source] = cursor
+                self.tried[source] = (sequence, tries)
 
     def _stop(self, newer_epoch: int) -> None:
         self.phase = Phase.STOPPED

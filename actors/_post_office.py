@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 from attrs import define
 
@@ -9,10 +11,13 @@ from aegis._clock import Clock
 from aegis._subjects import Subjects
 from aegis.actors._appending import APPEND_TIMEOUT, pause_before
 from aegis.actors._dead_letters import DeadLetter
+from aegis.actors._kept_topics import KeptTopics
 from aegis.actors._mail_feed import MailFeed
 from aegis.actors._observer import Observer
 from aegis.actors._posting import Gauge
+from aegis.errors import ConnectionClosed, Unavailable
 from aegis.transport._base import Append, Appended, Refused, Transport
+from aegis.transport._codec import encode_value
 
 __all__ = ["PostOffice"]
 
@@ -21,13 +26,14 @@ _log = structlog.get_logger("aegis.mail")
 
 @define(eq=False)
 class PostOffice:
-    """Mail of one node: the feed of mailboxes, and the room in the stream."""
+    """Mail of one node: the feed of mailboxes, the room in the stream, the topics kept."""
 
     transport: Transport
     subjects: Subjects
     clock: Clock
     feed: MailFeed
     gauge: Gauge
+    kept: KeptTopics
     observer: Observer
 
     @classmethod
@@ -37,14 +43,16 @@ class PostOffice:
         subjects: Subjects,
         clock: Clock,
         observer: Observer | None = None,
+        kept: KeptTopics | None = None,
     ) -> PostOffice:
         """Return one for the running loop."""
         return cls(
             transport,
             subjects,
             clock,
-            MailFeed(transport, subjects),
+            MailFeed(transport),
             Gauge(transport, subjects.stream),
+            kept or KeptTopics(transport, subjects),
             observer or Observer(),
         )
 
@@ -52,9 +60,34 @@ class PostOffice:
         """End all reads."""
         self.feed.stop()
 
+    def tell_gap(
+        self,
+        service: str,
+        resource: str,
+        stream: str,
+        subscription: str,
+        cause: str,
+        **facts: int,
+    ) -> None:
+        """Log that a durable subscription has missed messages, and publish it."""
+        self.observer.on_gap(service)
+        told = {
+            "service_name": service,
+            "stream": stream,
+            "subscription": subscription,
+            "cause": cause,
+            **facts,
+        }
+        _log.error("gap", resource_id=resource, **told)
+        event = {"event": "gap", "resource_ids": [resource], **told}
+        with suppress(Unavailable, ConnectionClosed):
+            self.transport.publish(self.subjects.event("gap"), encode_value(event))
+
     async def bury(self, letter: DeadLetter) -> None:
         """Put a message to the dead letters, however long that takes; once for each."""
-        subject = self.subjects.dead_letter(letter.service, letter.resource_id, letter.sequence)
+        subject = self.subjects.dead_letter(
+            letter.service, letter.resource_id, letter.sequence, letter.source
+        )
         append = Append(subject, letter.encoded(), expect=0)
         attempt = 0
         while True:

@@ -8,21 +8,24 @@ entry is an array whose first element is its kind:
 kind  then
 ====  ==========================================================================
 0     command: session, n, low, status, reply, events|nil, outgoing|nil, mail, and
-      reminders if it set or forgot any
+      reminders if it set or forgot any, and source if it was no mail of the mailbox
 1     session dropped: session. The floor rises to its start
-2     mail tried: mailbox sequence. An owner is about to run it alone
-3     mail skipped: mailbox sequence, reason, session, n, low. It went to the dead
+2     mail tried: sequence, source. An owner is about to run it alone
+3     mail skipped: sequence, reason, session, n, low, source. It went to the dead
       letters; session is empty if no table is to note it
 4     mail session dropped: session. The floor of mail rises to its start
 5     forwarded: n. The outgoing messages up to it stand in their mailboxes
 6     mail stashed: mailbox sequence, session, n, low, payload. Its handler put it aside:
       it has had no effect so far. A copy of it does not run
+7     subscribed: source, sequence. A durable subscription begins behind it
 ====  ==========================================================================
 
 ``reply``, ``state`` and each event's body are encoded msgpack values, carried as
 bytes: replaying, comparing and forwarding never decodes them. ``mail`` is the
-mailbox sequence of a durable send and 0 for a call. An outgoing message is
-``[n, service, resource, payload]``, the payload being what its mailbox will hold. A
+sequence of a durable message and 0 for a call. ``source`` is the name of the durable
+subscription whose stream that stands in, and empty for the mailbox: then it is left out
+at the end of an entry. An outgoing message is ``[n, service, resource, payload]``, the
+payload being what its mailbox will hold; with an empty service the resource is a topic. A
 reminder that is set is ``[name, method, params, due_ms, every_ms, skip_missed,
 trace]``, with ``[text, zone]`` behind it if a cron text says when it comes again, and one
 that is over ``[name]``.
@@ -52,12 +55,22 @@ __all__ = [
     "Reminder",
     "ReminderOver",
     "SessionDropped",
+    "Subscribed",
     "reminder_from_wire",
 ]
 
 RECORD_VERSION: Final = 1
 
-_COMMAND, _DROPPED, _TRIED, _SKIPPED, _MAIL_DROPPED, _FORWARDED, _STASHED = range(7)
+(
+    _COMMAND,
+    _DROPPED,
+    _TRIED,
+    _SKIPPED,
+    _MAIL_DROPPED,
+    _FORWARDED,
+    _STASHED,
+    _SUBSCRIBED,
+) = range(8)
 
 _ENTRY_OVERHEAD_BYTES: Final = 48
 """Upper bound of what an entry costs beside its session, reply and events."""
@@ -85,7 +98,8 @@ def _reminder_size(reminder: Reminder) -> int:
 class Outgoing:
     """One message that a command sends: its number at the sender, and its address.
 
-    ``payload`` is the message itself, as it will stand in the mailbox.
+    ``payload`` is the message itself, as it will stand in the mailbox. Without a
+    ``service`` it goes to the topic ``resource``, and the stream that keeps that.
     """
 
     n: int
@@ -170,6 +184,7 @@ class CommandEntry:
     outgoing: list[Outgoing] | None = None
     mail: int = 0
     reminders: list[Reminder | ReminderOver] | None = None
+    source: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -181,7 +196,7 @@ class CommandEntry:
             size += sum(message.size_bytes for message in self.outgoing)
         if self.reminders:
             size += sum(reminder.size_bytes for reminder in self.reminders)
-        return size
+        return size + len(self.source)
 
 
 @define(slots=True, frozen=True)
@@ -203,15 +218,20 @@ class MailSessionDropped(SessionDropped):
 
 @define(slots=True, frozen=True)
 class MailTried:
-    """The message at ``sequence`` of the mailbox is about to run, alone."""
+    """The message at ``sequence`` of the mailbox, or of ``source``, is about to run, alone."""
 
     sequence: int
-    size_bytes: ClassVar[int] = 16
+    source: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as the entry takes in an encoded record."""
+        return 16 + len(self.source)
 
 
 @define(slots=True, frozen=True)
 class MailSkipped:
-    """The message at ``sequence`` of the mailbox was given up.
+    """The message at ``sequence`` of the mailbox, or of ``source``, was given up.
 
     ``session``, ``n`` and ``low`` are its own, if the table of mail is to note it: then a
     copy of it that comes later does not run either.
@@ -222,11 +242,12 @@ class MailSkipped:
     session: str = ""
     n: int = 0
     low: int = 0
+    source: str = ""
 
     @property
     def size_bytes(self) -> int:
         """At least as many bytes as the entry takes in an encoded record."""
-        return 48 + _text_bytes(self.reason, self.session)
+        return 48 + _text_bytes(self.reason, self.session, self.source)
 
 
 @define(slots=True, frozen=True)
@@ -257,7 +278,22 @@ class Forwarded:
     size_bytes: ClassVar[int] = 16
 
 
-type Entry = CommandEntry | SessionDropped | MailTried | MailSkipped | MailStashed | Forwarded
+@define(slots=True, frozen=True)
+class Subscribed:
+    """The durable subscription ``source`` begins behind ``sequence`` of its stream."""
+
+    source: str
+    sequence: int
+
+    @property
+    def size_bytes(self) -> int:
+        """At least as many bytes as the entry takes in an encoded record."""
+        return 16 + len(self.source)
+
+
+type Entry = (
+    CommandEntry | SessionDropped | MailTried | MailSkipped | MailStashed | Forwarded | Subscribed
+)
 
 
 def _text_bytes(*texts: str) -> int:
@@ -343,27 +379,36 @@ def _entry_to_wire(entry: Entry) -> list[Any]:
                 [message.to_wire() for message in entry.outgoing] if entry.outgoing else None,
                 entry.mail,
             ]
-            if entry.reminders:
-                wire.append([reminder.to_wire() for reminder in entry.reminders])
+            if entry.reminders or entry.source:
+                wire.append([reminder.to_wire() for reminder in entry.reminders or ()])
+            if entry.source:
+                wire.append(entry.source)
             return wire
         case MailSessionDropped():
             return [_MAIL_DROPPED, entry.session]
         case SessionDropped():
             return [_DROPPED, entry.session]
         case MailTried():
-            return [_TRIED, entry.sequence]
+            return [_TRIED, entry.sequence, *_source(entry)]
         case MailSkipped():
-            return [_SKIPPED, entry.sequence, entry.reason, entry.session, entry.n, entry.low]
+            skipped = [_SKIPPED, entry.sequence, entry.reason, entry.session, entry.n, entry.low]
+            return [*skipped, *_source(entry)]
+        case Subscribed():
+            return [_SUBSCRIBED, entry.source, entry.sequence]
         case Forwarded():
             return [_FORWARDED, entry.n]
         case MailStashed():
             return [_STASHED, entry.sequence, entry.session, entry.n, entry.low, entry.payload]
 
 
+def _source(entry: MailTried | MailSkipped) -> list[str]:
+    return [entry.source] if entry.source else []
+
+
 def _entry_from_wire(wire: list[Any]) -> Entry:
     kind = wire[0]
     if kind == _COMMAND:
-        _, session, n, low, status, reply, events, outgoing, mail, *reminders = wire
+        _, session, n, low, status, reply, events, outgoing, mail, *more = wire
         return CommandEntry(
             session=session,
             n=n,
@@ -373,7 +418,8 @@ def _entry_from_wire(wire: list[Any]) -> Entry:
             events=[Event(*event) for event in events] if events else None,
             outgoing=[Outgoing(*message) for message in outgoing] if outgoing else None,
             mail=mail,
-            reminders=[reminder_from_wire(one) for one in reminders[0]] if reminders else None,
+            reminders=[reminder_from_wire(one) for one in more[0]] if more and more[0] else None,
+            source=more[1] if len(more) > 1 else "",
         )
     if kind in _OTHERS:
         return _OTHERS[kind](*wire[1:])
@@ -387,6 +433,7 @@ _OTHERS: Final[dict[int, Callable[..., Entry]]] = {
     _MAIL_DROPPED: MailSessionDropped,
     _FORWARDED: Forwarded,
     _STASHED: MailStashed,
+    _SUBSCRIBED: Subscribed,
 }
 
 

@@ -1,5 +1,7 @@
 """A client's durable sends: one lane a mailbox, in order, until each is acknowledged.
 
+So is what it publishes for topics that are kept: one lane for the stream that keeps them.
+
 A lane has one append under way at a time, so what a sender sends first stands first,
 whatever is lost between. What waits meanwhile goes out together if it is much. An append
 whose outcome is unknown is made again as it is: the receiver knows the repeat.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 from attrs import define, field
@@ -30,7 +33,7 @@ from aegis.errors import (
     Overloaded,
     Unavailable,
 )
-from aegis.transport._base import Append, Appended, Transport
+from aegis.transport._base import Append, Appended, StreamFacts, Transport
 from aegis.transport._codec import encode_mail
 
 __all__ = ["BATCH_FROM", "MailSender"]
@@ -66,11 +69,17 @@ class _Waiting:
 
 @define(eq=False)
 class _Lane:
-    """The messages of this process to one mailbox, oldest first."""
+    """The messages of this process to one mailbox, or one stream of topics, oldest first.
 
-    subject: str
+    The stream of topics lets go of what is old: there is always room. It takes batches if
+    it ``batches``.
+    """
+
+    name: str
     destination: Destination
     used_at: float
+    is_mail: bool = True
+    batches: bool = True
     waiting: deque[_Waiting] = field(factory=deque[_Waiting])
     task: asyncio.Task[None] | None = None
 
@@ -95,6 +104,7 @@ class MailSender:
         self._loop = asyncio.get_running_loop()
         self._gauge = Gauge(transport, subjects.stream)
         self._lanes: dict[str, _Lane] = {}
+        self._unwatched: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def send(
@@ -161,22 +171,62 @@ class MailSender:
     async def _send(self, subject: str, mail: Mail, session: str, deadline: float) -> Receipt:
         """Take a message to its place in its lane, and wait for what becomes of it."""
         request = mail.request
+
+        def encode(session: str, n: int) -> bytes:
+            request.session, request.n, request.low = session, n, n
+            return encode_mail(mail)
+
         if session:
             lane = _Lane(subject, Destination(session), 0.0)
         else:
             lane = self._lane(subject)
+        waiting = self._put(lane, subject, encode, deadline)
+        sequence = await self._outcome(waiting, request.message_id)
+        return Receipt(request.message_id, request.service, request.resource or "", sequence)
+
+    async def publish(
+        self,
+        stream: StreamFacts,
+        subject: str,
+        encode: Callable[[str, int], bytes],
+        *,
+        timeout: float,
+    ) -> int:
+        """Append to a stream of topics what ``encode`` makes of a session and a number.
+
+        Return the sequence at which it is stored. Messages of one stream stand there in
+        the order of these calls.
+
+        Raises:
+            Overloaded: too many wait here, or the stream takes no more; nothing was sent.
+            Unavailable: no server could be reached in time; nothing was sent.
+            OutcomeUnknown: the time was up and nobody can tell whether it is there.
+        """
+        if self._closed:
+            raise ConnectionClosed("the client was closed")
+        lane = self._lane(f"stream {stream.name}")
+        lane.is_mail, lane.batches = False, stream.batches
+        waiting = self._put(lane, subject, encode, self._loop.time() + timeout)
+        return await self._outcome(waiting, f"{lane.destination.session}-{waiting.n}")
+
+    def keep(self, task: asyncio.Future[None]) -> None:
+        """Hold on to what is sent while nobody waits for it."""
+        self._unwatched.add(task)
+        task.add_done_callback(self._unwatched.discard)
+
+    def _put(
+        self, lane: _Lane, subject: str, encode: Callable[[str, int], bytes], deadline: float
+    ) -> _Waiting:
+        """Number and encode a message at once: what is called first is sent first."""
         if len(lane.waiting) >= MAX_WAITING:
             raise Overloaded(
-                f"{request.service}/{request.resource}: {MAX_WAITING} sends wait in this "
-                "process already",
+                f"{lane.name}: {MAX_WAITING} messages wait in this process already",
                 limit=MAX_WAITING,
             )
-        # Numbered and encoded at once: what is called first is sent first.
         destination = lane.destination
         n = destination.open()
-        request.session, request.n, request.low = destination.session, n, n
         try:
-            payload = encode_mail(mail)
+            payload = encode(destination.session, n)
         except BaseException:
             destination.close(n)
             raise
@@ -186,16 +236,15 @@ class MailSender:
         lane.used_at = self._loop.time()
         if lane.task is None:
             lane.task = self._loop.create_task(self._work(lane))
-        sequence = await self._outcome(waiting, request.message_id)
-        return Receipt(request.message_id, request.service, request.resource or "", sequence)
+        return waiting
 
     async def close(self) -> None:
         """End all that is under way with `ConnectionClosed`."""
         self._closed = True
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
-        for task in tasks:
+        for task in (*tasks, *self._unwatched):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._unwatched, return_exceptions=True)
         for lane in self._lanes.values():
             for waiting in lane.waiting:
                 _fail(waiting, ConnectionClosed("the client was closed"))
@@ -208,9 +257,9 @@ class MailSender:
         finally:
             timer.cancel()
 
-    def _lane(self, subject: str) -> _Lane:
+    def _lane(self, name: str) -> _Lane:
         now = self._loop.time()
-        lane = self._lanes.get(subject)
+        lane = self._lanes.get(name)
         if lane is not None and (
             lane.task is not None or now - lane.used_at < SESSION_IDLE_SECONDS
         ):
@@ -220,7 +269,7 @@ class MailSender:
             if idle is not None:
                 del self._lanes[idle]
         session = new_session(self._clock.wall_ms(), f"{self._rng.getrandbits(64):016x}")
-        lane = self._lanes[subject] = _Lane(subject, Destination(session), now)
+        lane = self._lanes[name] = _Lane(name, Destination(session), now)
         return lane
 
     async def _work(self, lane: _Lane) -> None:
@@ -231,7 +280,8 @@ class MailSender:
             if not group:
                 break
             try:
-                await self._gauge.check(sum(waiting.size_bytes for waiting in group))
+                if lane.is_mail:
+                    await self._gauge.check(sum(waiting.size_bytes for waiting in group))
                 if not self._transport.connected:
                     raise Unavailable("there is no connection to the server")
             except ConnectionClosed as error:
@@ -239,7 +289,7 @@ class MailSender:
                     self._end(lane, waiting, error)
             except Unavailable as error:
                 # The server may come back before the time of those that wait is up.
-                await pause_before(attempt, lane.subject, error)
+                await pause_before(attempt, lane.name, error)
                 attempt += 1
             except AegisError as error:
                 for waiting in group:
@@ -253,7 +303,7 @@ class MailSender:
         """Return the next messages to send together; those given up are left out."""
         while lane.waiting and lane.waiting[0].future.done():
             self._drop(lane, lane.waiting[0])
-        if len(lane.waiting) < BATCH_FROM:
+        if len(lane.waiting) < BATCH_FROM or not lane.batches:
             return [lane.waiting[0]] if lane.waiting else []
         group: list[_Waiting] = []
         size = 0
@@ -291,7 +341,7 @@ class MailSender:
                 for waiting in group:
                     self._end(lane, waiting, error)
                 return
-            await pause_before(attempt, lane.subject, outcome)
+            await pause_before(attempt, lane.name, outcome)
             attempt += 1
 
     def _end(self, lane: _Lane, waiting: _Waiting, error: AegisError) -> None:
@@ -307,7 +357,7 @@ def _expire(waiting: _Waiting, message_id: str) -> None:
     error: AegisError = Unavailable("the message could not be sent in time")
     if waiting.attempts:
         error = OutcomeUnknown(
-            "no acknowledgement came in time: the message may or may not be in its mailbox",
+            "no acknowledgement came in time: the message may or may not be stored",
             message_id=message_id,
         )
     _fail(waiting, error)

@@ -25,9 +25,10 @@ from aegis.actors._dispatch import InstanceDesk
 from aegis.actors._execution import take_back_cancellation
 from aegis.actors._future import AegisFuture
 from aegis.actors._handlers import ActorSpec, SubscriptionSpec
+from aegis.actors._kept_topics import KeptTopics, TopicRetention
 from aegis.actors._mailbox import Envelope
 from aegis.actors._messages import Turn
-from aegis.actors._publication import decode_publication
+from aegis.actors._publication import Published, decode_publication
 from aegis.actors._topic import OWN_RESOURCE, TopicQueue
 from aegis.actors._tracer import Operation
 from aegis.contracts import OK
@@ -40,6 +41,7 @@ from aegis.errors import (
     Unavailable,
 )
 from aegis.transport._base import Message, Subscription, Transport
+from aegis.transport._patience import insist
 
 __all__ = ["TopicStatistics", "Topics"]
 
@@ -47,6 +49,9 @@ _log = structlog.get_logger("aegis.topics")
 
 _FAILED: Final = HandlerFailed.code
 _INVALID: Final = InvalidRequest.code
+
+MAX_PUBLISHERS: Final = 1_000
+"""Of how many publishers a subscription remembers which message it heard last."""
 
 
 @define
@@ -72,13 +77,32 @@ class TopicStatistics:
 class Topics:
     """Keeps the subscriptions of the instances of one node. Belongs to its event loop."""
 
-    def __init__(self, transport: Transport, subjects: Subjects) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        subjects: Subjects,
+        kept: KeptTopics,
+        retention: TopicRetention,
+    ) -> None:
         self._transport = transport
         self._subjects = subjects
+        self._kept = kept
+        self._retention = retention
         self._feeds: dict[str, list[_Feed]] = {}
 
     async def open(self, desk: InstanceDesk, spec: ActorSpec) -> None:
-        """Let the actors of an instance hear what their class subscribes to."""
+        """Let the actors of an instance hear what their class subscribes to.
+
+        What its durable subscriptions read is kept from now on.
+
+        Raises:
+            ConfigurationError: no stream keeps what one of them reads, and none can be made.
+        """
+        for durable in spec.durable_subscriptions:
+            what = f"the stream of {durable.pattern!r}"
+            await insist(
+                self._transport, partial(self._kept.ensure, durable.pattern, self._retention), what
+            )
         feeds = self._feeds.setdefault(desk.instance_id, [])
         for subscription in spec.subscriptions:
             feed = _Feed(desk, subscription, self._subjects)
@@ -110,6 +134,7 @@ class _Feed:
         self.counts = TopicStatistics(desk.service, desk.instance_id, spec.pattern, spec.name)
         self._subjects = subjects
         self._own_level = spec.own_level
+        self._last_heard: dict[str, int] = {}
         # Only of those for whom something waits: actors come and go.
         self._listeners: dict[ActorCell, _Listener] = {}
 
@@ -118,16 +143,28 @@ class _Feed:
         self.counts.received += 1
         try:
             topic = self._subjects.topic_of(message.subject)
-            trace, value = decode_publication(message.payload)
+            published = decode_publication(message.payload)
         except (ProtocolError, ValueError) as error:
             self.counts.refused += 1
             _log.warning("publication_refused", subject=message.subject, error=str(error))
+            return
+        if self._is_repeat(published):
             return
         for cell in list(self._hearers(topic)):
             listener = self._listeners.get(cell)
             if listener is None:
                 listener = self._listeners[cell] = _Listener(self, cell)
-            listener.put(_Heard(topic, trace, value))
+            listener.put(_Heard(topic, published.trace, published.value))
+
+    def _is_repeat(self, published: Published) -> bool:
+        """Whether it was heard before: what has to be stored is sent until it is known to be."""
+        if not published.session:
+            return False
+        last = self._last_heard.pop(published.session, 0)
+        self._last_heard[published.session] = max(last, published.n)
+        if len(self._last_heard) > MAX_PUBLISHERS:
+            del self._last_heard[next(iter(self._last_heard))]
+        return published.n <= last
 
     def _hearers(self, topic: str) -> Iterable[ActorCell]:
         """Return the actors that serve at this moment: standbys hear nothing."""

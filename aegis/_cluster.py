@@ -19,16 +19,20 @@ from aegis._opentelemetry import current_tracer
 from aegis._proxy import Address, RemoteProxy, stream_of
 from aegis._remote_ref import Background, RemoteRef
 from aegis._subjects import Subjects
+from aegis._trace import outgoing_traceparent
 from aegis.actors._client import Client, ClientStatistics, Unresolved
 from aegis.actors._deadline import time_left
 from aegis.actors._directory import Directory
 from aegis.actors._handlers import ActorSpec, describe
+from aegis.actors._journal import RESERVED_BYTES
+from aegis.actors._kept_topics import KeptTopics
 from aegis.actors._mail_desk import RESULT_METHOD
 from aegis.actors._mailbox import current_envelope
 from aegis.actors._plain_command import plain_command, plain_named
-from aegis.actors._publication import Publication
+from aegis.actors._publication import KeptPublication, Publication, plain_publication
 from aegis.actors._reply_stream import DEFAULT_WINDOW, ReplyStream
 from aegis.actors._sender import MailSender
+from aegis.actors._topic import topic_problem
 from aegis.actors._tracer import Tracer
 from aegis.actors._withdrawal import WITHDRAW_METHOD
 from aegis.contracts import Kind, Receipt, Request
@@ -42,7 +46,7 @@ from aegis.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from aegis.transport._base import Transport
+from aegis.transport._base import StreamFacts, Transport
 
 __all__ = [
     "Cluster",
@@ -76,6 +80,7 @@ class Cluster:
         timeout: float = DEFAULT_TIMEOUT,
         clock: Clock | None = None,
         tracer: Tracer | None = None,
+        kept_topics: KeptTopics | None = None,
     ) -> None:
         self.transport = transport
         self.subjects = subjects
@@ -83,6 +88,8 @@ class Cluster:
         self.tracer = tracer
         self.sender = MailSender(transport, subjects, clock or SystemClock(), tracer=tracer)
         """By which durable messages leave."""
+        self.kept_topics = kept_topics or KeptTopics(transport, subjects)
+        """What is published for these is stored."""
         self.background = Background(asyncio.get_running_loop())
         self._client = client
         self._loop = asyncio.get_running_loop()
@@ -168,16 +175,41 @@ class Cluster:
     async def publish(self, topic: str, value: Any) -> None:
         """Send ``value`` to whoever subscribes to ``topic`` now, at most once.
 
+        If a stream keeps the topic, since somebody subscribes durably, it returns when
+        the value is stored there, once, behind all that was published before it here.
+
         Raises:
             InvalidRequest: the topic has no legal form, or the value none on the wire.
             TooLarge: the value is larger than a message may be.
             Disconnected: there is no server; nothing is kept to be sent later.
+            Overloaded: the stream takes no more, or too much waits here; it is not stored.
+            Unavailable: the server could not be reached in time; it is not stored.
+            OutcomeUnknown: the time was up and nobody can tell whether it is stored.
         """
-        self.publication(topic, value).send()
+        await self.kept_topics.load()
+        await self.publication(topic, value).send(self.timeout)
 
-    def publication(self, topic: str, value: Any) -> Publication:
+    def is_kept(self, topic: str) -> bool:
+        """Whether a stream keeps ``topic``, as far as is known here."""
+        return self._stream_of(topic) is not None
+
+    def _stream_of(self, topic: str) -> StreamFacts | None:
+        return None if topic_problem(topic) is not None else self.kept_topics.find(topic)
+
+    def publication(self, topic: str, value: Any) -> Publication | KeptPublication:
         """Return ``value`` as what leaves for ``topic``; raises as `publish` does."""
-        return Publication.of(self.transport, self.subjects, topic, value)
+        stream = self._stream_of(topic)
+        if stream is None:
+            return Publication.of(self.transport, self.subjects, topic, value)
+        return KeptPublication(
+            self.sender,
+            stream,
+            self.subjects.topic(topic),
+            topic,
+            plain_publication(topic, value),
+            outgoing_traceparent(),
+            self.transport.max_payload_bytes - RESERVED_BYTES,
+        )
 
     async def send(
         self,
@@ -449,6 +481,7 @@ async def open_over(
     )
 
     async def close() -> None:
+        cluster.kept_topics.close()
         await cluster.sender.close()
         await client.close()
         await directory.stop()

@@ -203,6 +203,19 @@ class RunOptions(LogOptions):
         values.switch,
         "Take the resources from whoever owns them now; that becomes a standby.",
     )
+    topic_max_bytes: int = option(
+        1024**3,
+        values.size(1024 * 1024),
+        "How much of a tree of topics is kept for durable subscriptions, if this node is the "
+        "first to keep it; the oldest goes first.",
+        metavar="BYTES",
+    )
+    topic_max_age: float = option(
+        7 * 86_400.0,
+        values.duration,
+        "How long it is kept, at most a week; more can be set at the stream itself.",
+        metavar="SECONDS",
+    )
     keep: bool = option(False, values.switch, "Leave this host's own server running afterwards.")
     admin_port: int = option(
         0,

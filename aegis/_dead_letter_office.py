@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
+from attrs import evolve
 
 from aegis._subjects import Subjects
 from aegis.actors._dead_letters import DeadLetter
@@ -38,6 +39,8 @@ class DeadLetterOffice:
 
     async def get(self, sequence: int) -> DeadLetter:
         """Return the one whose message stood at ``sequence`` of the stream.
+
+        Of one that came through a subscription it is its own place there.
 
         Raises:
             NotFound: there is none.
@@ -103,6 +106,9 @@ class DeadLetterOffice:
             except ProtocolError as error:
                 _log.warning("dead_letter_unreadable", subject=stored.subject, error=str(error))
                 continue
+            if letter.source:
+                # Many may have given up the same message of a topic: its own place names it.
+                letter = evolve(letter, sequence=stored.sequence)
             if address in ("", letter.service, f"{letter.service}/{letter.resource_id}"):
                 found.append((stored, letter))
         return found

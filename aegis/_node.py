@@ -29,6 +29,7 @@ from aegis.actors._dispatch import Dispatcher, InstanceDesk
 from aegis.actors._election import ElectionOptions
 from aegis.actors._handlers import describe
 from aegis.actors._journal import MAX_CONCURRENT_READS
+from aegis.actors._kept_topics import KeptTopics, TopicRetention
 from aegis.actors._lease import InstanceLoad, LeaseOptions
 from aegis.actors._membership import Membership
 from aegis.actors._obituary import Obituary
@@ -81,8 +82,14 @@ class Node:
         self.runtime = Runtime(workers=Workers(options.workers), observer=observer)
         self.dispatcher = Dispatcher(transport, self.subjects)
         self.standbys = StandbyFeed(transport, self.subjects)
-        self.topics = Topics(transport, self.subjects)
-        self.office = PostOffice.open(transport, self.subjects, self.clock, self.runtime.observer)
+        kept = KeptTopics(transport, self.subjects)
+        retention = TopicRetention(
+            options.topic_max_bytes, round(options.topic_max_age), options.replicas
+        )
+        self.topics = Topics(transport, self.subjects, kept, retention)
+        self.office = PostOffice.open(
+            transport, self.subjects, self.clock, self.runtime.observer, kept
+        )
         self._instances: dict[str, Instance] = {}
         self._owners = OwnerWatch(
             transport, self.subjects, self._instances, self._look_up, self.runtime.observer
@@ -140,6 +147,7 @@ class Node:
             timeout=options.connect.timeout,
             clock=self.clock,
             tracer=tracer,
+            kept_topics=kept,
         )
         self.runtime.cluster = self.cluster
         self.root = Supervisor(runtime=self.runtime)
@@ -189,6 +197,7 @@ class Node:
             lambda: self.transport.ensure_stream(stream),
             f"the stream {stream.name}",
         )
+        await self.cluster.kept_topics.load()
         if self.supervisor is not None:
             await self.supervisor.start()
             self._report_the_dead(self.supervisor)
@@ -245,6 +254,7 @@ class Node:
         self.office.stop()
         await self._owners.stop()
         await self.membership.stop()
+        self.cluster.kept_topics.close()
         await self.cluster.sender.close()
         await self.client.close()
         await self.directory.stop()

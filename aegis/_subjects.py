@@ -101,6 +101,10 @@ class Subjects:
         levels = subject.removeprefix(f"{self.namespace}.topic.").split(".")
         return ".".join(map(unescape, levels))
 
+    def topic_stream(self, root: str) -> str:
+        """The stream that a node makes to keep the topics whose first level is ``root``."""
+        return f"{self.namespace}_topic_{escape(root)}"
+
     def journal(self, service: str, resource: str) -> str:
         """The journal of one resource."""
         return f"{self.namespace}.journal.{escape(service)}.{escape(resource)}"
@@ -117,9 +121,13 @@ class Subjects:
         """Durable sends to all resources of a service."""
         return f"{self.namespace}.mailbox.{escape(service)}.*"
 
-    def dead_letter(self, service: str, resource: str, sequence: int) -> str:
-        """What stood at ``sequence`` of a mailbox and could not be processed."""
-        return f"{self.namespace}.deadletter.{escape(service)}.{escape(resource)}.{sequence}"
+    def dead_letter(self, service: str, resource: str, sequence: int, source: str = "") -> str:
+        """What stood at ``sequence`` of a mailbox and could not be processed.
+
+        Or of what the durable subscription ``source`` reads.
+        """
+        place = f"{escape(source)}-{sequence}" if source else str(sequence)
+        return f"{self.namespace}.deadletter.{escape(service)}.{escape(resource)}.{place}"
 
     @property
     def dead_letters(self) -> str:

@@ -83,6 +83,7 @@ class NodeMetrics(Observer, Collector):
         self._duplicates = 0
         self._fenced = 0
         self._dead_letters: Counter[str] = Counter()
+        self._gaps: Counter[str] = Counter()
         self._failover_seconds = Histogram()
         self._failovers: Counter[tuple[str, str]] = Counter()
         self._heartbeats_missed = 0
@@ -164,6 +165,10 @@ class NodeMetrics(Observer, Collector):
     def on_dead_letter(self, service: str) -> None:
         """Count it."""
         self._dead_letters[service] += 1
+
+    def on_gap(self, service: str) -> None:
+        """Count it."""
+        self._gaps[service] += 1
 
     # -- what the leader tells --------------------------------------------------------------
 
@@ -289,6 +294,12 @@ class NodeMetrics(Observer, Collector):
             "Messages that owners on this node gave up, and put to the dead letters.",
             ("service_name",),
             (((service,), number) for service, number in self._dead_letters.items()),
+        )
+        yield _counter(
+            "ipc_subscription_gaps",
+            "Times that a stream had let go of messages that a durable subscription here missed.",
+            ("service_name",),
+            (((service,), number) for service, number in self._gaps.items()),
         )
         yield from self._resources()
 

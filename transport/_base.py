@@ -26,6 +26,7 @@ __all__ = [
     "Refused",
     "Stored",
     "StreamConfig",
+    "StreamFacts",
     "StreamUsage",
     "Subscription",
     "Transport",
@@ -125,24 +126,43 @@ type AppendOutcome = Appended | Refused | Unknown
 
 @frozen
 class StreamConfig:
-    """How the namespace's stream must be set up; a node refuses one that differs.
+    """How a stream of the namespace must be set up; a node refuses one that differs.
 
-    ``max_bytes`` is what a new stream gets; one that exists may have another bound.
+    ``max_bytes`` is what a new stream gets; one that exists may have another bound. With
+    ``max_age`` (seconds) it is one that lets go of what is older, or what is oldest when it
+    is full; without, one that keeps all and takes no more.
     """
 
     name: str
     subjects: list[str]
     replicas: int = 1
     max_bytes: int = 8 * 1024**3
+    max_age: int = 0
+
+
+@frozen
+class StreamFacts:
+    """What a stream keeps.
+
+    ``batches`` says whether it takes several messages that stand or fall together.
+    """
+
+    name: str
+    subjects: list[str]
+    batches: bool
 
 
 @frozen
 class StreamUsage:
-    """How full a stream is, and the sequence of its last message."""
+    """How full a stream is, and the sequences of its first and its last message.
+
+    Of an empty one the first is the one that comes next.
+    """
 
     size_bytes: int
     max_bytes: int
     last_sequence: int
+    first_sequence: int = 1
 
 
 class Subscription(Protocol):
@@ -291,6 +311,14 @@ class Transport(Protocol):
 
         Raises:
             NotFound: there is no such stream.
+            Unavailable, TimeoutError: nobody answered.
+        """
+        ...
+
+    async def streams(self, subject: str) -> list[StreamFacts]:
+        """Return the streams that keep any of ``subject`` (wildcards allowed), by name.
+
+        Raises:
             Unavailable, TimeoutError: nobody answered.
         """
         ...

@@ -11,7 +11,14 @@ import re
 from typing import Any, Final
 
 from aegis.errors import ConfigurationError
-from aegis.transport._base import Appended, AppendOutcome, Refused, StreamConfig, Unknown
+from aegis.transport._base import (
+    Appended,
+    AppendOutcome,
+    Refused,
+    StreamConfig,
+    StreamFacts,
+    Unknown,
+)
 from aegis.transport._server_binary import MIN_SERVER_VERSION, is_supported_version
 
 __all__ = [
@@ -20,6 +27,7 @@ __all__ = [
     "api_reply",
     "check_server",
     "create_problem",
+    "facts_of",
     "outcome_of",
     "stream_differences",
     "stream_request",
@@ -151,7 +159,23 @@ def stream_request(config: StreamConfig) -> dict[str, Any]:
         "num_replicas": config.replicas,
         "max_bytes": config.max_bytes,
         **_FIXED,
+        **_letting_go(config),
     }
+
+
+def _letting_go(config: StreamConfig) -> dict[str, Any]:
+    """Return what is otherwise at a stream that does not keep its messages for ever."""
+    if not config.max_age:
+        return {}
+    return {"discard": "old", "max_age": config.max_age * 1_000_000_000}
+
+
+def facts_of(info: dict[str, Any]) -> StreamFacts:
+    """Return what JetStream's information on a stream says."""
+    config = info["config"]
+    return StreamFacts(
+        str(config["name"]), list(config.get("subjects") or []), bool(config.get("allow_atomic"))
+    )
 
 
 def stream_differences(found: dict[str, Any], config: StreamConfig) -> list[str]:
@@ -163,7 +187,10 @@ def stream_differences(found: dict[str, Any], config: StreamConfig) -> list[str]
     # How large it may become is the operator's to change; that it has a bound is not.
     if int(found.get("max_bytes") or 0) <= 0:
         differences.append(f"max_bytes is not set; {config.max_bytes} would do")
-    wanted = {"num_replicas": config.replicas, **_FIXED}
+    wanted = {"num_replicas": config.replicas, **_FIXED, **_letting_go(config)}
+    if config.max_age:
+        # How long it keeps what it has is the operator's to change, too.
+        del wanted["max_age"]
     for name, value in wanted.items():
         ours: Any = False if value is False else (0 if value == 0 else value)
         theirs = found.get(name, False if isinstance(value, bool) else 0)

@@ -36,11 +36,12 @@ from aegis.transport._base import (
     Refused,
     Stored,
     StreamConfig,
+    StreamFacts,
     StreamUsage,
     Unknown,
 )
 from aegis.transport._pattern_index import PatternIndex, matches_cached
-from aegis.transport._subject import check_filter, check_subject, matches
+from aegis.transport._subject import check_filter, check_subject, matches, overlaps
 from aegis.transport._wire import append_headers, encoded_headers_size
 
 __all__ = ["Hop", "MemoryBroker", "MemoryTransport"]
@@ -234,6 +235,14 @@ class MemoryBroker:
         if differences:
             raise ConfigurationError(f"stream {config.name}: {'; '.join(differences)}")
 
+    def facts_of(self, subject: str) -> list[StreamFacts]:
+        """Return what the streams keep that have any of ``subject``."""
+        return [
+            StreamFacts(name, list(stream.config.subjects), batches=True)
+            for name, stream in sorted(self.streams.items())
+            if any(overlaps(kept, subject) for kept in stream.config.subjects)
+        ]
+
     def _stream_of(self, subject: str) -> _Stream | None:
         found = self._captures.find(subject)
         return found[0] if found else None
@@ -297,7 +306,8 @@ class MemoryBroker:
                     last_sequence=last, code=10071, reason=f"wrong last sequence: {last}"
                 )
         if (
-            stream.size_bytes + _stored_size(append.subject, append.payload)
+            not stream.config.max_age
+            and stream.size_bytes + _stored_size(append.subject, append.payload)
             > stream.config.max_bytes
         ):
             return Refused(conflict=False, code=10077, reason="maximum bytes exceeded")
@@ -330,12 +340,22 @@ class MemoryBroker:
         )
         stream.by_subject.setdefault(subject, deque()).append(sequence)
         stream.size_bytes += _stored_size(subject, payload)
+        if stream.config.max_age:
+            self._let_go(stream)
         if self.on_stored is not None:
             self.on_stored(source, stored)
         for pattern, arrival in self._arrivals:
             if matches_cached(pattern, subject):
                 arrival.set()
         return sequence
+
+    def _let_go(self, stream: _Stream) -> None:
+        """Delete what is too old, or too much, in a stream that lets go of its messages."""
+        oldest_ms = round((asyncio.get_running_loop().time() - stream.config.max_age) * 1000)
+        for stored in list(stream.messages.values()):
+            if stored.timestamp_ms >= oldest_ms and stream.size_bytes <= stream.config.max_bytes:
+                return
+            self._delete(stream, stored.sequence)
 
     def _delete(self, stream: _Stream, sequence: int) -> None:
         stored = stream.messages.pop(sequence, None)
@@ -783,7 +803,14 @@ class MemoryTransport:
         found = self.broker.streams.get(stream)
         if found is None:
             raise NotFound(f"there is no stream {stream}")
-        return StreamUsage(found.size_bytes, found.config.max_bytes, found.last_sequence)
+        first = next(iter(found.messages), found.last_sequence + 1)
+        return StreamUsage(found.size_bytes, found.config.max_bytes, found.last_sequence, first)
+
+    async def streams(self, subject: str) -> list[StreamFacts]:
+        """See `Transport.streams`."""
+        self._check_open()
+        await self._round_trip(subject)
+        return self.broker.facts_of(subject)
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         """See `Transport.ensure_stream`."""

@@ -39,6 +39,7 @@ from aegis.transport._base import (
     Refused,
     Stored,
     StreamConfig,
+    StreamFacts,
     StreamUsage,
     Unknown,
 )
@@ -51,6 +52,7 @@ from aegis.transport._jetstream import (
     api_reply,
     check_server,
     create_problem,
+    facts_of,
     outcome_of,
     stream_differences,
     stream_request,
@@ -695,8 +697,27 @@ class NatsTransport:
             raise Unavailable(f"stream {stream}: {error}") from error
         state = info["state"]
         return StreamUsage(
-            int(state["bytes"]), int(info["config"]["max_bytes"]), int(state["last_seq"])
+            int(state["bytes"]),
+            int(info["config"]["max_bytes"]),
+            int(state["last_seq"]),
+            # Of a stream that was never written to the server says 0.
+            max(1, int(state["first_seq"])),
         )
+
+    async def streams(self, subject: str) -> list[StreamFacts]:
+        """See `Transport.streams`."""
+        found: list[StreamFacts] = []
+        try:
+            with _unavailable(f"the streams of {subject}"):
+                while True:
+                    wanted = {"subject": subject, "offset": len(found)}
+                    reply = await self.api("STREAM.LIST", wanted)
+                    page: list[dict[str, Any]] = reply.get("streams") or []
+                    found += map(facts_of, page)
+                    if not page or len(found) >= int(reply.get("total", 0)):
+                        return sorted(found, key=lambda one: one.name)
+        except ApiError as error:
+            raise Unavailable(f"the streams of {subject}: {error}") from error
 
     async def ensure_stream(self, config: StreamConfig) -> None:
         """See `Transport.ensure_stream`."""

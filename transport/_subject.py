@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["MAX_SUBJECT_BYTES", "check_filter", "check_subject", "matches"]
+__all__ = ["MAX_SUBJECT_BYTES", "check_filter", "check_subject", "matches", "overlaps"]
 
 MAX_SUBJECT_BYTES: Final = 1900
 """The server takes a control line of 4,096 bytes, and two subjects stand in it."""
@@ -62,3 +62,14 @@ def matches(pattern: str, subject: str) -> bool:
         if token not in ("*", tokens[index]):
             return False
     return len(wanted) == len(tokens)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Return whether there is a subject that both patterns stand for."""
+    mine, theirs = one.split("."), other.split(".")
+    for mark, token in zip(mine, theirs, strict=False):
+        if ">" in (mark, token):
+            return True
+        if mark != token and "*" not in (mark, token):
+            return False
+    return len(mine) == len(theirs)

@@ -430,7 +430,7 @@ class MemoryCluster:
 
         def on_message(message: Message) -> None:
             name = self.subjects.topic_of(message.subject)
-            _, value = decode_publication(message.payload)
+            value = decode_publication(message.payload).value
             probe.record(Recorded(name, name, {"value": value}, at=self.now))
 
         await self._server.subscribe(self.subjects.topic(topic), on_message)

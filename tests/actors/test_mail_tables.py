@@ -176,6 +176,94 @@ def test_a_snapshot_of_a_release_without_mail_is_read() -> None:
     assert (owner.sessions.floor, owner.state) == (7, b"s")
 
 
+# -- durable subscriptions ------------------------------------------------------------------
+
+
+def read_by_another(*records: Record) -> Owner:
+    reader = Owner(epoch=2, snapshot_state=True)
+    for record in records:
+        reader.apply(Record.from_wire(msgpack.unpackb(msgpack.packb(record.to_wire()))), 0)
+    return reader
+
+
+def test_each_subscription_has_a_cursor_that_moves_with_the_effect() -> None:
+    owner = serving()
+    owner.subscribe("ledger", 3)
+    owner.subscribe("audit", 0)
+    assert (owner.cursor_of("ledger"), owner.cursor) == (3, 0)
+    owner.commit(mail(7, "5-a|ledger", 1, source="ledger"), b"s")
+    owner.commit(mail(5), None)
+    owner.skip(MailSkipped(9, "gone", source="audit"))
+    record = append(owner, 20)
+    assert record.cursor == 5
+    reader = read_by_another(record)
+    assert reader.cursors == {"ledger": 7, "audit": 9}
+    assert reader.cursor == 5
+    assert reader.admit_mail("5-a|ledger", 1, 1) == Seen()
+    assert reader.admit_mail("5-a|audit", 1, 1) == Fresh()
+
+
+def test_a_cut_between_two_messages_leaves_the_cursor_with_the_effect() -> None:
+    owner = serving(group_bytes=60)
+    owner.commit(mail(7, "5-a|ledger", 1, source="ledger"), b"s1")
+    owner.commit(mail(8, "5-a|ledger", 2, source="ledger"), b"s2")
+    first, second = append(owner, 20), append(owner, 21)
+    assert (read_by_another(first).cursors, first.state) == ({"ledger": 7}, b"s1")
+    assert (read_by_another(first, second).cursors, second.state) == ({"ledger": 8}, b"s2")
+
+
+def test_a_snapshot_holds_the_cursors_and_tries_of_subscriptions() -> None:
+    owner = serving(snapshot_every_records=2)
+    owner.subscribe("ledger", 3)
+    append(owner, 2)
+    owner.commit(mail(7, "5-a|ledger", 1, source="ledger"), None)
+    owner.try_mail(8, "ledger")
+    owner.try_mail(8)
+    snapshot = append(owner, 3)
+    assert snapshot.is_snapshot
+    reader = read_by_another(snapshot)
+    assert reader.cursors == {"ledger": 7}
+    assert (reader.tries(8, "ledger"), reader.tries(8), reader.tries(8, "audit")) == (1, 1, 0)
+    assert reader.mail.reply_to("5-a|ledger-1") is None
+    assert len(msgpack.packb(snapshot.tables)) <= owner.tables_bytes
+
+
+def test_a_resource_without_subscriptions_writes_snapshots_as_before() -> None:
+    owner = serving(snapshot_every_records=1)
+    owner.commit(mail(7), None)
+    tables = append(owner, 2).tables
+    assert tables is not None
+    assert len(tables) == 5
+
+
+def test_a_client_that_publishes_makes_room_like_one_that_sends_and_an_actor_never_does() -> None:
+    table = MailTable(max_sessions=1)
+    table.record("5-a|ledger", 1, 1)
+    table.record(f"{ACTOR}|ledger", 1, 1)
+    assert table.look_up("6-a|ledger", 1, 1) == Fresh(drops="5-a|ledger")
+    table.drop("5-a|ledger")
+    assert isinstance(table.look_up("5-a|ledger", 1, 1), Hopeless)
+    assert table.look_up(f"{ACTOR}|ledger", 1, 1) == Seen()
+
+
+def test_what_a_stream_let_go_of_is_passed_in_its_turn() -> None:
+    owner = serving(mail_ahead=8)
+    owner.subscribe("ledger", 3)
+    append(owner, 2)
+    inbox = Inbox(owner, "ledger")
+    inbox.kept(4)
+    assert len(inbox) == 0
+    assert inbox.offer(Letter(5, b"a"))
+    inbox.kept(9)
+    assert (inbox.read_to, inbox.offer(Letter(8, b"late")), len(inbox)) == (8, True, 2)
+    first = inbox.next()
+    assert first == Letter(5, b"a")
+    inbox.ended()
+    gap = inbox.next()
+    assert gap is not None
+    assert (gap.lost_from, gap.sequence) == (6, 8)
+
+
 # -- outgoing messages ----------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from aegis.actors._record import (
     MailTried,
     Record,
     SessionDropped,
+    Subscribed,
 )
 from aegis.errors import JournalUnreadable
 
@@ -35,12 +36,22 @@ commands = st.builds(
     reply=st.binary(max_size=40),
     events=st.none() | st.lists(events, min_size=1, max_size=3),
     mail=numbers,
+    source=st.sampled_from(["", "ledger"]),
 )
 entries: st.SearchStrategy[Entry] = st.one_of(
     commands,
     st.builds(SessionDropped, sessions),
-    st.builds(MailTried, numbers),
-    st.builds(MailSkipped, numbers, st.text(max_size=20)),
+    st.builds(MailTried, numbers, st.sampled_from(["", "ledger"])),
+    st.builds(
+        MailSkipped,
+        numbers,
+        st.text(max_size=20),
+        sessions,
+        numbers,
+        numbers,
+        st.sampled_from(["", "ledger"]),
+    ),
+    st.builds(Subscribed, st.just("ledger"), numbers),
     st.builds(MailStashed, numbers, sessions, numbers, numbers, st.binary(max_size=20)),
 )
 records = st.builds(

@@ -77,7 +77,7 @@ async def test_many_idle_resources_share_one_read_and_all_are_woken(system: Syst
         *(system.cluster.send(f"book/{name}", "note", {"line": name}) for name in names)
     )
     assert await asyncio.gather(*map(system.cluster.result, receipts)) == [1] * len(names)
-    assert len(node.office.feed._services) == 1
+    assert len(node.office.feed._reads) == 1
 
 
 @on_both

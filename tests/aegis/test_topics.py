@@ -405,7 +405,7 @@ async def test_what_mail_and_a_reminder_publish_leaves_once(system: System) -> N
     await wait_until(lambda: len(heard) == 2, what="both were published")
     await watcher.announce("call")
     await wait_until(lambda: len(heard) == 3, what="all were published")
-    values = [decode_publication(message.payload)[1] for message in heard]
+    values = [decode_publication(message.payload).value for message in heard]
     assert [value["symbol"] for value in values] == ["mail", "reminder", "call"]
     assert await watcher.halts() == ["mail", "reminder", "call"]
 

@@ -86,8 +86,10 @@ class System:
             await opened.close()
             await transport.close()
         if isinstance(self.transport, NatsTransport):
+            kept = await self.transport.streams(self.subjects.topic(">"))
             with suppress(ApiError):  # no node was ever started
-                await self.transport.api(f"STREAM.DELETE.{self.subjects.stream}")
+                for name in (self.subjects.stream, *(one.name for one in kept)):
+                    await self.transport.api(f"STREAM.DELETE.{name}")
         await self.transport.close()
 
     async def caller(self, clock: Clock | None = None, tracer: Tracer | None = None) -> Cluster:

@@ -66,7 +66,8 @@ async def world(request: pytest.FixtureRequest) -> AsyncGenerator[World]:
     await first.ensure_stream(world.config)
     yield world
     if isinstance(first, NatsTransport):
-        await first.api(f"STREAM.DELETE.{world.namespace}")
+        for stream in await first.streams(f"{world.namespace}.>"):
+            await first.api(f"STREAM.DELETE.{stream.name}")
     for transport in world.opened:
         await transport.close()
 

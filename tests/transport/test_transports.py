@@ -613,6 +613,41 @@ async def test_the_usage_of_a_stream_grows_with_what_is_stored(
     assert 10_000 <= usage.size_bytes <= 10_300
 
 
+async def test_a_stream_is_found_by_any_of_what_it_keeps(world: World, one: Transport) -> None:
+    (found,) = await one.streams(world.journal("a", "*"))
+    assert (found.name, found.subjects) == (world.namespace, world.config.subjects)
+    assert found.batches
+    assert await one.streams(f"{world.namespace}.>") == [found]
+    assert await one.streams(world.plain(">")) == []
+
+
+async def test_a_stream_with_an_age_lets_go_of_what_is_oldest(world: World, one: Transport) -> None:
+    subject = f"{world.namespace}.topic.a"
+    name = f"{world.namespace}_topic"
+    config = StreamConfig(name, [subject], max_bytes=20_000, max_age=60)
+    await one.ensure_stream(config)
+    assert (await one.usage(name)).first_sequence == 1
+    payload = b"x" * 1_000
+    sequences = [await _append(one, Append(subject, payload)) for _ in range(30)]
+    usage = await one.usage(name)
+    assert usage.last_sequence == sequences[-1] == 30
+    assert 10 < usage.first_sequence < 30
+    left = [sequence for sequence, _ in await _read(one.read(subject))]
+    assert left == list(range(usage.first_sequence, 31))
+    # What another node asks for is the same, however long it is kept by now.
+    await one.ensure_stream(evolve(config, max_age=5))
+    with pytest.raises(ConfigurationError):
+        await one.ensure_stream(evolve(config, subjects=[subject, f"{subject}.>"]))
+
+
+async def test_the_first_message_of_a_stream_is_what_a_purge_has_left(
+    world: World, one: Transport
+) -> None:
+    *_, last = [await _append(one, Append(world.journal("a"), b"x")) for _ in range(3)]
+    await one.purge(world.journal("a"), below=last)
+    assert (await one.usage(world.namespace)).first_sequence == last
+
+
 async def test_the_usage_of_a_stream_that_is_none_is_not_found(one: Transport) -> None:
     with pytest.raises(NotFound):
         await one.usage("none-such")
