@@ -185,7 +185,7 @@ class _StashUnnoted(Owner):
 
 
 class _NoTries(Owner):
-    def tries(self, sequence: int) -> int:
+    def tries(self, sequence: int, source: str = "") -> int:
         return 0
 
 
