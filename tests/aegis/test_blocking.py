@@ -10,7 +10,7 @@ from attrs import define, field
 
 import aegis
 from aegis import AegisActor, InvalidRequest, command, query, subscribes
-from aegis._cluster import BlockingCluster
+from aegis._blocking import BlockingCluster
 from aegis.transport._codec import decode_value
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
