@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from attrs import define
+from attrs import define, evolve
 
 from aegis.actors._caller import Call, Destination, Done, new_session
 from aegis.errors import AegisError, NotFound, Unavailable
 from tests.simulation import _plants as plants
 from tests.simulation._mail import Sender
-from tests.simulation._model import COMMANDS, PLAIN, SENT, Command, unpack
+from tests.simulation._model import COMMANDS, PLAIN, SENT, TOPIC, Command, unpack
 from tests.simulation._node import Message, Node
 from tests.simulation._simulation import Simulation
 from tests.simulation._supervisor import Supervisor
@@ -63,7 +63,8 @@ class Caller(Process):
 
     def on_crash(self) -> None:
         for opened in self._open:
-            self.simulation.checker.on_abandoned(opened.command.uid)
+            if opened.kind != "resolve":
+                self.simulation.checker.on_abandoned(opened.command.uid)
         self._open = set()
         self._destinations = {}
         self._cache = {}
@@ -89,7 +90,10 @@ class Caller(Process):
         if dice < 0.15:
             self.call("query", resource, "read", timeout)
         elif dice < 0.3:
-            self.call("group", GROUP, rng.choice(["price", "reject"]), timeout)
+            names = ["price", "reject", "carry"] if self.simulation.mail else ["price", "reject"]
+            self.call("group", GROUP, rng.choice(names), timeout)
+        elif dice < 0.35 and self.simulation.mail:
+            self.send(TOPIC, "hear", timeout)
         elif dice < 0.5 and self.simulation.mail:
             self.send(resource, rng.choices(list(SENT), list(SENT.values()))[0], timeout)
         else:
@@ -104,9 +108,10 @@ class Caller(Process):
         session, n, low = "", 0, 0
         if kind != "query":
             destination = self._destination(resource)
-            if not destination.has_room:
-                world.count("window of the caller full")
-                return None
+            while not destination.has_room:
+                if not destination.abandon_oldest():
+                    world.count("window of the caller full")
+                    return None
             n = destination.open()
             session, low = destination.session, destination.low
         command = self._command(name)
@@ -140,7 +145,7 @@ class Caller(Process):
     def _command(self, name: str) -> Command:
         self._calls += 1
         rng = self.world.rng
-        to = rng.choice(list(self.simulation.resources)) if name == "transfer" else ""
+        to = rng.choice(list(self.simulation.resources)) if name in ("transfer", "carry") else ""
         return Command(f"{self.name}.{self._calls}", name, rng.randrange(1, 50), to)
 
     def _destination(self, resource: str, *, above: int = -1) -> Destination:
@@ -231,7 +236,9 @@ class Caller(Process):
 
         def arrive() -> None:
             if node.alive:
-                node.execute(lambda: node.receive(message))
+                # Time left travels, and no reading of a clock: what comes late may still run.
+                here = evolve(message, deadline=world.now + left)
+                node.execute(lambda: node.receive(here))
             elif not copied:
                 self._nobody_there(opened)
 
@@ -292,8 +299,14 @@ class Caller(Process):
     def _finish(self, opened: _Open, done: Done) -> None:
         opened.done = True
         self._open.discard(opened)
-        if opened.destination is not None:
+        is_unknown = done.error is not None and done.error.code == 504
+        if opened.destination is not None and is_unknown and opened.kind != "group":
+            opened.destination.leave(opened.n)
+        elif opened.destination is not None:
             opened.destination.close(opened.n)
+        if opened.kind == "resolve":
+            self._resolved(opened, done)
+            return
         floor = opened.call.too_old_to_begin(done.error) if opened.kind == "command" else None
         if floor is not None and self.world.now < opened.call.deadline:
             self._begin_anew(opened, floor)
@@ -307,6 +320,31 @@ class Caller(Process):
         else:
             value = {"message": error.message, **error.facts}
             self.simulation.checker.on_end(opened.command.uid, error.code, value)
+            if is_unknown and opened.kind == "command" and self.world.rng.random() < 0.4:
+                self._resolve(opened)
+
+    def _resolve(self, unknown: _Open) -> None:
+        """Ask for the outcome of a call, or see to it that it never runs."""
+        timeout = self.world.rng.choice([0.06, 0.4, 4.0])
+        opened = _Open(
+            "resolve",
+            Command(unknown.command.uid, "withdrawn"),
+            unknown.resource,
+            unknown.destination,
+            unknown.session,
+            unknown.n,
+            unknown.low,
+            plants.make_call(self.simulation.plant, self.world.now + timeout, exact=True),
+        )
+        self._open.add(opened)
+        self._watch_deadline(opened)
+        self._try(opened)
+
+    def _resolved(self, opened: _Open, done: Done) -> None:
+        code, value = 200, done.value
+        if done.error is not None:
+            code, value = done.error.code, {"message": done.error.message, **done.error.facts}
+        self.simulation.checker.on_resolved(opened.command.uid, opened.resource, code, value)
 
     def _begin_anew(self, old: _Open, floor: int) -> None:
         """The session is too old for the owner: the same command in a younger one."""

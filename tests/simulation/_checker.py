@@ -15,6 +15,7 @@ from aegis.actors._owner import Owner
 from aegis.actors._record import CommandEntry, Entry, Record, SessionDropped
 from tests.simulation._mail_checker import MailChecker
 from tests.simulation._model import Command, State, apply_event, step, unpack
+from tests.simulation._posted import mail_of
 from tests.simulation._world import InvariantViolated, World
 
 __all__ = ["Checker", "Committed"]
@@ -78,6 +79,9 @@ class Checker:
         self._max_sessions = max_sessions
         self._journals: dict[str, _Journal] = {}
         self._calls: dict[str, _Call] = {}
+        self._carrying: set[str] = set()
+        self._carried: set[str] = set()
+        self._taken_back: set[str] = set()
         self._claims: dict[str, tuple[int, bytes]] = {}
         self._claimed_by: dict[str, str] = {}
         self.mail = MailChecker(world, max_sessions=max_sessions)
@@ -102,9 +106,25 @@ class Checker:
         if kind == "claim":
             self._on_claim(name, payload, about)
         elif kind == "mailbox":
+            self._check_carried(mail_of(payload).command.uid)
             self.mail.on_posted(name, sequence, payload)
+        elif kind == "topic":
+            self.mail.on_published(sequence, payload)
         elif kind == "journal":
             self._on_record(name, sequence, Record.from_wire(unpack(payload)), rollup, about)
+
+    def _check_carried(self, uid: str) -> None:
+        """What a command to a service group sends is there if, and only if, that is claimed."""
+        base, is_carried, run = uid.partition("+")
+        if not is_carried:
+            return
+        claimed = self._claims.get(self._claimed_by.get(base, ""))
+        if claimed is None or str(unpack(claimed[1])) != run:
+            self.fail("%s was sent by a command that is not claimed", uid)
+        if base in self._carried:
+            self.fail("command %s has sent twice", base)
+        self._carried.add(base)
+        self.world.count("group: sent")
 
     def _on_record(
         self, resource: str, sequence: int, record: Record, rollup: bool, about: list[Committed]
@@ -183,10 +203,12 @@ class Checker:
             self.fail("%s: message %s-%d was applied twice", resource, *key)
         if command.uid in journal.history and not copied:
             self.fail("%s: command %s was applied twice", resource, command.uid)
-        if call is not None and call.kind != "send":
+        if call is not None and call.kind not in ("send", "publish"):
             ended = call.code is not None and call.code != 504
             if ended and not copied:
                 self.fail("%s: command %s ended with %s, and ran", resource, command.uid, call.code)
+        if command.uid in self._taken_back and command.name != "withdrawn":
+            self.fail("%s: command %s was resolved as not run, and ran", resource, command.uid)
         status, reply, state = step(journal.state, command)
         if (status, reply) != (entry.status, entry.reply):
             self.fail(
@@ -235,6 +257,8 @@ class Checker:
             self.fail("command %s ended with %d, and ran", uid, call.code)
         self._claims[message_id] = (status, reply)
         self._claimed_by[uid] = message_id
+        if call.command.name == "carry":
+            self._carrying.add(uid)
         self.world.count("claim made")
 
     # -- the owners ---------------------------------------------------------------------
@@ -309,7 +333,7 @@ class Checker:
 
     def on_call(self, command: Command, resource: str, kind: str, deadline: float) -> None:
         """A call begins; ``kind`` is command, query or group."""
-        seen = self._journals[resource].seen if kind != "group" else 0
+        seen = self._journals[resource].seen if resource in self._journals else 0
         if kind == "send":
             self.mail.on_send(command, resource)
         self._calls[command.uid] = _Call(command, resource, kind, deadline, seen)
@@ -338,6 +362,9 @@ class Checker:
         if call.kind == "send":
             self.mail.on_sent(uid, code)
             return
+        if call.kind == "publish":
+            self.mail.on_publish_ended(uid, code)
+            return
         if call.kind == "query":
             if code == 200:
                 self._judge_query(call, value)
@@ -351,6 +378,23 @@ class Checker:
             )
             if ran:
                 self.fail("command %s ended with %d, but it ran", uid, code)
+
+    def on_resolved(self, uid: str, resource: str, code: int, value: Any) -> None:
+        """Whoever did not know the outcome of a call has asked, and this is the answer."""
+        self.world.count(f"resolve ended: {code}")
+        if code not in (200, 408, 422, 500):
+            return
+        journaled = self._journals[resource].history.get(uid)
+        if journaled is None and not (self.black_box and code == 408):
+            self.fail("command %s was resolved with %d, and is not journaled", uid, code)
+        elif (
+            journaled is not None
+            and not self._calls[uid].copied
+            and (journaled[0] != code or unpack(journaled[1]) != value)
+        ):
+            self.fail("command %s is resolved %d %r, not %s", uid, code, value, journaled)
+        if code == 408:
+            self._taken_back.add(uid)
 
     def _judge_answer(self, call: _Call, code: int, value: Any) -> None:
         uid = call.command.uid
@@ -407,6 +451,9 @@ class Checker:
 
     def on_end_of_all(self) -> None:
         """Nothing is under way any more: what was sent has come, and no money is lost."""
+        silent = self._carrying - self._carried
+        if silent:
+            self.fail("claimed commands have not sent: %s", silent)
         self.mail.on_end_of_all(
             {name: journal.state.cash for name, journal in self._journals.items()}
         )

@@ -48,6 +48,8 @@ class Faults:
     reconnect_rate: float
     again: float
     lagging_read: float
+    let_go_rate: float
+    """How often the topic lets go of its oldest messages."""
     stale_lookup: float
     slow_handler: float
     slow_handler_seconds: float
@@ -101,6 +103,7 @@ def draw_faults(rng: random.Random) -> Faults:
         reconnect_rate=some(2.0, share=0.3),
         again=some(0.2, share=0.3),
         lagging_read=some(0.3, share=0.3),
+        let_go_rate=some(3.0, share=0.3),
         stale_lookup=some(0.5),
         slow_handler=some(0.4),
         slow_handler_seconds=rng.choice([0.003, 0.05, 0.6]),

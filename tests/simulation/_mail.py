@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from aegis.actors._caller import Destination, new_session
 from aegis.actors._inbox import MAX_TRIES, Inbox, Letter
@@ -28,8 +28,8 @@ from aegis.actors._record import (
 )
 from aegis.actors._reminders import following
 from tests.simulation import _plants as plants
-from tests.simulation._model import Command, pack, sent_by
-from tests.simulation._posted import Posted, mail_of
+from tests.simulation._model import TOPIC, Command, pack, sent_by
+from tests.simulation._posted import Posted, heard_by, mail_of
 from tests.simulation._simulation import Simulation
 from tests.simulation._store import Answer, Result, Stored
 from tests.simulation._world import Process
@@ -117,7 +117,7 @@ class Sender:
         self._lanes = {}
 
     def send(self, resource: str, command: Command, timeout: float) -> None:
-        """Put a message into the lane of its mailbox."""
+        """Put a message into the lane of its mailbox, or of the topic."""
         world = self._simulation.world
         lane = self._lanes.get(resource)
         if lane is None:
@@ -126,7 +126,8 @@ class Sender:
             requests = _Requests(self._simulation, self._process)
             lane = self._lanes[resource] = _Lane(destination, requests)
         deadline = world.now + timeout
-        self._simulation.checker.on_call(command, resource, "send", deadline)
+        kind = "publish" if resource == TOPIC else "send"
+        self._simulation.checker.on_call(command, resource, kind, deadline)
         n = lane.destination.open()
         posted = Posted(lane.destination.session, n, n, command, "")
         lane.waiting.append((posted, deadline))
@@ -145,7 +146,8 @@ class Sender:
                 self._post(resource, lane)
 
         lane.resource = resource
-        lane.requests.append(f"mailbox.{resource}", posted.encoded(), then)
+        kind = "topic" if resource == TOPIC else "mailbox"
+        lane.requests.append(f"{kind}.{resource}", posted.encoded(), then)
         self._process.point("send under way")
 
     def _expire(self, lane: _Lane, posted: Posted) -> None:
@@ -172,12 +174,14 @@ class _Lane:
 
 
 class Letters:
-    """One owner's mail: read, run in order, given up."""
+    """One owner's mail, or what it subscribes to: read, run in order, given up."""
 
-    def __init__(self, driver: ResourceDriver) -> None:
+    def __init__(self, driver: ResourceDriver, source: str = "") -> None:
+        self.source = source
         self._driver = driver
         self._world = driver.world
-        self._inbox = Inbox(driver.owner)
+        self._inbox = Inbox(driver.owner, source)
+        self._subject = f"topic.{TOPIC}" if source else f"mailbox.{driver.resource}"
         self._reads = _Requests(driver.simulation, driver.node)
         self._burials = _Requests(driver.simulation, driver.node)
         self._reading = False
@@ -186,6 +190,7 @@ class Letters:
         self._put_aside: set[int] = set()
         """The messages that were put aside in this life of the owner."""
         self._came_back = False
+        self._noted = False
 
     def stop(self) -> None:
         """The owner has given up."""
@@ -199,10 +204,12 @@ class Letters:
             return
         self._reading = True
         self._again = False
-        self._reads.read(f"mailbox.{self._driver.resource}", self._inbox.read_to + 1, self._on_read)
+        self._reads.read(self._subject, self._inbox.read_to + 1, self._on_read)
 
     def _on_read(self, found: list[Stored]) -> None:
         self._reading = False
+        if self.source:
+            self._on_kept(found)
         for stored in found:
             self._inbox.offer(Letter(stored.sequence, stored.payload))
         self.pump()
@@ -212,6 +219,18 @@ class Letters:
             # A read may lag; what follows a mailbox in production does not.
             self._driver.node.after(REREAD_SECONDS, self._read_if_serving)
 
+    def _on_kept(self, found: list[Stored]) -> None:
+        """See what the stream let go of, before what it still has."""
+        driver, owner = self._driver, self._driver.owner
+        first = driver.simulation.store.first_sequence(self._subject)
+        if found:
+            first = min(first, found[0].sequence)
+        if self.source not in owner.cursors:
+            self._world.count("subscription: begun")
+            owner.subscribe(self.source, 0)
+        if driver.simulation.plant != "silent-gap":
+            self._inbox.kept(first)
+
     def _read_if_serving(self) -> None:
         if self._driver.owner.serving:
             self.read()
@@ -219,7 +238,7 @@ class Letters:
     def pump(self) -> None:
         """Hand on what may run now."""
         while (letter := self._inbox.next()) is not None:
-            self._driver.take_letter(letter)
+            self._driver.take_letter(self, letter)
         if self._inbox.should_catch_up:
             self._inbox.behind = False
             self.read()
@@ -227,31 +246,65 @@ class Letters:
     def begin(self, letter: Letter) -> None:
         """Deal with one message, in the owner's turn."""
         driver, owner = self._driver, self._driver.owner
-        posted = mail_of(letter.payload)
+        if letter.lost_from:
+            self._world.count("subscription: a gap")
+            gap = MailSkipped(letter.sequence, "gap", source=self.source)
+            owner.skip(gap)
+            driver.note_entry(gap)
+            self._done(ran=False)
+            return
+        posted = self._read_letter(letter)
         self._came_back = letter.sequence in self._put_aside
-        verdict = owner.admit_mail(posted.session, posted.n, posted.low, letter.sequence)
+        place = 0 if self.source else letter.sequence
+        verdict = owner.admit_mail(posted.session, posted.n, posted.low, place)
         if isinstance(verdict, Seen):
             self._world.count("mail: a repeat passed over")
-            owner.pass_over(letter.sequence)
+            owner.pass_over(letter.sequence, self.source)
             self._done(ran=False)
             return
         if isinstance(verdict, Hopeless):
             self._world.count("mail: below the floor")
             self._bury(letter, posted, verdict.reason, noted=verdict.known)
             return
-        self._careful = self._inbox.is_careful or self._came_back
-        if not self._careful:
-            driver.run_letter(letter, posted, verdict.drops)
-            return
-        tries = owner.tries(letter.sequence)
+        if self.source and driver.simulation.plant == "early-subscription-cursor":
+            driver.note_entry(MailSkipped(letter.sequence, "early", source=self.source))
+            owner.skip(MailSkipped(letter.sequence, "early", source=self.source))
+        self._careful = self._noted = self._inbox.is_careful or self._came_back
+        if self._careful:
+            self._try(letter, posted, verdict.drops)
+        else:
+            driver.run_letter(self, letter, posted, verdict.drops)
+
+    def _try(self, letter: Letter, posted: Posted, drops: str | None) -> None:
+        """Run a message once it is noted that it was tried, unless it was too often."""
+        driver, owner = self._driver, self._driver.owner
+        tries = owner.tries(letter.sequence, self.source)
         if tries >= MAX_TRIES:
             self._world.count("mail: tried too often")
-            self._bury(letter, posted, "tries", drops=verdict.drops)
+            self._bury(letter, posted, "tries", drops=drops)
             return
         self._world.count("mail: tried again" if tries else "mail: run with care")
-        owner.try_mail(letter.sequence)
-        driver.note_entry(MailTried(letter.sequence))
-        driver.when_quiescent(partial(driver.run_letter, letter, posted, verdict.drops))
+        self._note_try(letter)
+        driver.when_quiescent(partial(driver.run_letter, self, letter, posted, drops))
+
+    def _note_try(self, letter: Letter) -> None:
+        self._driver.owner.try_mail(letter.sequence, self.source)
+        self._driver.note_entry(MailTried(letter.sequence, self.source))
+
+    def failed(self, letter: Letter, posted: Posted, drops: str | None) -> None:
+        """The handler of what it subscribes to has failed: nobody is told, so try again."""
+        self._world.count("subscription: failed")
+        if not self._noted:
+            self._note_try(letter)
+        self._noted = True
+        self._try(letter, posted, drops)
+
+    def _read_letter(self, letter: Letter) -> Posted:
+        posted = mail_of(letter.payload)
+        if not self.source:
+            return posted
+        named = self._driver.simulation.plant != "no-durable-name"
+        return heard_by(posted, self._driver.resource, letter.sequence, named=named)
 
     def put_aside(self, letter: Letter, posted: Posted, drops: str | None) -> None:
         """The handler of a message has put it aside."""
@@ -294,9 +347,9 @@ class Letters:
 
         def buried(answer: Answer) -> None:
             driver.node.point("buried, not skipped")
-            skipped = MailSkipped(letter.sequence, reason)
+            skipped = MailSkipped(letter.sequence, reason, source=self.source)
             if noted:
-                skipped = MailSkipped(letter.sequence, reason, posted.session, posted.n, posted.low)
+                skipped = evolve(skipped, session=posted.session, n=posted.n, low=posted.low)
             if drops is not None:
                 driver.note_entry(MailSessionDropped(drops))
             driver.owner.skip(skipped, drops=drops)
@@ -304,7 +357,7 @@ class Letters:
             self._done()
             driver.end_turn()
 
-        subject = f"deadletter.{driver.resource}.{letter.sequence}"
+        subject = f"deadletter.{driver.resource}.{self.source}-{letter.sequence}"
         self._burials.append(subject, letter.payload, buried, expect=0)
 
 
@@ -337,7 +390,8 @@ class Outward:
                 driver.world.count("mail: forwarded")
                 self.wake()
 
-        self._requests.append(f"mailbox.{message.resource}", message.payload, then)
+        kind = "mailbox" if message.service else "topic"
+        self._requests.append(f"{kind}.{message.resource}", message.payload, then)
         driver.node.point("forward under way")
 
 
@@ -397,7 +451,8 @@ def effects_of(
         n += 1
         reply_to = driver.resource if wants_reply else ""
         posted = Posted(session, n, n, command, reply_to)
-        outgoing.append(Outgoing(n, "account", to, posted.encoded()))
+        service = "" if to == TOPIC else "account"
+        outgoing.append(Outgoing(n, service, to, posted.encoded()))
     if message.command.name == "remind" and status == 200:
         uid, amount = message.command.uid, message.command.amount
         due_ms = driver.node.wall_ms() + amount * 20
@@ -421,6 +476,7 @@ def entry_of(
         outgoing or None,
         message.mail,
         changes or None,
+        message.letters.source if message.letters is not None else "",
     )
     plants.spoil_entry(driver.simulation.plant, entry)
     return entry

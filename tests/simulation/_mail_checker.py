@@ -22,8 +22,8 @@ from aegis.actors._record import (
     MailTried,
     Reminder,
 )
-from tests.simulation._model import Command
-from tests.simulation._posted import Posted, mail_of
+from tests.simulation._model import TOPIC, Command
+from tests.simulation._posted import SUBSCRIPTION, Posted, heard_by, mail_of
 from tests.simulation._world import InvariantViolated, World
 
 __all__ = ["MailChecker"]
@@ -56,6 +56,8 @@ class _Mailbox:
     """What its commands have sent, by number."""
     reminders: dict[str, Reminder] = field(factory=dict[str, Reminder])
     rung: set[str] = field(factory=set[str])
+    gone: set[int] = field(factory=set[int])
+    """What the stream let go of before it was read, and that was told."""
 
 
 class MailChecker:
@@ -65,6 +67,12 @@ class MailChecker:
         self._world = world
         self._max_sessions = max_sessions
         self._boxes: dict[str, _Mailbox] = {}
+        self._subscribers: dict[str, _Mailbox] = {}
+        """What each resource reads of the topic."""
+        self.named = True
+        """Whether the name of the subscription is part of a message's session."""
+        self._published: set[str] = set()
+        self._let_go = 0
         self._sends: dict[str, str] = {}
         self._receipts: set[str] = set()
         self._money = 0
@@ -77,6 +85,7 @@ class MailChecker:
     def add_resource(self, resource: str) -> None:
         """Expect mail."""
         self._boxes[resource] = _Mailbox()
+        self._subscribers[resource] = _Mailbox()
 
     # -- what is sent -------------------------------------------------------------------
 
@@ -103,6 +112,28 @@ class MailChecker:
             if sender.sent.get(posted.n) != (resource, posted):
                 self.fail("%s: message %s-%d left before its commit", resource, *_key(posted))
 
+    def on_published(self, sequence: int, payload: bytes) -> None:
+        """A message is in the topic: every resource is to read it."""
+        published = mail_of(payload)
+        self._published.add(published.command.uid)
+        self._world.count("subscription: published")
+        if is_actor(published.session):
+            sender = self._boxes[published.session.partition("/")[2]]
+            if sender.sent.get(published.n) != (TOPIC, published):
+                self.fail("%s: message %s-%d left before its commit", TOPIC, *_key(published))
+        for resource, box in self._subscribers.items():
+            box.posted[sequence] = heard_by(published, resource, sequence, named=self.named)
+            box.ahead.append(sequence)
+
+    def on_publish_ended(self, uid: str, code: int) -> None:
+        """A publisher is told that it is stored (200), or nobody knows."""
+        if code == 200 and uid not in self._published:
+            self.fail("publication %s is acknowledged, and not stored", uid)
+
+    def on_let_go(self, sequence: int) -> None:
+        """The topic has no message up to ``sequence`` any more."""
+        self._let_go = max(self._let_go, sequence)
+
     # -- what takes effect --------------------------------------------------------------
 
     def on_entry(self, resource: str, entry: Entry) -> bool:
@@ -115,16 +146,22 @@ class MailChecker:
                 box.floor = max(box.floor, _start(entry.session))
                 self._world.count("mail: session dropped")
             case MailTried():
-                box.tries[entry.sequence] = box.tries.get(entry.sequence, 0) + 1
+                read = self._source(resource, entry.source)
+                read.tries[entry.sequence] = read.tries.get(entry.sequence, 0) + 1
+            case MailSkipped(reason="gap"):
+                self._on_gap(resource, entry)
+            case MailSkipped(reason="early"):
+                pass  # Planted: the cursor alone.
             case MailSkipped():
-                self._on_skipped(resource, box, entry)
+                self._on_skipped(resource, entry)
             case MailStashed():
-                self._on_stashed(resource, box, entry)
+                self._on_stashed(resource, entry)
             case _:
                 return False
         return True
 
-    def _on_stashed(self, resource: str, box: _Mailbox, entry: MailStashed) -> None:
+    def _on_stashed(self, resource: str, entry: MailStashed) -> None:
+        box = self._boxes[resource]
         posted = box.posted[entry.sequence]
         if bool(entry.payload) is (entry.sequence in box.stashed):
             self.fail("%s: message %d is not kept as it came", resource, entry.sequence)
@@ -137,7 +174,26 @@ class MailChecker:
         box.stashed[entry.sequence] = _key(posted)
         self._take_in(resource, box, posted, entry.sequence)
 
-    def _on_skipped(self, resource: str, box: _Mailbox, entry: MailSkipped) -> None:
+    def _source(self, resource: str, source: str) -> _Mailbox:
+        return self._subscribers[resource] if source else self._boxes[resource]
+
+    def _on_gap(self, resource: str, entry: MailSkipped) -> None:
+        box = self._subscribers[resource]
+        if entry.sequence > self._let_go:
+            self.fail("%s: %d is in the topic, and passed over as gone", resource, entry.sequence)
+        box.gone |= {n for n in box.posted if box.last < n <= entry.sequence}
+        self._in_order(resource, box, entry.sequence)
+        self._on_read(resource, box)
+
+    def _on_read(self, resource: str, box: _Mailbox) -> None:
+        """The cursor of a subscription stands at its last message: none was left out."""
+        while box.ahead and box.ahead[0] <= box.last:
+            sequence = box.ahead.popleft()
+            if sequence not in box.gone and not _is_done(box, box.posted[sequence]):
+                self.fail("%s: message %d of the topic was left out", resource, sequence)
+
+    def _on_skipped(self, resource: str, entry: MailSkipped) -> None:
+        box, main = self._source(resource, entry.source), self._boxes[resource]
         posted = box.posted[entry.sequence]
         if entry.reason == "tries":
             if _key(posted) in box.applied:
@@ -146,8 +202,8 @@ class MailChecker:
                 self.fail("%s: message %s-%d was given up too early", resource, *_key(posted))
         elif (
             is_actor(posted.session)
-            or posted.session in box.clients
-            or _start(posted.session) > box.floor
+            or posted.session in main.clients
+            or _start(posted.session) > main.floor
         ):
             self.fail("%s: message %s-%d is not below the floor", resource, *_key(posted))
         # A copy that comes after its session was forgotten cannot be told from a message
@@ -157,14 +213,16 @@ class MailChecker:
         if box.stashed.pop(entry.sequence, None) is not None:
             return
         self._in_order(resource, box, entry.sequence)
+        if entry.source:
+            self._on_read(resource, box)
         if entry.session:
-            self._note_session(box, posted)
+            self._note_session(main, posted)
 
     def on_command(self, resource: str, entry: CommandEntry, command: Command) -> None:
         """The effect of a command is in the journal."""
         box = self._boxes[resource]
         if entry.mail:
-            self._on_mail(resource, box, entry, command)
+            self._on_mail(resource, entry, command)
         for message in entry.outgoing or ():
             if message.n != max(box.sent, default=0) + 1:
                 self.fail("%s: outgoing message %d is out of order", resource, message.n)
@@ -180,7 +238,8 @@ class MailChecker:
         if entry.status == 200:
             self._count_money(command)
 
-    def _on_mail(self, resource: str, box: _Mailbox, entry: CommandEntry, command: Command) -> None:
+    def _on_mail(self, resource: str, entry: CommandEntry, command: Command) -> None:
+        box = self._source(resource, entry.source)
         posted = box.posted.get(entry.mail)
         if posted is None or posted.command != command or _key(posted) != (entry.session, entry.n):
             self.fail("%s: what is journaled of message %d is not its own", resource, entry.mail)
@@ -194,23 +253,26 @@ class MailChecker:
                 self.fail("%s: a copy of message %s-%d took effect", resource, *_key(posted))
             self._take_in(resource, box, posted, entry.mail)
         box.applied[_key(posted)] = entry.mail
+        if entry.source:
+            self._on_read(resource, box)
 
     def _take_in(self, resource: str, box: _Mailbox, posted: Posted, sequence: int) -> None:
         """A message leaves its mailbox in its turn: with its effect, or put aside."""
+        main = self._boxes[resource]
         if posted.n <= box.highest.get(posted.session, 0):
             self.fail("%s: message %s-%d took effect out of order", resource, *_key(posted))
         box.highest[posted.session] = posted.n
         self._in_order(resource, box, sequence)
-        if not is_actor(posted.session) and posted.session not in box.clients:
-            if _start(posted.session) <= box.admitted_above:
+        if _is_client(posted.session) and posted.session not in main.clients:
+            if _start(posted.session) <= main.admitted_above:
                 self.fail("%s: mail session %s is below the floor", resource, posted.session)
-            if len(box.clients) >= self._max_sessions:
+            if len(main.clients) >= self._max_sessions:
                 self.fail("%s: more than %d mail sessions", resource, self._max_sessions)
-        self._note_session(box, posted)
-        box.admitted_above = box.floor
+        self._note_session(main, posted)
+        main.admitted_above = main.floor
 
     def _note_session(self, box: _Mailbox, posted: Posted) -> None:
-        if not is_actor(posted.session):
+        if _is_client(posted.session):
             box.clients.pop(posted.session, None)
             box.clients[posted.session] = None
 
@@ -241,7 +303,7 @@ class MailChecker:
                 self._on_its_way[base] = command.amount
             case "receive" | "refunded":
                 self._on_its_way.pop(base)
-            case "deposit" | "verbose" | "rung":
+            case "deposit" | "verbose" | "rung" | "hear" | "carried":
                 self._money += command.amount
             case _:
                 pass
@@ -256,13 +318,15 @@ class MailChecker:
             self.fail("%s: what the owner has put aside is not the journal's", resource)
         if floor != box.floor:
             self.fail("%s: the floor of mail is %d, not %d", resource, floor, box.floor)
-        clients = {name for name, _, _ in senders if not is_actor(name)}
+        clients = {name for name, _, _ in senders if _is_client(name)}
         if clients != set(box.clients):
             self.fail("%s: the sessions of mail are not the journal's", resource)
         if owner.outbox.last_n != max(box.sent, default=0):
             self.fail("%s: the owner's count of what it sent is wrong", resource)
         if owner.cursor < box.cursor:
             self.fail("%s: the owner's cursor is behind the journal's", resource)
+        if owner.cursor_of(SUBSCRIPTION) < self._subscribers[resource].last:
+            self.fail("%s: the owner's subscription is behind the journal's", resource)
 
     def on_end_of_all(self, cash: dict[str, int]) -> None:
         """Nothing is under way any more."""
@@ -275,6 +339,10 @@ class MailChecker:
             if box.stashed:
                 self.fail("%s: messages put aside that never ran: %s", resource, box.stashed)
             for to, posted in box.sent.values():
+                if to == TOPIC:
+                    if posted.command.uid not in self._published:
+                        self.fail("%s: %s was never published", resource, posted.command.uid)
+                    continue
                 # Owners died at it three times: it waits in the dead letters.
                 if self._boxes[to].skipped.get(_key(posted)) == "tries":
                     buried.add(posted.command.uid.rstrip("<>"))
@@ -286,6 +354,10 @@ class MailChecker:
             for posted in box.posted.values():
                 if not _is_done(box, posted):
                     self.fail("%s: message %s-%d was never run", resource, *_key(posted))
+            read = self._subscribers[resource]
+            for sequence, posted in read.posted.items():
+                if sequence not in read.gone and not _is_done(read, posted):
+                    self.fail("%s: message %d of the topic was never run", resource, sequence)
         lost = set(self._on_its_way) - buried
         if lost:
             self.fail("money is still on its way: %s", lost)
@@ -302,6 +374,11 @@ def _is_done(box: _Mailbox, posted: Posted) -> bool:
 
 def _key(posted: Posted) -> _Key:
     return (posted.session, posted.n)
+
+
+def _is_client(session: str) -> bool:
+    """Whether it is the session of a caller, and not of an actor or of a single message."""
+    return not is_actor(session) and session.partition("|")[0].count("-") == 1
 
 
 def _start(session: str) -> int:

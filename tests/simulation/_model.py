@@ -19,6 +19,7 @@ __all__ = [
     "COMMANDS",
     "PLAIN",
     "SENT",
+    "TOPIC",
     "Account",
     "Command",
     "State",
@@ -63,11 +64,14 @@ COMMANDS: Final = {
     "invalid": 1,
     "transfer": 4,
     "remind": 2,
+    "announce": 3,
 }
 """The commands there are, each with its share of the load."""
 
 PLAIN: Final = {
-    name: share for name, share in COMMANDS.items() if name not in ("transfer", "remind")
+    name: share
+    for name, share in COMMANDS.items()
+    if name not in ("transfer", "remind", "announce")
 }
 """Those without any effect beside state and reply."""
 
@@ -75,8 +79,14 @@ SENT: Final = {name: share for name, share in COMMANDS.items() if name != "inval
 """... and of the load of durable sends."""
 
 
+TOPIC: Final = "T"
+"""The topic that every resource subscribes to durably."""
+
+
 def sent_by(command: Command, status: int, reply_to: str) -> list[tuple[str, Command, bool]]:
     """Return what a command that has run sends: to whom, what, and whether a reply is due.
+
+    What is announced goes to the topic, and is heard by every resource.
 
     A transfer is a saga of three steps: taken here, received there, settled here; what is
     refused there is refunded.
@@ -84,6 +94,8 @@ def sent_by(command: Command, status: int, reply_to: str) -> list[tuple[str, Com
     if command.name == "transfer" and status == 200:
         received = Command(f"{command.uid}>", "receive", command.amount)
         return [(command.to, received, True)]
+    if command.name == "announce" and status == 200:
+        return [(TOPIC, Command(f"{command.uid}^", "hear", command.amount), False)]
     if reply_to:
         name = "settled" if status == 200 else "refunded"
         return [(reply_to, Command(f"{command.uid}<", name, command.amount), False)]
@@ -111,10 +123,14 @@ def step(state: State, command: Command) -> tuple[int, bytes, State]:
     """Return status, reply and new state of ``command`` on ``state``, which is not changed."""
     if command.name in ("withdraw", "transfer") and state.cash < command.amount:
         return 422, _error("not enough cash", command), state
-    if command.name == "reject" or (command.name == "receive" and command.amount % 5 == 0):
+    if command.name == "reject" or (
+        command.name in ("receive", "hear") and command.amount % 5 == 0
+    ):
         return 422, _error("rejected", command), state
-    if command.name == "fail":
+    if command.name == "fail" or (command.name == "hear" and command.amount % 11 == 0):
         return 500, _error("failed", command), state
+    if command.name == "withdrawn":
+        return 408, _error("withdrawn", command), state
     if command.name == "touch":
         return 200, pack([state.count, state.cash]), state
     new = State(state.cash, state.register, state.count, state.chain)
@@ -141,7 +157,7 @@ class Account:
     def execute(self, command: Command) -> tuple[int, bytes, list[Event] | None]:
         """Run a handler; after a status other than 200 the state has to be undone."""
         status, reply, _ = step(self.state, command)
-        if command.name == "touch" or (
+        if command.name in ("touch", "withdrawn") or (
             status != 200 and command.name in ("withdraw", "transfer", "receive")
         ):
             return status, reply, None
@@ -155,7 +171,7 @@ def _change(state: State, command: Command) -> None:
         state.register = command.amount
     elif command.name in ("withdraw", "transfer"):
         state.cash -= command.amount
-    elif command.name not in ("settled", "remind"):
+    elif command.name not in ("settled", "remind", "announce"):
         state.cash += command.amount
     state.count += 1
     state.chain = crc32(command.uid.encode(), state.chain)

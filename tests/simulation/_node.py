@@ -27,13 +27,14 @@ from aegis.actors._record import (
     Reminder,
     ReminderOver,
     SessionDropped,
+    Subscribed,
 )
 from aegis.actors._sessions import Known, Refusal
 from tests.simulation import _plants as plants
 from tests.simulation._checker import Committed
 from tests.simulation._mail import Letters, Outward, Ringer, entry_of
-from tests.simulation._model import Account, Command, State, apply_event, pack, unpack
-from tests.simulation._posted import Posted
+from tests.simulation._model import Account, Command, State, apply_event, pack, step, unpack
+from tests.simulation._posted import SUBSCRIPTION, Posted
 from tests.simulation._simulation import Simulation
 from tests.simulation._store import Answer, Result, Stored
 from tests.simulation._world import Crashed, InvariantViolated, Process
@@ -62,7 +63,11 @@ class Message:
     first_sent_ms: int
     reply: Callable[[int, bytes], None]
     mail: int = 0
-    """Its place in the mailbox, if it is no call."""
+    """Its place in the mailbox, or the topic, if it is no call."""
+    letters: Letters | None = None
+    """By which it came, if it is no call."""
+    failed: Callable[[], None] | None = None
+    """What becomes of it if its handler fails, and nobody waits for its answer."""
     reply_to: str = ""
     changes: tuple[Reminder | ReminderOver, ...] = ()
     """What becomes of the reminder that it is the effect of."""
@@ -120,8 +125,18 @@ class Node(Process):
     def on_mail(self, resource: str) -> None:
         """There is mail for ``resource``."""
         driver = self.drivers.get(resource)
-        if driver is not None and driver.letters is not None and driver.owner.serving:
-            driver.letters.read()
+        if driver is not None and driver.owner.serving:
+            for letters in driver.desks:
+                if not letters.source:
+                    letters.read()
+
+    def on_published(self) -> None:
+        """There is something new in the topic."""
+        for driver in self.drivers.values():
+            if driver.owner.serving:
+                for letters in driver.desks:
+                    if letters.source:
+                        letters.read()
 
     def receive(self, message: Message) -> None:
         """An attempt has arrived."""
@@ -133,6 +148,10 @@ class Node(Process):
             message.reply(421, pack({"message": "not the owner"}))
         else:
             driver.receive(message)
+
+
+type _Item = Message | tuple[Letters, Letter] | Reminder
+"""What waits for its turn at a resource."""
 
 
 class ResourceDriver:
@@ -154,10 +173,10 @@ class ResourceDriver:
             snapshot_state=not self.event_sourced,
             limits=self.simulation.limits,
         )
-        self.mailbox: deque[Message | Letter | Reminder] = deque()
-        self.stash: list[Message | Letter | Reminder] = []
+        self.mailbox: deque[_Item] = deque()
+        self.stash: list[_Item] = []
         """What handlers have put aside, in its order."""
-        self.letters: Letters | None = None
+        self.desks: list[Letters] = []
         self.outward = Outward(self)
         self.ringer = Ringer(self)
         self._running = False
@@ -242,8 +261,11 @@ class ResourceDriver:
         self._open = True
         self.world.note("%s: serves %s, epoch %d", self.node.name, self.resource, self.epoch)
         self.simulation.checker.on_serving(self.resource, self.owner)
-        self.letters = Letters(self)
-        self.letters.read()
+        self.desks = [Letters(self)]
+        if self.simulation.mail:
+            self.desks.append(Letters(self, SUBSCRIPTION))
+        for letters in self.desks:
+            letters.read()
         self.outward.wake()
         self.ringer.arm()
         self._pump()
@@ -267,9 +289,9 @@ class ResourceDriver:
             if self.owner.phase is not Phase.SERVING:
                 return
             message = self.mailbox.popleft()
-            if isinstance(message, Letter):
-                assert self.letters is not None
-                self.letters.begin(message)
+            if isinstance(message, tuple):
+                letters, letter = message
+                letters.begin(letter)
             elif isinstance(message, Reminder):
                 self._ring(message)
             elif message.kind == "query":
@@ -282,9 +304,9 @@ class ResourceDriver:
 
     # -- mail and reminders ---------------------------------------------------------------
 
-    def take_letter(self, letter: Letter) -> None:
-        """A message of the mailbox may run, in its turn."""
-        self.mailbox.append(letter)
+    def take_letter(self, letters: Letters, letter: Letter) -> None:
+        """A message of the mailbox, or of the topic, may run, in its turn."""
+        self.mailbox.append((letters, letter))
         self.node.after(0.0, self._pump)
 
     def take_ring(self, reminder: Reminder) -> None:
@@ -292,8 +314,10 @@ class ResourceDriver:
         self.mailbox.append(reminder)
         self._pump()
 
-    def run_letter(self, letter: Letter, posted: Posted, drops: str | None) -> None:
-        """Run a message of the mailbox."""
+    def run_letter(
+        self, letters: Letters, letter: Letter, posted: Posted, drops: str | None
+    ) -> None:
+        """Run a message of the mailbox, or of the topic."""
         message = Message(
             "mail",
             posted.session,
@@ -305,11 +329,13 @@ class ResourceDriver:
             0,
             _nobody,
             mail=letter.sequence,
+            letters=letters,
+            failed=partial(letters.failed, letter, posted, drops) if letters.source else None,
             reply_to=posted.reply_to,
         )
-        if self._puts_aside(letter):
-            assert self.letters is not None
-            self.letters.put_aside(letter, posted, drops)
+        # What a subscription reads cannot be put aside: it would hold up all behind it.
+        if not letters.source and self._puts_aside((letters, letter)):
+            letters.put_aside(letter, posted, drops)
         else:
             self._run(message, drops)
 
@@ -328,12 +354,13 @@ class ResourceDriver:
         )
         self._run(message, None)
 
-    def _puts_aside(self, item: Message | Letter | Reminder) -> bool:
+    def _puts_aside(self, item: _Item) -> bool:
         """Whether the handler of a message puts it aside now, as it may each time."""
         world = self.world
         if not world.chance(world.faults.stash):
             return False
-        world.count(f"put aside: {type(item).__name__.lower()}")
+        kind = "letter" if isinstance(item, tuple) else type(item).__name__.lower()
+        world.count(f"put aside: {kind}")
         if not self.stash:
             self.node.after(world.rng.uniform(0.0, 0.6), self._unstash)
         self.stash.append(item)
@@ -399,6 +426,12 @@ class ResourceDriver:
             message.reply(verdict.status, pack({"message": verdict.message, **verdict.facts}))
         elif self._stands_aside(message):
             self.world.count("put aside: a repeat")
+        elif message.command.name == "withdrawn":
+            self.world.count("resolve: taken back")
+            if self.simulation.plant == "withdrawn-unjournaled":
+                message.reply(408, step(self.account.state, message.command)[1])
+            else:
+                self._run(message, verdict.drops)
         elif self.world.now >= message.deadline:
             self.world.count("expired in the mailbox")
             message.reply(408, pack({"message": "too late"}))
@@ -477,6 +510,9 @@ class ResourceDriver:
         reply: bytes,
         events: list[Event] | None,
     ) -> None:
+        if status == 500 and message.failed is not None:
+            message.failed()
+            return
         if drops is not None:
             dropped = MailSessionDropped(drops) if message.mail else SessionDropped(drops)
             self._uncommitted.append((dropped, None))
@@ -491,8 +527,8 @@ class ResourceDriver:
             self.outward.wake()
         self.node.point("after the handler")
         if message.mail:
-            assert self.letters is not None
-            self.letters.ended()
+            assert message.letters is not None
+            message.letters.ended()
         elif message.changes:
             self.ringer.arm()
         else:
@@ -524,7 +560,9 @@ class ResourceDriver:
             raise InvariantViolated(f"{self.resource}: a record of {len(plan.payload)} bytes")
         if self.owner.snapshot_due and not plan.rollup:
             self.world.count("snapshot put off")
-        entries = [e for e in plan.record.entries or () if not isinstance(e, Forwarded)]
+        entries = [
+            e for e in plan.record.entries or () if not isinstance(e, Forwarded | Subscribed)
+        ]
         count = len(self._uncommitted) if plan.rollup else len(entries)
         self._in_flight, self._uncommitted = self._uncommitted[:count], self._uncommitted[count:]
         if self._uncommitted:
@@ -603,8 +641,8 @@ class ResourceDriver:
         self._answer_all(answers)
         self.outward.wake()
         self.ringer.arm()
-        if self.letters is not None:
-            self.letters.pump()
+        for letters in self.desks:
+            letters.pump()
         self._check_quiescent()
         self._flush()
 
@@ -634,8 +672,8 @@ class ResourceDriver:
         self.mailbox.clear()
         self.stash = []
         self.outward.stop()
-        if self.letters is not None:
-            self.letters.stop()
+        for letters in self.desks:
+            letters.stop()
         self._when_quiescent = None
 
     # -- the store ------------------------------------------------------------------------
@@ -705,6 +743,7 @@ class GroupDriver:
         self.simulation = node.simulation
         self.message = message
         self.claim: Claim | None = None
+        self.sending: list[tuple[str, bytes]] = []
         self._request = 0
 
     def start(self) -> None:
@@ -724,8 +763,13 @@ class GroupDriver:
         self.node.point("before the claim")
         # Each run of the handler gives an answer of its own, so that a second answer to
         # the same message cannot pass for the first.
-        status = 422 if self.message.command.name == "reject" else 200
+        command = self.message.command
+        status = 422 if command.name == "reject" else 200
         run = self.world.rng.getrandbits(48)
+        if command.name == "carry":
+            sent = Command(f"{command.uid}+{run}", "carried", command.amount)
+            posted = Posted(self.message.message_id, 1, 1, sent, "")
+            self.sending = [(f"mailbox.{command.to}", posted.encoded())]
         value = {"message": "rejected", "run": run} if status == 422 else run
         self.claim = plants.make_claim(
             self.simulation.plant,
@@ -756,6 +800,11 @@ class GroupDriver:
             else:
                 self._go_on(claim.refused())
 
+        if self.simulation.plant == "group-sends-apart":
+            for subject, payload in self.sending:
+                self.simulation.store.append(
+                    self.node, subject, payload, lambda _: None, expect=None
+                )
         self.simulation.store.append(
             self.node,
             self._subject,
@@ -764,6 +813,7 @@ class GroupDriver:
             expect=0,
             ttl=CLAIM_SECONDS,
             about=self.message.command.uid,
+            batch=() if self.simulation.plant == "group-sends-apart" else self.sending,
         )
         self._watch(request, self._append)
         self.node.point("claim under way")

@@ -36,9 +36,16 @@ PLANTS = {
     "stash-unnoted": "the table of mail does not note what was put aside",
     "no-tries": "tries of messages at which owners die are not counted",
     "reminder-stays": "the effect of a reminder is committed, and its end is not",
+    "early-subscription-cursor": "a subscription's cursor is committed before the effect",
+    "no-subscription-cursor": "snapshots leave the cursors of subscriptions out",
+    "no-durable-name": "the name of the subscription is no part of a message's session",
+    "withdrawn-unjournaled": "a command is resolved as not run, and no record says so",
+    "group-sends-apart": "what a command to a service group sends is no part of its claim",
+    "silent-gap": "what the stream of a subscription let go of is not told",
 }
 """The name of each plant, and what it does. ``no-fence``, ``new-expectation``,
-``no-lease`` and ``early-forward`` are carried out by the driver of the owners."""
+``no-lease``, ``early-forward`` and the last six but ``no-subscription-cursor`` are carried
+out by the drivers."""
 
 
 MAIL_PLANTS = {
@@ -52,6 +59,11 @@ MAIL_PLANTS = {
     "no-tries",
     "stash-unnoted",
     "reminder-stays",
+    "early-subscription-cursor",
+    "no-subscription-cursor",
+    "no-durable-name",
+    "silent-gap",
+    "group-sends-apart",
 }
 """Those that only mail, transfers and reminders can show."""
 
@@ -72,6 +84,7 @@ def make_owner(plant: str, *, epoch: int, snapshot_state: bool, limits: OwnerLim
         "no-tries": _NoTries,
         "no-stash": _NoStash,
         "stash-unnoted": _StashUnnoted,
+        "no-subscription-cursor": _NoSubscriptionCursor,
     }.get(plant, Owner)
     owner = kind(epoch=epoch, snapshot_state=snapshot_state, limits=limits)
     if plant == "no-floor":
@@ -182,6 +195,14 @@ class _NoStash(Owner):
 class _StashUnnoted(Owner):
     def _note_stashed(self, entry: MailStashed) -> None:
         self.mail.put_aside(entry.sequence, Stashed(entry.session, entry.n, entry.payload))
+
+
+class _NoSubscriptionCursor(Owner):
+    def append_next(self, *, whole_state: bytes | None = None) -> AppendPlan | None:
+        plan = super().append_next(whole_state=whole_state)
+        if plan is not None and plan.record.tables is not None:
+            del plan.record.tables[5:]
+        return plan
 
 
 class _NoTries(Owner):

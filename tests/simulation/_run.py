@@ -14,9 +14,10 @@ from aegis.actors._record import Record
 from tests.simulation._caller import GROUP, Caller
 from tests.simulation._checker import Checker
 from tests.simulation._faults import Faults, draw_faults, draw_limits
-from tests.simulation._model import State, unpack
+from tests.simulation._model import TOPIC, Command, State, unpack
 from tests.simulation._node import Node, fold
 from tests.simulation._plants import MAIL_PLANTS, make_owner
+from tests.simulation._posted import Posted
 from tests.simulation._simulation import Simulation
 from tests.simulation._store import Store
 from tests.simulation._supervisor import Supervisor
@@ -29,6 +30,9 @@ REST_SECONDS: Final = 12.0
 
 REST_SECONDS_WITH_MAIL: Final = 25.0
 """... where a message at which owners die has to be tried so often."""
+
+FOREIGN_RATE: Final = 2.0
+"""How often something is published by somebody who knows of nothing."""
 
 LATE_SECONDS: Final = 3 * 3600.0
 """Then all that is still under way arrives."""
@@ -58,6 +62,7 @@ def run_seed(seed: int, *, plant: str = "", black_box: bool = False) -> Outcome:
     checker = Checker(
         world, window=limits.window, max_sessions=limits.max_sessions, black_box=black_box
     )
+    checker.mail.named = plant != "no-durable-name"
     nodes: list[Node] = []
 
     def on_accept(subject: str, sequence: int, payload: bytes, rollup: bool, about: Any) -> None:
@@ -66,6 +71,9 @@ def run_seed(seed: int, *, plant: str = "", black_box: bool = False) -> Outcome:
         if kind == "mailbox":
             for node in nodes:
                 node.after(0.0005, partial(node.on_mail, resource))
+        elif kind == "topic":
+            for node in nodes:
+                node.after(0.0005, node.on_published)
 
     store = Store(world, on_accept)
     resources = {f"R-{i}": rng.random() < 0.5 for i in range(rng.choice([1, 1, 2, 3]))}
@@ -103,6 +111,7 @@ class _Schedule:
         self.nodes = nodes
         self.callers = callers
         self.faults = faults
+        self._foreign = 0
 
     def run(self) -> None:
         world, faults = self.world, self.faults
@@ -116,6 +125,9 @@ class _Schedule:
         self._at_rate(faults.actor_restart_rate, self._restart_actor)
         self._at_rate(faults.outage_rate, self._outage)
         self._at_rate(faults.reconnect_rate, self._reconnect)
+        if self.simulation.mail:
+            self._at_rate(faults.let_go_rate, self._let_go)
+            self._at_rate(FOREIGN_RATE, self._publish)
         world.run(faults.seconds)
         self._heal()
         rest = REST_SECONDS_WITH_MAIL if self.simulation.mail else REST_SECONDS
@@ -166,6 +178,20 @@ class _Schedule:
             world.note("the store is available")
 
         world.after(world.rng.uniform(0.0, self.faults.outage_seconds), end)
+
+    def _let_go(self) -> None:
+        """The topic lets go of its oldest messages."""
+        world = self.world
+        last = self.simulation.store.let_go(f"topic.{TOPIC}", world.rng.randrange(1, 6))
+        world.note("the topic lets go of all up to %d", last)
+        self.simulation.checker.mail.on_let_go(last)
+
+    def _publish(self) -> None:
+        """Somebody publishes who does not know that the topic is kept, and never repeats."""
+        self._foreign += 1
+        command = Command(f"foreign.{self._foreign}", "hear", self.world.rng.randrange(1, 50))
+        payload = Posted("", 0, 0, command, "").encoded()
+        self.simulation.store.append_now(f"topic.{TOPIC}", payload, expect=None)
 
     def _reconnect(self) -> None:
         node = self.world.rng.choice(self.nodes)

@@ -9,7 +9,7 @@ is under way arrives even if its sender has died.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -49,6 +49,7 @@ class Stored:
 class _Subject:
     messages: list[Stored] = field(factory=list[Stored])
     last: int = 0
+    let_go: int = 0
     has_ttl: bool = False
 
 
@@ -78,9 +79,11 @@ class Store:
         rollup: bool = False,
         ttl: float | None = None,
         about: Any = None,
+        batch: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         """Send an append; ``reply`` runs in ``sender`` if an answer comes through.
 
+        What is in the ``batch``, subjects and payloads, is stored with it or not at all.
         ``about`` goes to ``on_accept``: what the checker knows of this append.
         """
         world = self.world
@@ -96,6 +99,8 @@ class Store:
                 answer = self.append_now(
                     subject, payload, expect=expect, rollup=rollup, ttl=ttl, about=about
                 )
+                for other, beside in batch if answer.result is Result.OK else ():
+                    self.append_now(other, beside, expect=None)
             world.note("%s: %s expects %s: %s", subject, sender.name, expect, answer)
             world.transmit(world.faults.acknowledgement, bound(answer))
 
@@ -164,6 +169,18 @@ class Store:
     def read_now(self, subject: str, start: int = 1) -> list[Stored]:
         """Return the messages of a subject from ``start`` on."""
         return [stored for stored in self._place(subject).messages if stored.sequence >= start]
+
+    def first_sequence(self, subject: str) -> int:
+        """Return before which sequence nothing is left of a subject that lets go."""
+        return self._place(subject).let_go + 1
+
+    def let_go(self, subject: str, count: int) -> int:
+        """Let go of the oldest messages; return the sequence of the last that is gone."""
+        place = self._place(subject)
+        gone, place.messages = place.messages[:count], place.messages[count:]
+        if gone:
+            place.let_go = gone[-1].sequence
+        return place.let_go
 
     def _place(self, subject: str) -> _Subject:
         place = self._subjects.get(subject)
