@@ -207,7 +207,8 @@ class _NoSubscriptionCursor(Owner):
 
 class _NoTries(Owner):
     def tries(self, sequence: int, source: str = "") -> int:
-        return 0
+        # Those of a subscription count: else one that always fails would be run for ever.
+        return super().tries(sequence, source) if source else 0
 
 
 class _NoFloor(SessionTable):
