@@ -226,11 +226,11 @@ class Node:
         Whoever asks while that is under way, or afterwards, waits for the same end.
         """
         if self._stopping is None:
+            self._draining = True
             self._stopping = asyncio.get_running_loop().create_task(self._drain())
         await self._stopping
 
     async def _drain(self) -> None:
-        self._draining = True
         self._owners.end()
         await asyncio.gather(*map(self._stop_instance, list(self._instances.values())))
         await self.root.stop()

@@ -35,9 +35,12 @@ def call(context: CommandContext, address: str, method: str, arguments: Sequence
     params = parse_arguments(arguments)
     if not method:
         raise ConfigurationError("the method has no name; write one, as in deposit")
+    reached: list[Address] = []
     try:
-        result = asyncio.run(_call(options, target, method, params))
+        result = asyncio.run(_call(options, target, method, params, reached))
     except (NotFound, Unavailable) as error:
+        if not reached:
+            raise  # There is no server, and asking it again would take as long.
         raise _near(options, target, error) from error
     context.output.value(result)
 
@@ -99,11 +102,17 @@ async def _resources_named(inspector: Inspector, address: Address) -> list[str]:
 
 
 async def _call(
-    options: ConnectOptions, address: Address, method: str, params: dict[str, Any]
+    options: ConnectOptions,
+    address: Address,
+    method: str,
+    params: dict[str, Any],
+    reached: list[Address],
 ) -> Any:
+    """Call; ``reached`` is told once there is a server."""
     soon = evolve(options, timeout=min(options.timeout, CONNECT_TIMEOUT))
     with tracing(), use_trace(outgoing_traceparent()):
         async with connect(options=soon) as cluster:
+            reached.append(address)
             began = time.perf_counter()
             status = OK
             try:
