@@ -62,7 +62,7 @@ async def tormented(file: Path, seed: int) -> Verdict:
             await pass_time(rng.uniform(0.02, 0.4))
             if life % 2:
                 await memory.kill_node(nodes.pop(0))
-                await pass_time(0.005)  # Calls are under way that nobody answers yet.
+                await pass_time(0.05)  # Calls are under way that nobody answers yet.
             caller.cancel()
             await asyncio.wait((caller,))
             if life % 2:

@@ -57,7 +57,7 @@ class Account(AegisActor):
     async def die_at(self) -> None:
         raise SystemExit("on purpose")
 
-    @command
+    @query
     async def hello(self) -> str:
         return f"hello from {self.instance_id}"
 
