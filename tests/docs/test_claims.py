@@ -102,6 +102,21 @@ def test_every_alert_has_its_part_of_the_runbook_and_the_other_way_round() -> No
     assert links == [alert.lower() for alert in alerts]
 
 
+def test_every_log_line_that_a_runbook_names_is_written_by_the_code() -> None:
+    named = {
+        name
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"log lines? `(\w+)`", page.read_text(encoding="utf-8"))
+    }
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("actors", "aegis", "ops", "transport")
+        for path in (ROOT / folder).glob("*.py")
+    )
+    assert "registered" in named
+    assert sorted(name for name in named if f'"{name}"' not in sources) == []
+
+
 def test_the_service_of_the_readme_is_the_one_in_the_examples() -> None:
     example = (ROOT / "examples" / "accounts.py").read_text(encoding="utf-8")
     for page in (README, DOCS / "first-steps.md"):
