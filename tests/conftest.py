@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -14,6 +15,11 @@ __all__ = ["nats_server"]
 for name in [name for name in os.environ if name.startswith("AEGIS_")]:
     if not name.startswith("AEGIS_TEST_"):
         del os.environ[name]
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and
+# every process below would inherit that: then nothing could be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machine may be busy with the other half of the suite. A failing example
 # is printed in a form that replays it. Examples are drawn anew at each run.
