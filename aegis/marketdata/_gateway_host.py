@@ -52,7 +52,6 @@ class GatewayHost:
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._orders: dict[str, dict[str, Any]] = {}
-        self.refusal = ""
 
     @property
     def alive(self) -> bool:
@@ -180,7 +179,6 @@ class GatewayHost:
             case "failed":
                 self.failure = {name: told[name] for name in ("reason", "code", "permanent")}
             case "universe_refused":
-                self.refusal = told["reason"]
                 _log.error("universe_refused", feed=self.feed, reason=told["reason"])
             case other:
                 _log.error("gateway_said_unknown", feed=self.feed, told=other)

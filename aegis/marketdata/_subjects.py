@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["BATCH", "LAST", "TICK", "batch_subject", "key_of", "last_subject", "tick_subject"]
+__all__ = ["BATCH", "LAST", "TICK", "batch_subject", "key_of", "tick_subject"]
 
 TICK: Final = "md.tick"
 BATCH: Final = "md.batch"
@@ -25,11 +25,6 @@ _CONTRACTS: Final = 100_000
 def tick_subject(exchange: str, symbol: str) -> str:
     """Return where the ticks of a contract are published."""
     return f"{TICK}.{exchange}.{_escape(symbol)}"
-
-
-def last_subject(exchange: str, symbol: str) -> str:
-    """Return where the last tick of a contract is asked for."""
-    return f"{LAST}.{exchange}.{_escape(symbol)}"
 
 
 def batch_subject(exchange: str) -> str:

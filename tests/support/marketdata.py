@@ -50,30 +50,19 @@ def raw_tick(**changes: Any) -> RawTick:
 
 def tick(**changes: Any) -> Tick:
     """Return a tick as it is published, with changes."""
+    raw = raw_tick(close_price=None, settlement_price=None)
+    time_ns = ns("2026-11-23 10:00:00.5")
     plain = Tick(
-        version=VERSION,
-        feed="a",
-        epoch=7,
-        sequence=1,
-        exchange="SHFE",
-        symbol="rb2701",
-        trading_day=20261123,
-        time_ns=ns("2026-11-23 10:00:00.5"),
-        received_ns=ns("2026-11-23 10:00:00.520"),
-        flags=0,
-        last_price=3100.0,
-        volume=100,
-        turnover=3_100_000.0,
-        open_interest=20_000.0,
-        open_price=3090.0,
-        high_price=3110.0,
-        low_price=3080.0,
-        close_price=None,
-        settlement_price=None,
-        previous_close=3095.0,
-        previous_settlement=3096.0,
-        limit_up=3300.0,
-        limit_down=2900.0,
-        levels=(Level(3099.0, 5, 3101.0, 7),),
+        VERSION,
+        "a",
+        7,
+        1,
+        raw.exchange,
+        raw.symbol,
+        20261123,
+        time_ns,
+        raw.received_ns,
+        0,
+        *raw[5:],
     )
     return plain._replace(**changes)
