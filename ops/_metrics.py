@@ -5,6 +5,9 @@ alone decides (registrations, failovers) is counted by whichever node leads. Cou
 plain arithmetic on the event loop, and the metrics take their form only when scraped; see
 `NodeMetrics.sort` for what comes with every message. No label takes resource ids: their
 number has no bound.
+
+What the services themselves register in prometheus-client's default registry is exposed
+beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -95,7 +98,7 @@ class NodeMetrics(Observer, Collector):
         self._operations: dict[str, Histogram] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._registry.register(_OfPrograms())
 
     def attach(self, node: Node) -> None:
         """Tell the state of ``node`` from now on."""
@@ -355,6 +358,18 @@ class NodeMetrics(Observer, Collector):
             ("operation",),
             (((operation,), histogram) for operation, histogram in self._operations.items()),
         )
+
+
+class _OfPrograms(Collector):
+    """What is in the default registry: the process's own, and those of the user's code."""
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            return list(REGISTRY.collect())
+        except Exception as error:
+            # The node's own must not be lost with them.
+            _log.error("metrics_of_program_failed", error=repr(error))
+            return []
 
 
 def _counter(

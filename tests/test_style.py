@@ -66,7 +66,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # The market-data service takes the public names of Aegis alone: see PUBLIC.
     "marketdata": (
         {"marketdata", "aegis", "transport", "leaf"},
-        {"attrs", "cattrs", "msgpack", "structlog"},
+        {"attrs", "cattrs", "msgpack", "prometheus_client", "structlog"},
     ),
     "ops": (
         {"ops", "marketdata", "aegis", "actors", "core", "transport", "leaf"},

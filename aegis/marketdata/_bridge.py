@@ -8,7 +8,7 @@ much as has come, and beyond a bound only the newest tick of each contract is ke
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -57,8 +57,8 @@ class Bridge:
         *,
         bound: int = DEFAULT_BOUND,
     ) -> None:
-        self.conflated = 0
-        """Ticks that were left out for a newer one of their contract."""
+        self.conflated: Counter[str] = Counter()
+        """Ticks that were left out for a newer one of their contract, by exchange."""
         self._loop = loop
         self._consumer = consumer
         self._bound = bound
@@ -105,7 +105,7 @@ class Bridge:
             # From the first that is put here on, all are, so that none overtakes another.
             newest, key = self._newest, (tick.exchange, tick.symbol)
             if key in newest:
-                self.conflated += 1
+                self.conflated[tick.exchange] += 1
             newest[key] = tick
         self._wake()
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attrs import asdict, define, field
 
-from aegis import AegisActor, AegisError, ConfigurationError, Rejected, command, query
+from aegis import AegisActor, AegisError, ConfigurationError, Rejected, Role, command, query
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._contract import Contract, UniverseFilter
 from aegis.marketdata._gateway_host import GatewayHost
@@ -62,6 +62,7 @@ class Feed(AegisActor):
         """Let the gateway publish what the journal says is wanted."""
         if self.state.include:
             self._host.set_universe(self.state.include, self.state.exclude)
+        self._host.role, self._host.epoch = Role.ACTIVE, epoch
         self._renewing = asyncio.get_running_loop().create_task(self._renew(epoch))
 
     async def on_demote(self) -> None:
@@ -77,6 +78,7 @@ class Feed(AegisActor):
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None
+        self._host.role, self._host.epoch = Role.STANDBY, 0
         self._host.mute()
 
     async def _renew(self, epoch: int) -> None:
@@ -159,5 +161,10 @@ def host_of(feed: str) -> GatewayHost:
         if not path:
             raise ConfigurationError(f"{CONFIG_VARIABLE} must name the market's configuration")
         MarketConfig.load(Path(path)).feed(feed)
+        if not _hosts:
+            # Not above: consumers of ticks import this package, too.
+            from aegis.marketdata._metrics import FeedMetrics
+
+            FeedMetrics.register(_hosts)
         host = _hosts[feed] = GatewayHost(Path(path), feed)
     return host

@@ -12,12 +12,17 @@ import json
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from aegis import Role
 from aegis.marketdata._contract import Contract, Product
+from aegis.marketdata._figures import added
+from aegis.marketdata._ports import GatewayState
 
 __all__ = ["GatewayHost"]
 
@@ -48,6 +53,13 @@ class GatewayHost:
         self.failure: dict[str, Any] | None = None
         """Why the last life ended, or why there will be no other (``permanent``)."""
         self.restarts = 0
+        self.role = Role.STANDBY
+        self.epoch = 0
+        """Under which its feed owns the market; 0 while it does not."""
+        self.promotions: Counter[str] = Counter()
+        """How often that has come about, by cause."""
+        self._ended: dict[str, Any] = {}
+        """The figures of all lives but the present one."""
         self._config = config
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -62,6 +74,24 @@ class GatewayHost:
     def pid(self) -> int | None:
         """The process's id."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def state(self) -> str:
+        """The state of the gateway, also while it has no process."""
+        if self.status:
+            return str(self.status["state"])
+        given_up = bool(self.failure and self.failure["permanent"])
+        return GatewayState.FAILED if given_up else GatewayState.STOPPED
+
+    @property
+    def exchanges(self) -> Sequence[dict[str, Any]]:
+        """How each exchange was covered when that was last told."""
+        exchanges: list[dict[str, Any]] = self.status.get("exchanges", [])
+        return exchanges
+
+    def figures(self) -> dict[str, Any]:
+        """Return what was counted in all lives; see `Figures.plain`."""
+        return added(self._ended, self.status.get("figures", {}))
 
     def start(self) -> None:
         """Start the process and keep it; starting twice does nothing."""
@@ -123,6 +153,7 @@ class GatewayHost:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
             self.restarts += 1
+            self._ended = added(self._ended, {"reconnects": {"process": 1}})
 
     async def _live(self) -> dict[str, Any]:
         """Run one process to its end; return why it ended."""
@@ -142,13 +173,17 @@ class GatewayHost:
             for order in self._orders.values():
                 self._say(order)
             while line := await process.stdout.readline():
-                self._hear(json.loads(line))
+                self.hear(json.loads(line))
                 if self.failure is not None:
                     break
         finally:
             failure = await self._end(process)
-            self.status = {}
+            self.end_life()
         return failure
+
+    def end_life(self) -> None:
+        """Keep what the process has counted; how it stood is over."""
+        self._ended, self.status = self.figures(), {}
 
     async def _end(self, process: Process) -> dict[str, Any]:
         if process.returncode is None:
@@ -169,7 +204,8 @@ class GatewayHost:
             }
         return self.failure
 
-    def _hear(self, told: dict[str, Any]) -> None:
+    def hear(self, told: dict[str, Any]) -> None:
+        """Take what the process tells."""
         match told["told"]:
             case "status":
                 self.status, self.status_at = told["status"], time.monotonic()

@@ -27,10 +27,15 @@ from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._last_ticks import answer_last
 from aegis.marketdata._pipeline import FeedPipeline
-from aegis.marketdata._ports import GatewayFailure
+from aegis.marketdata._ports import (
+    GatewayFailure,
+    GatewayStatistics,
+    MarketDataGatewayPort,
+    MeasuredGateway,
+)
 from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
 
-__all__ = ["GatewayProcess"]
+__all__ = ["GatewayProcess", "status_of"]
 
 WORK_INTERVAL: Final = 0.05
 STATUS_INTERVAL: Final = 0.5
@@ -76,7 +81,7 @@ class GatewayProcess:
             bridge = Bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
             async with answer_last(cluster, pipeline):
                 gateway.start(bridge)
-                working = asyncio.create_task(self._work(bridge))
+                working = asyncio.create_task(self._work(gateway, bridge))
                 try:
                     await self._obey(orders)
                 finally:
@@ -107,7 +112,7 @@ class GatewayProcess:
         except aegis.ConfigurationError as error:
             self._tell({"told": "universe_refused", "reason": str(error)})
 
-    async def _work(self, bridge: Bridge) -> None:
+    async def _work(self, gateway: MarketDataGatewayPort, bridge: Bridge) -> None:
         pipeline = self._pipeline
         assert pipeline is not None
         status_at = 0.0
@@ -116,6 +121,7 @@ class GatewayProcess:
             failure = pipeline.work()
             now = time.monotonic()
             if failure is not None:
+                self._tell({"told": "status", "status": status_of(pipeline, gateway, bridge)})
                 self._tell_failure(failure)
             if now >= resubscribe_at:
                 resubscribe_at = now + RESUBSCRIBE_INTERVAL
@@ -125,9 +131,7 @@ class GatewayProcess:
             if now >= status_at:
                 status_at = now + STATUS_INTERVAL
                 self._tell_contracts(pipeline)
-                status = pipeline.status()
-                bridged = {"depth": bridge.depth, "conflated": bridge.conflated}
-                self._tell({"told": "status", "status": {**status, "bridge": bridged}})
+                self._tell({"told": "status", "status": status_of(pipeline, gateway, bridge)})
             await asyncio.sleep(WORK_INTERVAL)
 
     def _tell_contracts(self, pipeline: FeedPipeline) -> None:
@@ -150,6 +154,25 @@ class GatewayProcess:
                 "permanent": failure.permanent,
             }
         )
+
+
+def status_of(
+    pipeline: FeedPipeline, gateway: MarketDataGatewayPort, bridge: Bridge
+) -> dict[str, Any]:
+    """Return what the owner is told twice a second, as plain values."""
+    status = pipeline.status()
+    measured = GatewayStatistics()
+    if isinstance(gateway, MeasuredGateway):
+        measured = gateway.statistics()
+    figures = status["figures"]
+    figures["rate_limited"] = dict(measured.rate_limited)
+    for exchange, number in bridge.conflated.items():
+        figures["ticks"].setdefault(exchange, {})["conflated"] = number
+    return {
+        **status,
+        "bridge": {"depth": bridge.depth, "conflated": bridge.conflated.total()},
+        "gateway": {"event_queue": measured.event_queue},
+    }
 
 
 def main() -> None:

@@ -36,6 +36,8 @@ class Lifecycle:
     failure: GatewayFailure | None = None
     disconnects: int = 0
     """How often it fell back after it had been ready."""
+    load_seconds: float = 0.0
+    """How long it took to tell of all contracts, the last time."""
 
     def enter(self, state: GatewayState, now: float, failure: GatewayFailure | None = None) -> None:
         """Take a change of state that the gateway tells."""
@@ -43,6 +45,8 @@ class Lifecycle:
             return  # What fails does so for good; a new life begins with a new gateway.
         if self.state is GatewayState.READY and state is not GatewayState.READY:
             self.disconnects += 1
+        if self.state is GatewayState.LOADING_CONTRACTS and state is GatewayState.READY:
+            self.load_seconds = now - self.since
         if state is not self.state:
             self.state, self.since = state, now
         if failure is not None:

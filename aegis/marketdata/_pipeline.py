@@ -7,7 +7,7 @@ publishes, and only while whoever owns the feed says so again and again.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -17,8 +17,9 @@ from attrs import asdict
 from aegis import ConfigurationError, Unavailable
 from aegis.marketdata._arbiter import Arbiter, Verdict
 from aegis.marketdata._calendar import Calendar
-from aegis.marketdata._contract import Contract, UniverseFilter
+from aegis.marketdata._contract import EXCHANGES, Contract, UniverseFilter
 from aegis.marketdata._coverage import Coverage, ExchangeCoverage, Patience
+from aegis.marketdata._figures import Figures
 from aegis.marketdata._lifecycle import Deadlines, Lifecycle
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import (
@@ -36,8 +37,8 @@ __all__ = ["FeedPipeline"]
 MAX_NAMED: Final = 1_000
 """Contracts of an exchange that a status names; their number is told whole."""
 
-LAGS_KEPT: Final = 4_096
-"""Lags of the newest ticks, for percentiles."""
+OTHER: Final = "other"
+"""Stands for any exchange that does not exist, where it is a label."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -68,8 +69,7 @@ class FeedPipeline:
         self.subscriptions = Subscriptions(pace)
         self.coverage = Coverage(calendar, patience)
         self.arbiter = Arbiter()
-        self.counts: Counter[str] = Counter()
-        """Ticks by what became of them."""
+        self.figures = Figures()
         self.epoch = 0
         """Under which it publishes; 0 while it stands by."""
         self._gateway = gateway
@@ -79,7 +79,6 @@ class FeedPipeline:
         self._wall_ns = wall_ns
         self._publish_until = float("-inf")
         self._sequences: Counter[str] = Counter()
-        self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
 
     # -- who publishes --------------------------------------------------------------------
 
@@ -118,6 +117,7 @@ class FeedPipeline:
         """Take a change of the gateway's state."""
         was = self.lifecycle.state
         self.lifecycle.enter(state, self._now(), failure)
+        self._count_failure(was, state, failure)
         _log.info(
             "feed_state",
             feed=self._gateway.name,
@@ -129,6 +129,15 @@ class FeedPipeline:
             self.subscriptions.lost()
         elif state is GatewayState.READY:
             self._want()
+
+    def _count_failure(
+        self, was: GatewayState, state: GatewayState, failure: GatewayFailure | None
+    ) -> None:
+        code = str(failure.code if failure is not None else 0)
+        if was is GatewayState.READY and state is not GatewayState.READY:
+            self.figures.reconnects[code] += 1
+        elif failure is not None and was in _LOGIN and state not in _LOGIN:
+            self.figures.login_failures[code] += 1
 
     def on_contract(self, contract: Contract) -> None:
         """Take a contract."""
@@ -143,14 +152,16 @@ class FeedPipeline:
 
     def on_ticks(self, ticks: Sequence[RawTick], conflated: bool) -> None:
         """Normalise ticks, judge them, and publish the news."""
-        normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, self.counts
+        figures = self.figures
+        normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, figures.ticks
         confirmed, on_tick = self.subscriptions.confirmed, self.coverage.on_tick
-        lags, last = self._lags, self.arbiter.last
+        lags, last = figures.lags, self.arbiter.last
         news: list[Tick] = []
         for raw in ticks:
             tick = normalize(raw)
             if tick is None:
-                counts["invalid"] += 1
+                known = raw.exchange if raw.exchange in EXCHANGES else OTHER
+                counts[known, "invalid"] += 1
                 continue
             key = tick.key
             if key not in confirmed:
@@ -159,19 +170,22 @@ class FeedPipeline:
             first = (tick.exchange, tick.symbol) not in last
             verdict = judge(tick)
             if verdict is not Verdict.NEWS:
-                counts[verdict.value] += 1
+                counts[tick.exchange, verdict.value] += 1
                 continue
             if tick.stale:
-                counts["stale"] += 1
+                counts[tick.exchange, "stale"] += 1
             elif not first:
-                lags.append(tick.lag_seconds)  # The first is how it stood, maybe for long.
+                # The first is how it stood, maybe for long.
+                lags[tick.exchange].append(tick.lag_seconds)
             news.append(tick._replace(flags=tick.flags | TickFlag.SNAPSHOT) if first else tick)
         if conflated:
             news = [tick._replace(flags=tick.flags | TickFlag.CONFLATED) for tick in news]
         if self.publishing:
             self._publish(news)
+            published_ns = self._wall_ns()
+            figures.bridged += [(published_ns - tick.received_ns) / 1e9 for tick in news]
         else:
-            counts["withheld"] += len(news)
+            figures.count("withheld", news)
 
     def _publish(self, ticks: Sequence[Tick]) -> None:
         feed, epoch, sequences = self._gateway.name, self.epoch, self._sequences
@@ -183,10 +197,10 @@ class FeedPipeline:
             self._publisher.publish(stamped)
         except Unavailable as error:
             # The sequence goes on: whoever listens sees the gap.
-            self.counts["lost"] += len(stamped)
+            self.figures.count("lost", stamped)
             _log.warning("ticks_lost", feed=feed, ticks=len(stamped), reason=str(error))
         else:
-            self.counts["published"] += len(stamped)
+            self.figures.count("published", stamped)
 
     def last(self, exchange: str, symbol: str) -> Tick | None:
         """Return the last tick of a contract, as it was or would have been published."""
@@ -256,8 +270,9 @@ class FeedPipeline:
     # -- how it stands --------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Return how the feed stands, as plain values."""
-        lags = sorted(self._lags)
+        """Return how the feed stands, as plain values; to be called twice a second."""
+        self.figures.fill()
+        lag_p50, lag_p99 = self.figures.lag(0.5, 0.99)
         failure = self.lifecycle.failure
         return {
             "feed": self._gateway.name,
@@ -266,14 +281,19 @@ class FeedPipeline:
             "publishing": self.publishing,
             "epoch": self.epoch,
             "contracts": len(self.contracts),
+            "contracts_load_seconds": self.lifecycle.load_seconds,
             "disconnects": self.lifecycle.disconnects,
-            "ticks": dict(self.counts),
+            "ticks": self.figures.outcomes(),
             "invalid": dict(self._normalizer.invalid),
             "subscriptions": dict(self.subscriptions.statistics()),
-            "lag_p50": _percentile(lags, 0.5),
-            "lag_p99": _percentile(lags, 0.99),
+            "lag_p50": lag_p50,
+            "lag_p99": lag_p99,
             "exchanges": [_plain(report) for report in self.coverage.report(self._wall_ns())],
+            "figures": self.figures.plain(),
         }
+
+
+_LOGIN: Final = (GatewayState.AUTHENTICATING, GatewayState.LOGGING_IN)
 
 
 def _plain(report: ExchangeCoverage) -> dict[str, Any]:
@@ -286,7 +306,3 @@ def _plain(report: ExchangeCoverage) -> dict[str, Any]:
         "stalled": report.stalled[:MAX_NAMED],
         "stalled_count": len(report.stalled),
     }
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float | None:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from attrs import frozen
+from attrs import field, frozen
 
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._tick import Level, Tick
@@ -19,7 +19,9 @@ __all__ = [
     "GatewayFailure",
     "GatewayListener",
     "GatewayState",
+    "GatewayStatistics",
     "MarketDataGatewayPort",
+    "MeasuredGateway",
     "RawTick",
 ]
 
@@ -124,6 +126,26 @@ class MarketDataGatewayPort(Protocol):
 
     def stop(self) -> None:
         """Disconnect; nothing is told any more afterwards."""
+        ...
+
+
+@frozen
+class GatewayStatistics:
+    """What a gateway may tell of itself besides."""
+
+    event_queue: int = 0
+    """Events that wait between the vendor's library and the listener."""
+    rate_limited: Mapping[str, int] = field(factory=dict[str, int])
+    """How often the front refused a request as one too many, by kind: ``outstanding``,
+    ``per_second``, ``front_cut``. It only grows."""
+
+
+@runtime_checkable
+class MeasuredGateway(Protocol):
+    """A gateway that has such figures; they become metrics."""
+
+    def statistics(self) -> GatewayStatistics:
+        """Return them; asked for twice a second, from the loop."""
         ...
 
 

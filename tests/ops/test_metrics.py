@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 
 import pytest
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from aegis import Conflict, NotFound, OutcomeUnknown, Rejected
 from aegis._clock import SystemClock
@@ -357,3 +360,35 @@ def test_beats_that_do_not_come_are_counted_by_the_leader_alone() -> None:
     for instance_id in ("one", "two"):
         metrics.on_registry_event(Event("unhealthy", "vault", instance_id, "n", "silence"))
     assert follower.value("ipc_heartbeats_missed_total") == 6
+
+
+class Broken(Collector):
+    """What fails at each scrape, and not before."""
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        raise RuntimeError("the database is gone")
+
+
+def test_what_a_service_registers_by_default_is_exposed_with_the_nodes_own() -> None:
+    node = Watched(None, NodeMetrics(SystemClock()))  # type: ignore[arg-type]
+    orders = Counter("orders", "Orders taken.", ["desk"])
+    try:
+        orders.labels(desk="north").inc(3)
+        assert node.value("orders_total", desk="north") == 3
+        assert node.value("process_resident_memory_bytes") > 0
+        assert node.metrics.exposition().count(b"# TYPE process_resident_memory_bytes ") == 1
+    finally:
+        REGISTRY.unregister(orders)
+
+
+def test_a_service_whose_metrics_fail_does_not_take_the_nodes_own_with_it() -> None:
+    node = Watched(None, NodeMetrics(SystemClock()))  # type: ignore[arg-type]
+    broken = Broken()
+    REGISTRY.register(broken)
+    try:
+        assert "ipc_duplicates_total 0.0" in node.metrics.exposition().decode()
+    finally:
+        REGISTRY.unregister(broken)

@@ -82,7 +82,7 @@ async def test_beyond_the_bound_the_newest_tick_of_each_contract_is_kept() -> No
     await wait_until(lambda: len(consumer.conflated) == 2, what="the newest have come")
     assert [tick.volume for tick in consumer.ticks] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert [(tick.symbol, tick.volume) for tick in consumer.conflated] == [("a", 99), ("b", 99)]
-    assert bridge.conflated == 188
+    assert bridge.conflated == {"SHFE": 188}
     bridge.on_tick(raw_tick(volume=1000))
     await wait_until(lambda: len(consumer.ticks) == 11, what="it is as before")
 
