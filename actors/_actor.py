@@ -225,23 +225,29 @@ class AegisActor(_PykkaActor):
         cluster = cell.runtime.cluster
         if cluster is None:
             raise RuntimeError(f"{self.address}: topics are there in a node only")
-        envelope = current_envelope.get()
-        if envelope is None or envelope.owner is not cell or not _is_command(envelope):
-            envelope = None
-        elif cluster.is_kept(topic) and cell.behaviour.publish(
-            topic, plain_publication(topic, value)
+        command = _running_command(cell)
+        if (
+            command is not None
+            and cluster.is_kept(topic)
+            and cell.behaviour.publish(topic, plain_publication(topic, value))
         ):
             return _DONE
-        publication: AnswerSink = cluster.publication(topic, value)
-        if envelope is not None:
-            if envelope.published is None:
-                envelope.published = []
-            envelope.published.append(publication)
-        elif running_loop_or_none() is cell.runtime.loop:
-            cell.behaviour.release(publication)
-        else:
-            cell.runtime.call_soon(cell.behaviour.release, publication)
+        _release(cell, command, cluster.publication(topic, value))
         return _DONE
+
+    def hand_over(self, to: str | None = None) -> None:
+        """Have a healthy standby own this resource: the instance ``to``, if one is named.
+
+        In a command that is done when the command has happened, and not at all if it
+        fails. `on_demote` runs here, then `on_promote` there; this instance stands by from
+        then on. Callers notice a few milliseconds. If there is no such standby nothing
+        changes, and the log says so.
+
+        Raises:
+            InvalidRequest: this actor owns no resource.
+        """
+        cell = self.actor_cell
+        _release(cell, _running_command(cell), cell.behaviour.hand_over(to))
 
     def stop(self) -> None:
         """Stop after the messages that wait now."""
@@ -412,6 +418,26 @@ class _Done:
 
 
 _DONE: Final = _Done()
+
+
+def _running_command(cell: ActorCell) -> Envelope | None:
+    """Return the message in hand if it is a command of this actor."""
+    envelope = current_envelope.get()
+    if envelope is None or envelope.owner is not cell or not _is_command(envelope):
+        return None
+    return envelope
+
+
+def _release(cell: ActorCell, command: Envelope | None, sink: AnswerSink) -> None:
+    """Answer ``sink`` when the command has happened; without one, when all before is stored."""
+    if command is not None:
+        if command.published is None:
+            command.published = []
+        command.published.append(sink)
+    elif running_loop_or_none() is cell.runtime.loop:
+        cell.behaviour.release(sink)
+    else:
+        cell.runtime.call_soon(cell.behaviour.release, sink)
 
 
 def _is_command(envelope: Envelope) -> bool:

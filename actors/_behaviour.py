@@ -90,6 +90,10 @@ class Behaviour(Protocol):
         """End a reminder when the command that runs now commits."""
         ...
 
+    def hand_over(self, to: str | None) -> AnswerSink:
+        """Return what has a standby own the resource once it is answered 200."""
+        ...
+
     async def stop(self, actor: AegisActor) -> None:
         """Finish what is under way; called after ``on_stop`` or ``on_failure``.
 
@@ -194,6 +198,10 @@ class PlainBehaviour:
     def forget(self, name: str) -> None:
         """Refuse: there is no reminder here."""
         raise InvalidRequest("only resources have reminders", field="name")
+
+    def hand_over(self, to: str | None) -> AnswerSink:
+        """Refuse: nobody stands by."""
+        raise InvalidRequest("only resources of a node are handed over", field="to")
 
     async def stop(self, actor: AegisActor) -> None:
         """Close what is open."""

@@ -28,7 +28,8 @@ class Departure:
     """Adds to one decision what leaves, and why.
 
     ``agreed`` says that the instance itself has given up its lease. ``unsettled`` are
-    the resources for which the lease of an earlier owner may still be running.
+    the resources for which the lease of an earlier owner may still be running. ``heir``
+    is the standby that is to take over, if it can.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Departure:
         *,
         cause: str,
         agreed: bool = False,
+        heir: str = "",
     ) -> None:
         self.promoted: dict[str, str] = {}
         """With whom each resource is now that a standby has taken over."""
@@ -49,6 +51,7 @@ class Departure:
         self._unsettled = unsettled
         self._cause = cause
         self._agreed = agreed
+        self._heir = heir
 
     def drop(self, instance: Instance, *, by: Instance | None = None) -> None:
         """Add that an instance leaves with all that it holds.
@@ -79,6 +82,7 @@ class Departure:
             self._unsettled,
             cause=self._cause,
             agreed=self._agreed,
+            heir=self._heir,
         )
         keys = [(owner.service, name) for name in resource_ids]
         left = [key for key in keys if not succession.hand_over(key)]

@@ -156,6 +156,10 @@ class GroupBehaviour:
         """Refuse: there is none."""
         raise InvalidRequest("an instance of a service group has no reminders", field="name")
 
+    def hand_over(self, to: str | None) -> AnswerSink:
+        """Refuse: nobody stands by for an instance."""
+        raise InvalidRequest("only resources are handed over, not instances", field="to")
+
     async def stop(self, actor: AegisActor) -> None:
         """Wait for the claims under way."""
         if self._streams is not None:

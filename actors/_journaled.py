@@ -23,7 +23,7 @@ from attrs import define
 
 from aegis._trace import current_traceparent
 from aegis.actors._actor import AegisActor
-from aegis.actors._answers import NO_ANSWER, AnswerSink, error_bytes
+from aegis.actors._answers import NO_ANSWER, AnswerSink, CallbackAnswer, error_bytes
 from aegis.actors._cell import ActorCell
 from aegis.actors._command_runner import CommandRunner, Ran
 from aegis.actors._committer import Committer
@@ -87,6 +87,10 @@ class Ownership(Protocol):
 
     def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
         """The owner has met a newer epoch, and has stopped."""
+        ...
+
+    def hand_over(self, service: str, resource: str, epoch: int, to: str | None) -> None:
+        """The owner wants a standby to own the resource, any if none is named."""
         ...
 
 
@@ -651,6 +655,19 @@ class JournaledBehaviour:
     def forget(self, name: str) -> None:
         """Note the end of a reminder for the record of the running command."""
         self._runner.forget(name)
+
+    def hand_over(self, to: str | None) -> AnswerSink:
+        """Return what asks the node for it, once all before is stored."""
+        if not self.owns:
+            raise InvalidRequest(
+                f"{self.service}/{self.resource}: a standby has nothing to hand over", field="to"
+            )
+
+        def leave(status: int, _: bytes) -> None:
+            if status == OK:
+                self._ownership.hand_over(self.service, self.resource, self.owner.epoch, to)
+
+        return CallbackAnswer(leave)
 
     def release(self, publication: AnswerSink) -> None:
         """Let it leave like an answer to a query: not before what it may tell of is stored."""

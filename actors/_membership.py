@@ -314,10 +314,13 @@ class Membership:
         instance_id: str,
         resource_ids: Collection[str],
         *,
+        heir: str = "",
         timeout: float = 10.0,
         trace_id: str = "",
     ) -> list[str]:
         """Give resources back and return which were held; their actors must have stopped.
+
+        The standby ``heir`` owns them next, if one is named that can; else the best one.
 
         Raises:
             NotOwner: another instance owns one of them. NotFound: none is there.
@@ -330,6 +333,7 @@ class Membership:
             "instance_id": instance_id,
             "resource_ids": list(resource_ids),
             "node_id": self.node_id,
+            "heir": heir or None,
             "trace_id": trace_id,
         }
         attempts = 0

@@ -178,6 +178,7 @@ def release_resources(payload: Any) -> Signed[ReleaseResources]:
             service_name=fields.name("service_name"),
             instance_id=instance_id,
             resource_ids=fields.names("resource_ids"),
+            heir=fields.optional_name("heir") or "",
             trace_id=fields.trace_id(),
         ),
         instance_id,

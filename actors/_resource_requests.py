@@ -193,6 +193,7 @@ def release_resources(
         cause="released",
         # The owner itself gives up its lease, and not whoever asks in its name.
         agreed=all(registry.resources[service, n].node_id == signed.node_id for n in owned),
+        heir=request.heir,
     )
     instance = Instance(service, instance_id, signed.node_id)
     departure.give_up(instance, owned)

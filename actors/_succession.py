@@ -37,7 +37,8 @@ MAX_IN_EVENT: Final = 400
 class Succession:
     """The changes of owner of one decision, all of one service.
 
-    ``agreed`` says that the owner before has given up its lease itself.
+    ``agreed`` says that the owner before has given up its lease itself. ``heir`` comes
+    before all others, if it can own the resource.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Succession:
         *,
         cause: str,
         agreed: bool = False,
+        heir: str = "",
     ) -> None:
         self.promoted: dict[str, str] = {}
         self._registry = registry
@@ -55,6 +57,7 @@ class Succession:
         self._unsettled = unsettled
         self._cause = cause
         self._agreed = agreed
+        self._named = heir
         self._given: Counter[str] = Counter()
         self._events: dict[tuple[str, str], Event] = {}
         self._tidying: list[Write] = []
@@ -133,13 +136,14 @@ class Succession:
             and instance.instance_id not in self._registry.doubted
         )
 
-    def _rank(self, standby: Standby, before: Resource | None) -> tuple[int, bool, int, int]:
-        """Who has applied most; then who is elsewhere, has least to do, is there longest."""
+    def _rank(self, standby: Standby, before: Resource | None) -> tuple[bool, int, bool, int, int]:
+        """Who was named; who has applied most; then who is elsewhere, has least to do, is there longest."""
         registry = self._registry
         applied = registry.applied.get(standby.instance_id, standby.node_id, standby.resource_id)
         held = len(registry.owned.get(standby.instance_id, ())) + self._given[standby.instance_id]
         elsewhere = before is None or before.node_id != standby.node_id
-        return (-1 if applied is None else applied, elsewhere, -held, -standby.sequence)
+        named = standby.instance_id == self._named
+        return (named, -1 if applied is None else applied, elsewhere, -held, -standby.sequence)
 
 
 def _is_owner(instance: Instance, resource: Resource) -> bool:

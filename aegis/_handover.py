@@ -20,7 +20,7 @@ from aegis.actors._membership import Membership
 from aegis.actors._registry_entries import InstanceState
 from aegis.errors import AegisError, Unavailable
 
-__all__ = ["HandOver"]
+__all__ = ["GROUP_TIMEOUT", "HandOver", "with_heirs"]
 
 _log = structlog.get_logger("aegis.node")
 
@@ -60,7 +60,7 @@ class HandOver:
         loop, desk = asyncio.get_running_loop(), self._desk
         begun, count = loop.time(), 0
         try:
-            heirs = await _with_heirs(self._membership, desk, owned)
+            heirs = await with_heirs(self._membership, desk, owned)
             for start in range(0, len(heirs), GROUP_SIZE):
                 if loop.time() >= begun + TOTAL_TIMEOUT:
                     raise Unavailable(f"it takes longer than {TOTAL_TIMEOUT:g} s")
@@ -95,15 +95,21 @@ class HandOver:
         return len(resource_ids)
 
 
-async def _with_heirs(membership: Membership, desk: InstanceDesk, owned: list[str]) -> list[str]:
-    """Return those that somebody stands by for on another node, the readiest first."""
+async def with_heirs(
+    membership: Membership, desk: InstanceDesk, owned: list[str], heir: str | None = None
+) -> list[str]:
+    """Return those that somebody stands by for on another node, the readiest first.
+
+    If one is named, those that ``heir`` does. Raises AegisError if nobody can tell.
+    """
     if not owned:
         return []
     ready: dict[str, float] = {}
     for resource in await membership.look_up(desk.service, owned, timeout=LOOK_UP_TIMEOUT):
         if resource["instance_id"] != desk.instance_id:
             continue
-        lags = list(_lags(resource["standbys"], membership.node_id))
+        standbys = [s for s in resource["standbys"] if heir in (None, s["instance_id"])]
+        lags = list(_lags(standbys, membership.node_id))
         if lags:
             ready[resource["resource_id"]] = min(lags)
     return sorted(ready, key=lambda resource_id: ready[resource_id])

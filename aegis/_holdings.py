@@ -24,6 +24,7 @@ from aegis.actors._journaled import JournaledBehaviour, Takeover
 from aegis.contracts import Role
 from aegis.errors import (
     ActorDead,
+    AegisError,
     Conflict,
     Fenced,
     JournalUnreadable,
@@ -93,6 +94,14 @@ class HoldingHost(Protocol):
 
     async def release(self, resource_id: str) -> None:
         """Give the resource back, whatever the role. Raises nothing."""
+        ...
+
+    async def has_heir(self, resource_id: str, to: str | None) -> bool:
+        """Whether a healthy standby elsewhere could own it. Raises AegisError."""
+        ...
+
+    async def release_to(self, resource_id: str, to: str | None) -> None:
+        """Give the resource up for a standby. Raises AegisError if nobody answers."""
         ...
 
     def on_owned(self, resource_id: str, epoch: int) -> None:
@@ -165,6 +174,12 @@ class Holdings:
         self._void(holding)
         if not self._closed:
             self._spawn(self._settle(holding))
+
+    def hand_over(self, resource_id: str, epoch: int, to: str | None) -> None:
+        """Let a standby own a resource, if there is one: ``to``, or any if that is None."""
+        holding = self.all.get(resource_id)
+        if holding is not None and not self._closed:
+            self._spawn(self._hand_over(holding, epoch, to))
 
     def lose_all(self) -> list[str]:
         """The instance is registered no more; return what it owned until now."""
@@ -244,6 +259,45 @@ class Holdings:
 
     def _goes_on(self, holding: Holding) -> bool:
         return not self._closed and self.all.get(holding.resource_id) is holding
+
+    async def _hand_over(self, holding: Holding, epoch: int, to: str | None) -> None:
+        async with holding.lock:
+            try:
+                has_heir = await self._host.has_heir(holding.resource_id, to)
+                reason = (
+                    "" if has_heir else "no healthy standby is there" + (f": {to}" if to else "")
+                )
+            except AegisError as error:
+                has_heir, reason = False, str(error)
+            cell, behaviour = holding.cell, holding.behaviour
+            owns = holding.role is Role.ACTIVE and holding.epoch == epoch and holding.matches()
+            if not owns or not self._goes_on(holding) or cell is None or behaviour is None:
+                return  # Another owns it already, or the instance ends.
+            if not has_heir:
+                self._log_hand_over("not_handed_over", holding, to, reason)
+                return
+            # No registry that is asked meanwhile, and has not heard, makes it the owner again.
+            holding.role, holding.epoch = Role.STANDBY, epoch + 1
+            await self._end(holding, cell, behaviour)
+            while self._goes_on(holding):
+                try:
+                    await self._host.release_to(holding.resource_id, to)
+                    break
+                except AegisError as error:
+                    # What became of it is not known: it may be said again, and must be.
+                    self._log_hand_over("hand_over_waits", holding, to, str(error))
+                    await asyncio.sleep(RETRY_SECONDS)
+        await self._settle(holding)
+
+    def _log_hand_over(self, event: str, holding: Holding, to: str | None, reason: str) -> None:
+        _log.warning(
+            event,
+            service_name=self._desk.service,
+            instance_id=self._desk.instance_id,
+            resource_id=holding.resource_id,
+            to=to or "",
+            reason=reason,
+        )
 
     async def _step(self, holding: Holding) -> bool:
         """Do one thing that is missing; return whether there may be another."""

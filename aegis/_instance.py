@@ -15,7 +15,7 @@ from attrs import frozen
 
 from aegis._clock import Clock
 from aegis._config import RunOptions, ServiceOptions
-from aegis._handover import HandOver
+from aegis._handover import GROUP_TIMEOUT, HandOver, with_heirs
 from aegis._holdings import Holding, Holdings
 from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
@@ -367,6 +367,21 @@ class Instance:
                 self.desk.service, self.desk.instance_id, [resource_id]
             )
 
+    async def has_heir(self, resource_id: str, to: str | None) -> bool:
+        """Whether a healthy standby on another node could own a resource."""
+        return bool(await with_heirs(self._parts.membership, self.desk, [resource_id], to))
+
+    async def release_to(self, resource_id: str, to: str | None) -> None:
+        """Give a resource up for a standby."""
+        with contextlib.suppress(NotFound, NotOwner):
+            await self._parts.membership.release_resources(
+                self.desk.service,
+                self.desk.instance_id,
+                [resource_id],
+                heir=to or "",
+                timeout=GROUP_TIMEOUT,
+            )
+
     def on_owned(self, resource_id: str, epoch: int) -> None:
         """Let the beats say so, and ask for the lease."""
         self._parts.membership.beat_soon()
@@ -397,6 +412,10 @@ class Instance:
     def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
         """A newer owner has taken the resource over: its actor here stands by."""
         self.holdings.lose(resource, newer_epoch)
+
+    def hand_over(self, service: str, resource: str, epoch: int, to: str | None) -> None:
+        """The owner wants a standby to own the resource."""
+        self.holdings.hand_over(resource, epoch, to)
 
     # -- what beats tell ----------------------------------------------------------------
 

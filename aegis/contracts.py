@@ -199,6 +199,8 @@ class ReleaseResources:
     service_name: str
     instance_id: str
     resource_ids: list[str]
+    heir: str = ""
+    """The standby that is to own them next, if it is healthy; else the best one."""
     trace_id: str = ""
 
 
