@@ -96,6 +96,9 @@ class _Alone:
     def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None:
         raise AssertionError(f"{resource} has another owner")
 
+    def hand_over(self, service: str, resource: str, epoch: int, to: str | None) -> None:
+        raise AssertionError(f"{resource} has no standby")
+
 
 async def _measure(url: str, namespace: str, count: int) -> Idle:
     options = NatsOptions(

@@ -63,9 +63,14 @@ class Guest(AegisActor):
         self.hand_over()
 
 
-async def who(system: System) -> str:
-    instance_id, _ = await system.cluster.call("tally", "who", resource_id="T")
-    return str(instance_id)
+async def owned_by(system: System, instance_id: str) -> None:
+    """Return when this instance answers for the resource."""
+
+    async def answers() -> bool:
+        owner, _ = await system.cluster.call("tally", "who", resource_id="T")
+        return str(owner) == instance_id
+
+    await wait_until(answers, what=f"{instance_id} owns it")
 
 
 async def standing_by(system: System, *wanted: str) -> None:
@@ -86,17 +91,13 @@ async def test_a_command_hands_its_resource_over_when_it_has_happened(system: Sy
     await system.start_node((Tally, ["T"]), instance_id="b", role="standby")
     await standing_by(system, "b")
     assert await system.cluster.call("tally", "leave", resource_id="T") == "a"
-    await wait_until(lambda: _is(system, "b"), what="b owns it")
+    await owned_by(system, "b")
     # What the command did is done, and the one that left stands by, ready to come back.
     assert await system.cluster.call("tally", "add", resource_id="T") == [2, "b"]
     await standing_by(system, "a")
     assert await system.cluster.call("tally", "leave", resource_id="T") == "b"
-    await wait_until(lambda: _is(system, "a"), what="a owns it")
+    await owned_by(system, "a")
     assert await system.cluster.call("tally", "add", resource_id="T") == [4, "a"]
-
-
-async def _is(system: System, instance_id: str) -> bool:
-    return await who(system) == instance_id
 
 
 @on_both
@@ -130,7 +131,7 @@ async def test_the_standby_that_is_named_takes_over(system: System) -> None:
     heard = await system.overhear("event.promoted")
     for name in ("c", "d", "b"):
         await system.cluster.call("tally", "leave", {"to": name}, resource_id="T")
-        await wait_until(lambda name=name: _is(system, name), what=f"{name} owns it")
+        await owned_by(system, name)
         await standing_by(system, *{"a", "b", "c", "d"} - {name})
     facts = [decode_value(message.payload) for message in heard]
     owners = [f["instance_id"] for f in facts if "sequence" in f]
@@ -159,7 +160,7 @@ async def test_a_query_can_hand_over_and_an_instance_cannot(system: System) -> N
     await system.start_node((Tally, ["T"]), instance_id="b", role="standby")
     await standing_by(system, "b")
     assert await system.cluster.call("tally", "leave_by_a_query", resource_id="T") == "a"
-    await wait_until(lambda: _is(system, "b"), what="b owns it")
+    await owned_by(system, "b")
     await system.start_node(Guest, instance_id="g")
     with pytest.raises(HandlerFailed, match="only resources are handed over"):
         await system.cluster.actor(Guest).leave()

@@ -434,6 +434,8 @@ class _NoLease:
 
     def on_fenced(self, service: str, resource: str, epoch: int, newer_epoch: int) -> None: ...
 
+    def hand_over(self, service: str, resource: str, epoch: int, to: str | None) -> None: ...
+
 
 @on_both
 async def test_no_item_leaves_without_a_lease(system: System) -> None:
