@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Final, Literal, NamedTuple
 
@@ -550,13 +550,7 @@ class MemoryTransport:
         """See `Transport.publish`."""
         check_subject(subject)
         self._check_open()
-        size = len(payload) + encoded_headers_size(headers)
-        if size > self.max_payload_bytes:
-            raise TooLarge(
-                f"the message to {subject} has {size} bytes; the limit is {self.max_payload_bytes}",
-                size_bytes=size,
-                limit_bytes=self.max_payload_bytes,
-            )
+        self._check_size(subject, len(payload) + encoded_headers_size(headers))
         if not self.attached:
             return
         message = Message(subject, bytes(payload), reply_to, dict(headers) if headers else None)
@@ -565,6 +559,24 @@ class MemoryTransport:
             for subscription in self._subscriptions:
                 if matches(subscription.subject, reply_to):
                     self.broker.send_notice(subscription, notice)
+
+    def _check_size(self, subject: str, size: int) -> None:
+        if size > self.max_payload_bytes:
+            raise TooLarge(
+                f"the message to {subject} has {size} bytes; the limit is {self.max_payload_bytes}",
+                size_bytes=size,
+                limit_bytes=self.max_payload_bytes,
+            )
+
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """See `Transport.publish_all`."""
+        self._check_open()
+        known = list(messages)
+        for subject, payload in known:
+            check_subject(subject)
+            self._check_size(subject, len(payload))
+        for subject, payload in known:
+            self.publish(subject, payload)
 
     def call(self, handler: MessageHandler, message: Message) -> None:
         """Call ``handler``; what it raises is logged."""

@@ -12,7 +12,8 @@ import asyncio
 import json
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -79,6 +80,9 @@ MAX_BATCH: Final = 1000
 
 MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024
 """How much may wait for a server that does not read, before sends are refused."""
+
+KNOWN_SUBJECTS: Final = 65_536
+"""Subjects of `NatsTransport.publish_all` that are remembered as bytes."""
 
 SWEEP_SECONDS: Final = 0.02
 """Timeouts are noticed up to so much late; one timer serves all of them."""
@@ -413,22 +417,31 @@ class NatsTransport:
             target += b" " + _plain(reply_to)
         self._send(target, encode_headers(headers) if headers else b"", payload)
 
+    def publish_all(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """See `Transport.publish_all`."""
+        if not self._connected:
+            self._check_open()
+        limit = self.client.max_payload
+        pieces: list[bytes] = []
+        for subject, payload in messages:
+            size = len(payload)
+            if size > limit:
+                raise _too_large(_known(subject), size, limit)
+            pieces.append(b"PUB %b %d\r\n%b\r\n" % (_known(subject), size, payload))
+        connection = self.client.socket.connection
+        _check_unsent(connection.unsent_bytes())
+        if pieces:
+            connection.push(*pieces)
+
     def _send(self, target: bytes, head: bytes, payload: bytes) -> None:
         """Write one message; ``target`` is its subject and, if any, reply subject."""
         size = len(head) + len(payload)
         # The client's own check forgets the headers; the server does not, and drops
         # the connection.
         if size > self.client.max_payload:
-            limit = self.client.max_payload
-            raise TooLarge(
-                f"the message to {target.split()[0].decode()} has {size} bytes; "
-                f"the limit is {limit}",
-                size_bytes=size,
-                limit_bytes=limit,
-            )
+            raise _too_large(target, size, self.client.max_payload)
         connection = self.client.socket.connection
-        if connection.unsent_bytes() > MAX_UNSENT_BYTES:
-            raise Disconnected("the server does not read what is sent to it")
+        _check_unsent(connection.unsent_bytes())
         if head:
             connection.push(
                 b"HPUB %b %d %d\r\n%b" % (target, len(head), size, head), payload, b"\r\n"
@@ -796,6 +809,23 @@ def _plain(subject: str) -> bytes:
         check_subject(subject)
         raise ValueError(f"not a valid subject: {subject[:80]!r}")
     return subject.encode()
+
+
+_known = lru_cache(KNOWN_SUBJECTS)(_plain)
+"""`_plain` for subjects that come again and again."""
+
+
+def _check_unsent(size: int) -> None:
+    if size > MAX_UNSENT_BYTES:
+        raise Disconnected("the server does not read what is sent to it")
+
+
+def _too_large(target: bytes, size: int, limit: int) -> TooLarge:
+    return TooLarge(
+        f"the message to {target.split()[0].decode()} has {size} bytes; the limit is {limit}",
+        size_bytes=size,
+        limit_bytes=limit,
+    )
 
 
 def _message(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> Message:

@@ -135,6 +135,39 @@ async def test_one_member_of_a_queue_group_gets_each_message(
     assert not first.messages.empty() or not second.messages.empty() or got
 
 
+async def test_many_messages_go_in_their_order_between_others(
+    world: World, one: Transport, two: Transport
+) -> None:
+    inbox = Inbox()
+    await two.subscribe(world.plain(">"), inbox)
+    one.publish(world.plain("a"), b"first")
+    one.publish_all((world.plain("ab"[n % 2]), b"%d\r\n" % n) for n in range(1_000))
+    one.publish_all([])
+    one.publish(world.plain("a"), b"last")
+    got = [await inbox.next() for _ in range(1_002)]
+    assert got[0].payload == b"first"
+    assert [message.payload for message in got[1:-1]] == [b"%d\r\n" % n for n in range(1_000)]
+    assert [message.subject for message in got[1:3]] == [world.plain("a"), world.plain("b")]
+    assert got[-1].payload == b"last"
+
+
+async def test_of_many_messages_none_is_sent_if_one_cannot_be(
+    world: World, one: Transport, two: Transport
+) -> None:
+    inbox = Inbox()
+    await one.subscribe(world.plain(">"), inbox)
+    large = b"x" * (two.max_payload_bytes + 1)
+    with pytest.raises(TooLarge):
+        two.publish_all([(world.plain("a"), b"1"), (world.plain("a"), large)])
+    with pytest.raises(ValueError, match="subject"):
+        two.publish_all([(world.plain("a"), b"2"), (world.plain("a b"), b"")])
+    two.publish_all([(world.plain("a"), b"3")])
+    assert (await inbox.next()).payload == b"3"
+    await two.close()
+    with pytest.raises(ConnectionClosed):
+        two.publish_all([(world.plain("a"), b"4")])
+
+
 async def test_headers_and_reply_subject_arrive_as_sent(
     world: World, one: Transport, two: Transport
 ) -> None:
