@@ -107,7 +107,8 @@ class Bridge:
             if key in newest:
                 self.conflated[tick.exchange] += 1
             newest[key] = tick
-        self._wake()
+        if not self._woken:
+            self._wake()
 
     def _wake(self) -> None:
         if self._woken or self._closed:

@@ -8,16 +8,16 @@ longer, in hours of trading, than its like ever are.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from aegis.marketdata._calendar import Calendar, Phase
 from aegis.marketdata._contract import Contract, Product
-from aegis.marketdata._tick import Tick
+from aegis.marketdata._tick import Tick, TickFlag
 
 __all__ = ["Coverage", "ExchangeCoverage", "Patience"]
 
@@ -55,6 +55,10 @@ class ExchangeCoverage:
         return self.covered / self.wanted if self.wanted else 1.0
 
 
+_STALE: Final = int(TickFlag.STALE)
+_FUTURES: Final = Product.FUTURES
+
+
 @define
 class _Seen:
     first_ns: int
@@ -68,21 +72,30 @@ class Coverage:
     def __init__(self, calendar: Calendar, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
         self._calendar = calendar
-        self._wanted: dict[str, Contract] = {}
-        self._seen: dict[str, _Seen] = {}
+        self._wanted: defaultdict[str, dict[tuple[str, str], Contract]] = defaultdict(dict)
+        """By their kind (exchange and class, which trade at the same hours)."""
+        self._kinds: dict[str, str] = {}
+        self._seen: dict[tuple[str, str], _Seen] = {}
         self._trading_day = 0
         self._last_ns: dict[str, int] = {}
 
     def want(self, contracts: Iterable[Contract]) -> None:
         """Expect ticks of contracts."""
         for contract in contracts:
-            self._wanted[contract.key] = contract
+            kind = f"{contract.exchange}.{contract.product_class}"
+            if self._kinds.get(contract.key, kind) != kind:
+                self.drop([contract.key])
+            self._kinds[contract.key] = kind
+            self._wanted[kind][contract.exchange, contract.symbol] = contract
 
     def drop(self, keys: Iterable[str]) -> None:
         """Expect them no more."""
         for key in keys:
-            self._wanted.pop(key, None)
-            self._seen.pop(key, None)
+            exchange, _, symbol = key.partition(".")
+            kind = self._kinds.pop(key, None)
+            if kind is not None:
+                del self._wanted[kind][exchange, symbol]
+            self._seen.pop((exchange, symbol), None)
 
     def on_tick(self, tick: Tick) -> None:
         """Take a tick. A stale one covers its contract, but proves no life of it."""
@@ -90,15 +103,15 @@ class Coverage:
             # A new day: everything has to be heard again.
             self._trading_day = tick.trading_day
             self._seen.clear()
-        key = tick.key
-        seen = self._seen.get(key)
+        exchange, received_ns, stale = tick.exchange, tick.received_ns, tick.flags & _STALE
+        seen = self._seen.get((exchange, tick.symbol))
         if seen is None:
-            self._seen[key] = _Seen(tick.received_ns, tick.received_ns)
-        elif not tick.stale:
-            seen.last_ns = tick.received_ns
+            self._seen[exchange, tick.symbol] = _Seen(received_ns, received_ns)
+        elif not stale:
+            seen.last_ns = received_ns
             seen.count += 1
-        if not tick.stale:
-            self._last_ns[tick.exchange] = tick.received_ns
+        if not stale:
+            self._last_ns[exchange] = received_ns
 
     def report(self, now_ns: int) -> list[ExchangeCoverage]:
         """Return how each exchange stands, in the order of their names.
@@ -109,35 +122,43 @@ class Coverage:
         now = datetime.fromtimestamp(now_ns / 1e9, UTC)
         phases: dict[str, Phase] = {}
         reports: dict[str, ExchangeCoverage] = {}
-        for key, contract in self._wanted.items():
-            kind = f"{contract.exchange}.{contract.product_class}"
-            phase = phases.get(kind)
-            if phase is None:
-                phase = phases[kind] = self._calendar.phase(kind, now)
-            report = reports.get(contract.exchange)
+        seen = self._seen
+        for kind, contracts in self._wanted.items():
+            if not contracts:
+                continue
+            phase = phases[kind] = self._calendar.phase(kind, now)
+            exchange = kind.partition(".")[0]
+            report = reports.get(exchange)
             if report is None:
-                report = reports[contract.exchange] = ExchangeCoverage(contract.exchange, phase)
+                report = reports[exchange] = ExchangeCoverage(exchange, phase)
             elif phase is Phase.OPEN or (phase is Phase.BREAK and report.phase is Phase.CLOSED):
                 report.phase = phase  # An exchange is as open as the first of its classes.
-            report.wanted += 1
-            seen = self._seen.get(key)
-            if seen is None:
-                report.missing.append(key)
-                continue
-            report.covered += 1
-            if phase is Phase.OPEN and self._is_stalled(contract, kind, seen, now):
-                report.stalled.append(key)
+            missing = [contracts[at].key for at in contracts if at not in seen]
+            report.wanted += len(contracts)
+            report.covered += len(contracts) - len(missing)
+            report.missing += missing
+            if phase is Phase.OPEN:
+                report.stalled += self._stalled(kind, contracts, now)
         for exchange, report in reports.items():
             self._judge_exchange(exchange, report, now, phases)
         return [reports[exchange] for exchange in sorted(reports)]
 
-    def _is_stalled(self, contract: Contract, kind: str, seen: _Seen, now: datetime) -> bool:
-        if contract.product is not Product.FUTURES:
-            return False  # Most options are quiet for hours; only their exchange tells.
-        since = datetime.fromtimestamp(seen.last_ns / 1e9, UTC)
-        quiet = (now - since).total_seconds()
+    def _stalled(
+        self, kind: str, contracts: Mapping[tuple[str, str], Contract], now: datetime
+    ) -> list[str]:
+        seen = self._seen
+        # Most options are quiet for hours; only their exchange tells.
+        return [
+            contract.key
+            for at, contract in contracts.items()
+            if contract.product is _FUTURES and at in seen and self._is_stalled(kind, seen[at], now)
+        ]
+
+    def _is_stalled(self, kind: str, seen: _Seen, now: datetime) -> bool:
+        quiet = now.timestamp() - seen.last_ns / 1e9
         if quiet <= self.patience.liquid:
             return False
+        since = datetime.fromtimestamp(seen.last_ns / 1e9, UTC)
         begun = datetime.fromtimestamp(seen.first_ns / 1e9, UTC)
         ticking = self._calendar.open_seconds(kind, begun, since)
         liquid = seen.count > ticking > 0

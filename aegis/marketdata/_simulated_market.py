@@ -2,12 +2,13 @@
 
 What is said in one phase follows from the seed, the contract and the phase alone. So two
 gateways to the same market see the same one, whenever each of them came, and a market can
-be asked for any moment again.
+be asked for any moment again. (Chance is the hash of two numbers, which Python does not
+salt: of all that mixes them it is by far the fastest.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
 from typing import Final
 
@@ -34,6 +35,8 @@ _DAY_PHASES: Final = 2 * 86_400
 _EVENING_PHASES: Final = 2 * 6 * 3600
 _MASK: Final = (1 << 64) - 1
 _WHOLE: Final = float(1 << 64)
+_HALF: Final = 1 << 63
+"""Hashes of Python are from minus this to below it."""
 
 
 @frozen
@@ -57,11 +60,35 @@ class _Book:
     contract: Contract
     number: int
     limit: int
-    """It speaks in a phase whose number, out of 2**64, is below this."""
+    """It speaks in a phase whose number is below this."""
     lots: float
     """Traded in a phase, on average."""
     opened: float
     step: float
+    traded: tuple[float, float, float]
+    """How it opened, its highest and its lowest price."""
+    fixed: tuple[float, float, float, float, float, float]
+    """Its close, settlement, those of the day before, and its limits."""
+
+
+class Burst:
+    """Who speaks in one phase; what they say is made when it is asked for."""
+
+    def __init__(
+        self, speakers: list[tuple[_Book, int]], clock: tuple[str, int, int], empty_share: float
+    ) -> None:
+        self._speakers = speakers
+        self._clock = clock
+        self._empty = empty_share * 10_000
+
+    def __len__(self) -> int:
+        return len(self._speakers)
+
+    def ticks(self, begin: int, end: int, wall_ns: Callable[[], int]) -> Iterator[RawTick]:
+        """Yield what the speakers of these numbers say, received at that moment."""
+        clock, empty = self._clock, self._empty
+        for book, chance in self._speakers[begin:end]:
+            yield _say(book, chance, clock, empty, wall_ns())
 
 
 class SimulatedMarket:
@@ -82,29 +109,48 @@ class SimulatedMarket:
             share = min(1.0, _per_second(number, rank, contract) * rate / 2)
             step = contract.price_tick or 1.0
             steps = 2 * SWING + number % (400 if contract.product is Product.OPTION else 5_000)
+            opened = steps * step
             self._books[contract.key] = _Book(
-                contract, number, int(share * _WHOLE), 4.0 * share, steps * step, step
+                contract,
+                number,
+                int(share * _WHOLE) - _HALF,
+                4.0 * share,
+                opened,
+                step,
+                (opened, opened + SWING * step, opened - SWING * step),
+                (NO_PRICE, NO_PRICE, opened, opened, opened * 1.1, opened * 0.9),
             )
 
     def speak(self, wanted: Iterable[str], at_ns: int, received_ns: int) -> list[RawTick]:
         """Return what the contracts among ``wanted`` say in the phase of a moment."""
-        faults, books = self.faults, self._books
-        phase = at_ns // PHASE_NS
-        clock, millisecond, of_day = self._clock(phase)
-        silent, stalled = faults.silent_exchanges, faults.stalled
-        ticks: list[RawTick] = []
-        for key in wanted:
-            book = books.get(key)
-            if book is None:
-                continue
-            chance = _mix(book.number, phase, 1)
-            if chance >= book.limit or key in stalled or book.contract.exchange in silent:
-                continue
-            tick = self._say(book, chance, clock, millisecond, of_day, received_ns)
-            ticks.append(tick)
-            if faults.repeat_share and _mix(chance, phase, 2) < faults.repeat_share * _WHOLE:
-                ticks.append(tick)
-        return ticks
+        burst = self.burst(wanted, at_ns)
+        return list(burst.ticks(0, len(burst), lambda: received_ns))
+
+    def burst(self, wanted: Iterable[str], at_ns: int) -> Burst:
+        """Return who of ``wanted`` speaks in the phase of a moment."""
+        books, phase = self._books, at_ns // PHASE_NS
+        speakers = [
+            (book, chance)
+            for key in wanted
+            if (book := books.get(key)) is not None
+            and (chance := hash((book.number, phase))) < book.limit
+        ]
+        faults = self.faults
+        if faults.silent_exchanges or faults.stalled:
+            speakers = [
+                (book, chance)
+                for book, chance in speakers
+                if book.contract.exchange not in faults.silent_exchanges
+                and book.contract.key not in faults.stalled
+            ]
+        if faults.repeat_share:
+            limit = faults.repeat_share * _WHOLE
+            speakers = [
+                speaker
+                for speaker in speakers
+                for _ in range(2 if _mix(speaker[1], phase, 2) < limit else 1)
+            ]
+        return Burst(speakers, self._clock(phase), faults.empty_share)
 
     def snapshot(self, key: str, at_ns: int, received_ns: int) -> RawTick | None:
         """Return how a contract stands, as a front says it at once after a subscription.
@@ -115,10 +161,9 @@ class SimulatedMarket:
         if book is None or key in self.faults.stalled:
             return None
         phase = last = at_ns // PHASE_NS
-        while (chance := _mix(book.number, phase, 1)) >= book.limit and last - phase < _LOOK_BACK:
+        while (chance := hash((book.number, phase))) >= book.limit and last - phase < _LOOK_BACK:
             phase -= 1
-        clock, millisecond, of_day = self._clock(phase)
-        return self._say(book, chance, clock, millisecond, of_day, received_ns)
+        return _say(book, chance, self._clock(phase), self.faults.empty_share * 10_000, received_ns)
 
     def _clock(self, phase: int) -> tuple[str, int, int]:
         """Return a phase's time as text, its milliseconds, and how many came since evening."""
@@ -128,40 +173,35 @@ class SimulatedMarket:
         of_day = (2 * second + half + _EVENING_PHASES) % _DAY_PHASES
         return local.strftime("%H:%M:%S"), 500 * half, of_day
 
-    def _say(
-        self, book: _Book, chance: int, clock: str, millisecond: int, of_day: int, received_ns: int
-    ) -> RawTick:
-        contract, opened, step = book.contract, book.opened, book.step
-        volume = int(of_day * book.lots)
-        mid = opened + step * (chance % (2 * SWING + 1) - SWING)
-        bid_volume = 1 + (chance >> 8) % 50
-        if (chance >> 16) % 10_000 < self.faults.empty_share * 10_000:
-            bid_volume = 0
-        level = Level(
-            mid - step if bid_volume else NO_PRICE, bid_volume, mid + step, 1 + (chance >> 32) % 50
-        )
-        return RawTick(
-            contract.exchange,
-            contract.symbol,
-            clock,
-            _millisecond(contract.exchange, millisecond, chance),
-            received_ns,
-            mid if volume else NO_PRICE,
-            volume,
-            volume * opened * contract.multiplier,
-            10_000.0 + (chance >> 40) % 100,
-            opened if volume else NO_PRICE,
-            opened + SWING * step if volume else NO_PRICE,
-            opened - SWING * step if volume else NO_PRICE,
-            NO_PRICE,
-            NO_PRICE,
-            opened,
-            opened,
-            opened * 1.1,
-            opened * 0.9,
-            (level,),
-        )
 
+def _say(
+    book: _Book, chance: int, at: tuple[str, int, int], empty: float, received_ns: int
+) -> RawTick:
+    contract, step = book.contract, book.step
+    clock, millisecond, of_day = at
+    volume = int(of_day * book.lots)
+    mid = book.opened + step * (chance % (2 * SWING + 1) - SWING)
+    bid_volume = 0 if (chance >> 16) % 10_000 < empty else 1 + (chance >> 8) % 50
+    level = Level(
+        mid - step if bid_volume else NO_PRICE, bid_volume, mid + step, 1 + (chance >> 32) % 50
+    )
+    return RawTick(
+        contract.exchange,
+        contract.symbol,
+        clock,
+        _millisecond(contract.exchange, millisecond, chance),
+        received_ns,
+        mid if volume else NO_PRICE,
+        volume,
+        volume * book.opened * contract.multiplier,
+        10_000.0 + (chance >> 40) % 100,
+        *(book.traded if volume else _NEVER_TRADED),
+        *book.fixed,
+        (level,),
+    )
+
+
+_NEVER_TRADED: Final = (NO_PRICE, NO_PRICE, NO_PRICE)
 
 _LOOK_BACK: Final = 7_200
 """Phases: an hour. A contract that said nothing for longer says what it would now."""

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
-from aegis.marketdata._simulated_market import PHASE_NS, MarketFaults, SimulatedMarket
+from aegis.marketdata._simulated_market import PHASE_NS, Burst, MarketFaults, SimulatedMarket
 
 __all__ = ["GatewayFaults", "SimulatedGateway"]
 
@@ -58,6 +58,7 @@ class SimulatedGateway:
         self._market = SimulatedMarket(contracts, seed=seed, zone=zone, rate=rate)
         self._even = even
         self._wall_ns = wall_ns
+        self._phase = 0
         self._wanted: dict[str, None] = {}
         self._fresh: list[str] = []
         self._lock = threading.Lock()
@@ -107,7 +108,9 @@ class SimulatedGateway:
         if not self._log_in(listener):
             return
         up = True
+        self._phase = self._wall_ns() // PHASE_NS
         while not self._stopping.wait(self._until_next_phase()):
+            self._phase = self._wall_ns() // PHASE_NS
             if not self.connected:
                 if up:
                     self._cut(listener)
@@ -119,7 +122,8 @@ class SimulatedGateway:
 
     def _until_next_phase(self) -> float:
         """Return the seconds to the next phase; one that went by under load is left out."""
-        return (PHASE_NS - self._wall_ns() % PHASE_NS) / 1e9
+        now = self._wall_ns()
+        return (PHASE_NS - now % PHASE_NS) / 1e9 if now // PHASE_NS == self._phase else 0.0
 
     def _log_in(self, listener: GatewayListener) -> bool:
         listener.on_state(GatewayState.CONNECTING)
@@ -155,14 +159,30 @@ class SimulatedGateway:
             snapshot = self._market.snapshot(key, now, now)
             if snapshot is not None:
                 listener.on_tick(snapshot)
-        ticks = self._market.speak(wanted, now, now)
-        pause = self._until_next_phase() / (len(ticks) // _SLICE + 1) if self._even else 0.0
-        for start in range(0, len(ticks), _SLICE):
-            for tick in ticks[start : start + _SLICE]:
-                listener.on_tick(tick._replace(received_ns=self._wall_ns()))
-            if pause and self._stopping.wait(pause):
+        burst = self._market.burst(wanted, now)
+        if self._even:
+            self._spread(burst, listener)
+        else:
+            for tick in burst.ticks(0, len(burst), self._wall_ns):
+                listener.on_tick(tick)
+
+    def _spread(self, burst: Burst, listener: GatewayListener) -> None:
+        """Tell a burst over the time that there is until the next."""
+        began, count = self._wall_ns(), len(burst)
+        time_ns = _SPREAD_SHARE * (PHASE_NS - began % PHASE_NS)
+        slices = min(count // _SLICE + 1, _MOST_SLICES)
+        for number in range(1, slices + 1):
+            for tick in burst.ticks(
+                (number - 1) * count // slices, number * count // slices, self._wall_ns
+            ):
+                listener.on_tick(tick)
+            pause = (began + time_ns * number / slices - self._wall_ns()) / 1e9
+            if pause > 0 and self._stopping.wait(pause):
                 return
 
 
 _SLICE: Final = 8
-"""Ticks at a time when they are spread evenly: some 600 slices a second for 5,000 ticks."""
+_MOST_SLICES: Final = 250
+"""Ticks at a time when they are spread evenly, until a slice comes every two milliseconds."""
+
+_SPREAD_SHARE: Final = 0.95
