@@ -28,6 +28,7 @@ from aegis.errors import AegisError
 from aegis.ops._arguments import LineParser
 from aegis.ops._bench_cases import CASES, Case, Sync, chosen
 from aegis.ops._bench_failover import main as measure_failover
+from aegis.ops._bench_feed import main as measure_feed
 from aegis.ops._bench_idle import measure_idle
 from aegis.ops._bench_load import Load
 from aegis.ops._bench_loop import run
@@ -40,6 +41,7 @@ from aegis.transport._server import ServerOptions, ensure_server
 __all__ = ["main"]
 
 FAILOVER: Final = "failover"
+FEED: Final = "feed"
 NO_METRICS: Final = "--no-metrics"
 IDLE: Final = "idle"
 IDLE_COUNTS: Final = (10_000, 100_000)
@@ -69,10 +71,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run ``aegis bench`` with these arguments; return the exit code.
 
     It is 0 if everything ran, whatever the figures: speed is no verdict. Where a request
-    failed or was lost it is 1. ``failover`` as the first argument measures failovers.
+    failed or was lost it is 1. ``failover`` as the first argument measures failovers,
+    ``feed`` market data.
     """
     if arguments and arguments[0] == FAILOVER:
         return measure_failover(arguments[1:])
+    if arguments and arguments[0] == FEED:
+        return measure_feed(arguments[1:])
     if NO_METRICS in arguments:
         return measure_metrics(arguments)
     parser = _parser()
@@ -116,7 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = LineParser(
         prog="aegis bench",
         description="Measure throughput and latency beside plain NATS, on the same server.",
-        epilog="`aegis bench failover --help`: how long callers wait when an owner is lost.",
+        epilog="`aegis bench failover --help`: how long callers wait when an owner is lost. "
+        "`aegis bench feed --help`: market data, from a gateway to a subscriber.",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(

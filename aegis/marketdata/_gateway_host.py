@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,9 @@ from aegis.marketdata._contract import Contract, Product
 from aegis.marketdata._figures import added
 from aegis.marketdata._ports import GatewayState
 
-__all__ = ["GatewayHost"]
+__all__ = ["GATEWAY_MODULE", "GatewayHost"]
+
+GATEWAY_MODULE: Final = "aegis.marketdata._gateway_process"
 
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 60.0
@@ -41,9 +44,16 @@ _log = structlog.get_logger("aegis.feed")
 
 
 class GatewayHost:
-    """Keeps one gateway's process running."""
+    """Keeps one gateway's process running: a Python module, with variables added."""
 
-    def __init__(self, config: Path, feed: str) -> None:
+    def __init__(
+        self,
+        config: Path,
+        feed: str,
+        *,
+        module: str = GATEWAY_MODULE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.feed = feed
         self.status: dict[str, Any] = {}
         """What the process told last; empty before."""
@@ -61,6 +71,8 @@ class GatewayHost:
         self._ended: dict[str, Any] = {}
         """The figures of all lives but the present one."""
         self._config = config
+        self._module = module
+        self._environment = environment or {}
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._orders: dict[str, dict[str, Any]] = {}
@@ -160,10 +172,11 @@ class GatewayHost:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "aegis.marketdata._gateway_process",
+            self._module,
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_LINE_BYTES,
+            env={**os.environ, **self._environment},
         )
         assert process.stdin is not None
         assert process.stdout is not None

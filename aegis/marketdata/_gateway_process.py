@@ -47,8 +47,11 @@ _log = structlog.get_logger("aegis.feed")
 class GatewayProcess:
     """One gateway with all that belongs to it, driven by what its owner says."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, tell: Callable[[dict[str, Any]], None], bridge: type[Bridge] = Bridge
+    ) -> None:
         self._tell = tell
+        self._bridge = bridge
         self._pipeline: FeedPipeline | None = None
         self._told_contracts = 0
 
@@ -78,7 +81,7 @@ class GatewayProcess:
                 deadlines=config.deadlines,
                 patience=config.patience,
             )
-            bridge = Bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
+            bridge = self._bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
             async with answer_last(cluster, pipeline):
                 gateway.start(bridge)
                 working = asyncio.create_task(self._work(gateway, bridge))
@@ -175,7 +178,7 @@ def status_of(
     }
 
 
-def main() -> None:
+def main(bridge: type[Bridge] = Bridge) -> None:
     """Read what to run from the first line of stdin, and run it."""
     # What the vendor's code prints must not end up among what is told to the owner.
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -197,7 +200,7 @@ def main() -> None:
             os._exit(0)  # The owner is gone.
 
     try:
-        asyncio.run(_main(tell))
+        asyncio.run(_main(tell, bridge))
     except aegis.ConfigurationError as error:
         tell({"told": "failed", "reason": str(error), "code": 0, "permanent": True})
     except aegis.AegisError as error:
@@ -207,7 +210,7 @@ def main() -> None:
     os._exit(0)
 
 
-async def _main(tell: Callable[[dict[str, Any]], None]) -> None:
+async def _main(tell: Callable[[dict[str, Any]], None], bridge: type[Bridge]) -> None:
     orders: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -225,7 +228,7 @@ async def _main(tell: Callable[[dict[str, Any]], None]) -> None:
         orders.put_nowait("")
 
     listening = asyncio.create_task(listen())
-    await GatewayProcess(tell).run(config, begin["feed"], orders)
+    await GatewayProcess(tell, bridge).run(config, begin["feed"], orders)
     listening.cancel()
 
 

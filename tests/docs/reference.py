@@ -208,7 +208,8 @@ def _commands(group: Any, name: str) -> Iterator[str]:
         elif command.context_settings.get("ignore_unknown_options"):
             yield from _foreign(path, word)
             if word == "bench":
-                yield from _foreign(f"{path} failover", word, "failover")
+                for part in ("failover", "feed"):
+                    yield from _foreign(f"{path} {part}", word, part)
         else:
             yield from _own(path, command)
 
