@@ -13,7 +13,7 @@ SOAK_ARGS ?= -m soak --timeout 1800
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup debian demo test coverage soak bench format lint types docs reference lock wheel hooks clean distclean
+.PHONY: help setup debian ctp demo test coverage soak bench format lint types docs reference lock wheel hooks clean distclean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ setup: ## Make .venv: uv, Python 3.13, the locked packages, the project itself
 
 debian: ## Install, as root, the programs of Debian that some tests need and else skip
 	@$(PYTHON3) .ci/setup.py --debian
+
+ctp: setup ## Install vnpy's gateways to CTP into .venv, which takes a compiler
+	@$(PYTHON3) .ci/setup.py --ctp
 
 demo: setup ## Start a system, send it orders, kill a node and check the books
 	@$(BIN)/aegis demo $(DEMO_ARGS)
@@ -65,10 +68,12 @@ LOCK = "$$($(PYTHON3) .ci/setup.py --uv)" pip compile --quiet --universal \
 	--custom-compile-command "make lock" $(LOCK_ARGS)
 COMPILE = $(LOCK) --extra admin --extra otel --extra top pyproject.toml
 
-lock: ## Write requirements.txt and those for development and builds anew
+lock: ## Write requirements.txt and those for development, builds and gateways anew
 	$(COMPILE) --output-file requirements.txt
 	$(COMPILE) --constraints requirements.txt --group dev --output-file requirements-dev.txt
 	$(LOCK) --constraints requirements-dev.txt --group build --output-file requirements-build.txt
+	$(LOCK) --no-deps --group gateways --output-file requirements-ctp.txt
+	$(LOCK) --no-deps --constraints requirements-ctp.txt --group vnpy --output-file requirements-vnpy.txt
 
 wheel: setup ## Build the sdist and the wheel into dist/
 	$(BIN)/hatchling build

@@ -14,6 +14,11 @@ The steps:
 
 ``AEGIS_PYTHON`` names an interpreter to use instead of the search.
 
+4. ``requirements-vnpy.txt``, without what vnpy depends on: a desktop, which no test needs.
+
+With ``--ctp`` it installs vnpy's gateways to CTP besides (``requirements-ctp.txt``), which are
+compiled here: that takes a C++ compiler and a minute.
+
 With ``--debian`` it installs what some tests need besides, as packages of Debian: only root
 on a system with apt can, and elsewhere those tests are skipped. ``.ci/run`` asks for it;
 ``make test`` does not, as nobody expects that of it.
@@ -31,6 +36,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 TOOLS = os.path.join(ROOT, ".tools")
 LOCK = os.path.join(ROOT, "requirements-dev.txt")
+VNPY_LOCK = os.path.join(ROOT, "requirements-vnpy.txt")
+CTP_LOCK = os.path.join(ROOT, "requirements-ctp.txt")
 STAMP = os.path.join(VENV, ".aegis-setup")
 MINIMUM = (3, 13)
 
@@ -51,6 +58,9 @@ def main():
     if sys.argv[1:] == ["--debian"]:
         install_debian_packages()
         return
+    if sys.argv[1:] == ["--ctp"]:
+        install_gateways()
+        return
     wanted = fingerprint()
     if is_ready(wanted):
         return
@@ -62,6 +72,7 @@ def main():
     install = [uv, "pip", "install", "--quiet", "--python", venv_python()]
     say("installing the locked packages")
     run([*install, "--require-hashes", "-r", LOCK], environment)
+    run([*install, "--no-deps", "--require-hashes", "-r", VNPY_LOCK], environment)
     # hatchling is among the locked packages, so the build needs no isolation.
     run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT], environment)
     with open(STAMP, "w") as stamp:
@@ -71,7 +82,7 @@ def main():
 
 def fingerprint():
     digest = hashlib.sha256()
-    for path in (LOCK, os.path.join(ROOT, "pyproject.toml"), os.path.abspath(__file__)):
+    for path in (LOCK, VNPY_LOCK, os.path.join(ROOT, "pyproject.toml"), os.path.abspath(__file__)):
         with open(path, "rb") as file:
             digest.update(file.read())
     # A virtual environment does not survive being moved.
@@ -143,6 +154,16 @@ def is_usable(python, minor=None):
         "or bool(sysconfig.get_config_var('Py_GIL_DISABLED')))" % (MINIMUM, minor)
     )
     return os.path.exists(python) and answers([python, "-c", code])
+
+
+def install_gateways():
+    """Install what a feed needs to reach CTP into the environment that is there."""
+    if not any(shutil.which(compiler) for compiler in ("c++", "g++", "clang++")):
+        stop("the gateways to CTP are compiled here: install g++ (Debian: apt-get install g++)")
+    say("installing the gateways to CTP, which are compiled")
+    install = [find_uv(), "pip", "install", "--quiet", "--python", venv_python()]
+    run([*install, "--no-deps", "--require-hashes", "-r", CTP_LOCK], uv_environment())
+    say("ready")
 
 
 def install_debian_packages():

@@ -63,12 +63,12 @@ def _tell_children(context: CommandContext) -> None:
         os.environ["AEGIS_CONFIG"] = context.config
 
 
-def validate(context: CommandContext, market: Path) -> None:
+def validate(context: CommandContext, market: Path, offline: bool) -> None:
     """Check a market's configuration without starting anything."""
     from aegis.marketdata._validation import check
 
     config = MarketConfig.load(market)
-    problems = check(config, datetime.now(UTC))
+    problems = check(config, datetime.now(UTC), connect=not offline)
     if context.output.json:
         context.output.document([asdict(problem) for problem in problems])
     else:

@@ -33,11 +33,17 @@ def run(
     work(context, file, name, role)
 
 
-def validate(context: CommandContext, file: MarketFile) -> None:
+def validate(
+    context: CommandContext,
+    file: MarketFile,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not look whether the fronts of accounts answer.")
+    ] = False,
+) -> None:
     """Check a market's configuration without starting anything."""
     from aegis.ops._feed import validate as work
 
-    work(context, file)
+    work(context, file, offline)
 
 
 def status(context: CommandContext, market: Market = "market") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, cast
 
 import cattrs
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 
 from aegis import ConfigurationError
@@ -18,8 +18,9 @@ from aegis.marketdata._contract import Product, UniverseFilter
 from aegis.marketdata._coverage import Patience
 from aegis.marketdata._lifecycle import Deadlines
 from aegis.marketdata._subscriptions import Pace
+from aegis.marketdata._vendor_sources import SECRET_SETTINGS, CtpSource, VnpySource
 
-__all__ = ["FeedConfig", "MarketConfig", "SimulatedSource"]
+__all__ = ["FeedConfig", "MarketConfig", "SimulatedSource", "Source"]
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 
@@ -35,11 +36,49 @@ class SimulatedSource:
     even: bool = False
 
 
+type Source = SimulatedSource | CtpSource | VnpySource
+
+
 @frozen
 class FeedConfig:
-    """One feed: where its ticks come from."""
+    """One feed: where its ticks come from, which is one of these."""
 
-    simulated: SimulatedSource
+    simulated: SimulatedSource | None = None
+    ctp: CtpSource | None = None
+    sopt: CtpSource | None = None
+    openctp: CtpSource | None = None
+    """The same fronts as those of ``ctp``, by another library."""
+    vnpy: VnpySource | None = None
+
+    def __attrs_post_init__(self) -> None:
+        named = self._named()
+        if len(named) != 1:
+            raise ConfigurationError(
+                f"{' and '.join(named) or 'no source'} given; give one of "
+                f"{', '.join(f.name for f in fields(FeedConfig))}"
+            )
+
+    def _named(self) -> dict[str, Source]:
+        sources = {f.name: getattr(self, f.name) for f in fields(FeedConfig)}
+        return {name: source for name, source in sources.items() if source is not None}
+
+    @property
+    def kind(self) -> str:
+        """Which kind of source it is, as in ``ctp``."""
+        return next(iter(self._named()))
+
+    @property
+    def source(self) -> Source:
+        """The source itself."""
+        return next(iter(self._named().values()))
+
+    def anchored(self, base: Path, feed: str) -> Self:
+        """Return the same with paths that are relative to ``base`` made whole."""
+        source = self.source
+        if isinstance(source, SimulatedSource):
+            return self
+        changed: dict[str, Any] = {self.kind: source.anchored(base, feed)}
+        return evolve(self, **changed)
 
 
 @frozen
@@ -94,6 +133,8 @@ class MarketConfig:
                 raise ConfigurationError(
                     f"feeds.{name}: a name is up to 40 lower-case letters, digits and dashes"
                 )
+        feeds = {name: feed.anchored(folder, name) for name, feed in config.feeds.items()}
+        config = evolve(config, feeds=feeds)
         if config.calendar not in BUILT_IN:
             config = evolve(config, calendar=str(folder / config.calendar))
         if not config.feeds:
@@ -164,7 +205,16 @@ def _explain(error: BaseException, where: str) -> list[str]:
         return lines + [line for inner in bare for line in _explain(inner, where)]
     prefix = f"{where}: " if where else ""
     if isinstance(error, ForbiddenExtraKeysError):
-        return [f"{prefix}there is no setting {name!r}" for name in sorted(error.extra_fields)]
+        return [f"{prefix}{_why_not(name)}" for name in sorted(error.extra_fields)]
     if isinstance(error, KeyError):
-        return [f"{prefix}{error.args[0]} is missing"]
+        return [f"{where or error.args[0]} is missing"]
     return [f"{prefix}{error}"]
+
+
+def _why_not(setting: str) -> str:
+    if setting in SECRET_SETTINGS:
+        return (
+            f"{setting} is a secret, which stands in no configuration; "
+            f"name its file with {setting}_file or its variable with {setting}_env"
+        )
+    return f"there is no setting {setting!r}"

@@ -12,7 +12,14 @@ from attrs import frozen
 
 from aegis import ConfigurationError
 
-__all__ = ["EXCHANGES", "Contract", "Product", "UniverseFilter"]
+__all__ = [
+    "EXCHANGES",
+    "Contract",
+    "Product",
+    "UniverseFilter",
+    "canonical_symbol",
+    "family_of",
+]
 
 EXCHANGES: Final = ("CFFEX", "SHFE", "CZCE", "DCE", "INE", "GFEX", "SSE", "SZSE")
 """The exchanges whose rules are known here."""
@@ -68,6 +75,16 @@ def canonical_symbol(exchange: str, symbol: str, year: int) -> str:
     years = (decade - 10 + int(match[2]), decade + int(match[2]), decade + 10 + int(match[2]))
     nearest = min(years, key=lambda at: (abs(at - year), -at))
     return f"{match[1]}{nearest % 100:02}{match[3]}{match[4]}"
+
+
+_FAMILY: Final = re.compile(r"[A-Za-z]*")
+
+
+def family_of(symbol: str) -> str:
+    """Return the letters that a symbol begins with; of a combination, those of its first leg."""
+    first_leg = symbol.partition("&")[0].rpartition(" ")[2]
+    match = _FAMILY.match(first_leg)
+    return match[0] if match else ""
 
 
 @frozen

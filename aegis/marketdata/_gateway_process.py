@@ -174,7 +174,7 @@ def status_of(
     return {
         **status,
         "bridge": {"depth": bridge.depth, "conflated": bridge.conflated.total()},
-        "gateway": {"event_queue": measured.event_queue},
+        "gateway": {"event_queue": measured.event_queue, "counts": dict(measured.counts)},
     }
 
 
@@ -205,9 +205,14 @@ def main(bridge: type[Bridge] = Bridge) -> None:
         tell({"told": "failed", "reason": str(error), "code": 0, "permanent": True})
     except aegis.AegisError as error:
         tell({"told": "failed", "reason": str(error), "code": 0, "permanent": False})
-    # At once: a vendor's library may hang, or crash, when it is taken down in order.
-    sys.stderr.flush()
-    os._exit(0)
+    except Exception as error:
+        _log.exception("gateway_process_failed")
+        tell({"told": "failed", "reason": repr(error), "code": 0, "permanent": False})
+    finally:
+        # At once: a vendor's library may hang, or crash, when it is taken down in order, and
+        # its threads would keep the process alive for ever.
+        sys.stderr.flush()
+        os._exit(0)
 
 
 async def _main(tell: Callable[[dict[str, Any]], None], bridge: type[Bridge]) -> None:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Final
 
 from aegis import ConfigurationError
 from aegis.marketdata._calendar import Calendar
-from aegis.marketdata._config import MarketConfig, SimulatedSource
+from aegis.marketdata._config import FeedConfig, MarketConfig, SimulatedSource
 from aegis.marketdata._ports import MarketDataGatewayPort
+from aegis.marketdata._vendor_checks import check_account, check_vnpy
+from aegis.marketdata._vendor_library import import_class
+from aegis.marketdata._vendor_sources import CtpSource, VnpySource
 
 __all__ = ["check_source", "make_gateway"]
 
 
-def check_source(source: SimulatedSource) -> list[str]:
-    """Return what keeps a source from being used; each text says what to do."""
+def check_source(feed: FeedConfig) -> list[str]:
+    """Return what keeps a feed's source from being used; each text says what to do."""
+    match feed.source:
+        case SimulatedSource() as source:
+            return _check_simulated(source)
+        case VnpySource() as source:
+            return check_vnpy(source)
+        case CtpSource() as source:
+            return check_account(feed.kind, source)
+
+
+def _check_simulated(source: SimulatedSource) -> list[str]:
     problems: list[str] = []
     if source.futures < 1:
         problems.append("simulated.futures must be at least 1")
@@ -34,12 +48,22 @@ def make_gateway(config: MarketConfig, feed: str, calendar: Calendar) -> MarketD
     Raises:
         ConfigurationError: there is no such feed, or its source cannot be used.
     """
+    found = config.feed(feed)
+    if problems := check_source(found):
+        raise ConfigurationError(f"feeds.{feed}: {'; '.join(problems)}")
+    match found.source:
+        case SimulatedSource() as source:
+            return _simulated(feed, source, calendar)
+        case VnpySource() as source:
+            return _vnpy(feed, source, calendar.zone)
+        case CtpSource() as source:
+            return _ctp(feed, found.kind, source, calendar.zone)
+
+
+def _simulated(feed: str, source: SimulatedSource, calendar: Calendar) -> MarketDataGatewayPort:
     from aegis.marketdata._simulated_universe import SimulatedUniverse
     from aegis.marketdata.adapters._simulated import SimulatedGateway
 
-    source = config.feed(feed).simulated
-    if problems := check_source(source):
-        raise ConfigurationError(f"feeds.{feed}: {'; '.join(problems)}")
     today = datetime.now(calendar.zone).date()
     return SimulatedGateway(
         feed,
@@ -49,3 +73,20 @@ def make_gateway(config: MarketConfig, feed: str, calendar: Calendar) -> MarketD
         rate=source.rate,
         even=source.even,
     )
+
+
+def _vnpy(feed: str, source: VnpySource, zone: tzinfo) -> MarketDataGatewayPort:
+    from aegis.marketdata.adapters._vnpy import VnpyGatewayAdapter
+
+    gateway_class = import_class(source.gateway, Path(source.folder))
+    return VnpyGatewayAdapter(feed, gateway_class, source, source.full_setting(), zone=zone)
+
+
+def _ctp(feed: str, kind: str, source: CtpSource, zone: tzinfo) -> MarketDataGatewayPort:
+    if kind == "openctp":
+        from aegis.marketdata.adapters._openctp import OpenCTPGatewayAdapter
+
+        return OpenCTPGatewayAdapter(feed, source, zone=zone)
+    from aegis.marketdata.adapters._vnpy_ctp import CTP, SOPT, CTPGatewayAdapter
+
+    return CTPGatewayAdapter(feed, SOPT if kind == "sopt" else CTP, source, zone=zone)

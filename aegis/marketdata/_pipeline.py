@@ -226,11 +226,12 @@ class FeedPipeline:
 
     def _want(self) -> None:
         try:
-            wanted = {c.key: c for c in self.universe.select(self.contracts.values())}
+            selected = self.universe.select(self.contracts.values())
         except ConfigurationError as error:
             failure = GatewayFailure(str(error), permanent=True)
             self.lifecycle.enter(GatewayState.FAILED, self._now(), failure)
             return
+        wanted = {c.key: c for c in self._of_known_exchanges(selected)}
         dropped = [key for key in self.subscriptions.wanted if key not in wanted]
         told = self.subscriptions.drop(dropped)
         self.coverage.drop(dropped)
@@ -238,6 +239,23 @@ class FeedPipeline:
             self._gateway.unsubscribe(self._known(told))
         self.coverage.want(wanted.values())
         self.subscriptions.want(wanted)
+
+    def _of_known_exchanges(self, contracts: Iterable[Contract]) -> Iterable[Contract]:
+        """Leave out contracts whose sessions and times nobody here could tell."""
+        unknown: Counter[str] = Counter()
+        for contract in contracts:
+            if contract.exchange in EXCHANGES:
+                yield contract
+            else:
+                unknown[contract.exchange] += 1
+        for exchange, count in unknown.items():
+            _log.warning(
+                "exchange_unknown",
+                feed=self._gateway.name,
+                exchange=exchange,
+                contracts=count,
+                action="they are listed and not subscribed to; exclude them from the universe",
+            )
 
     def _known(self, keys: Iterable[str]) -> list[Contract]:
         return [self.contracts[key] for key in keys if key in self.contracts]

@@ -138,6 +138,8 @@ class GatewayStatistics:
     rate_limited: Mapping[str, int] = field(factory=dict[str, int])
     """How often the front refused a request as one too many, by kind: ``outstanding``,
     ``per_second``, ``front_cut``. It only grows."""
+    counts: Mapping[str, int] = field(factory=dict[str, int])
+    """What else there is to tell: callbacks that failed, requests that wait; by name."""
 
 
 @runtime_checkable

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from attrs import frozen
 
 from aegis import ConfigurationError
-from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._config import MarketConfig, SimulatedSource
 from aegis.marketdata._gateways import check_source
+from aegis.marketdata._vendor_checks import unreachable
+from aegis.marketdata._vendor_sources import CtpSource
 
 __all__ = ["Problem", "check"]
 
@@ -21,10 +24,11 @@ class Problem:
     text: str
 
 
-def check(config: MarketConfig, now: datetime) -> list[Problem]:
-    """Return all problems of a configuration; nothing is started and nobody is asked.
+def check(config: MarketConfig, now: datetime, *, connect: bool = False) -> list[Problem]:
+    """Return all problems of a configuration; nothing is started, and nobody logs in.
 
-    ``now`` is aware of its zone: the calendar has to know the trading day.
+    ``now`` is aware of its zone: the calendar has to know the trading day. With ``connect``
+    the fronts of accounts are connected to, and left at once.
     """
     problems: list[Problem] = []
     try:
@@ -32,5 +36,23 @@ def check(config: MarketConfig, now: datetime) -> list[Problem]:
     except ConfigurationError as error:
         problems.append(Problem("calendar", str(error)))
     for name, feed in config.feeds.items():
-        problems += [Problem(name, text) for text in check_source(feed.simulated)]
+        texts = check_source(feed)
+        if connect and not texts and isinstance(feed.source, CtpSource):
+            texts = [f"{feed.kind}: {text}" for text in unreachable(feed.source)]
+        problems += [Problem(name, text) for text in texts]
+    return problems + _shared_folders(config)
+
+
+def _shared_folders(config: MarketConfig) -> list[Problem]:
+    """Two accounts that keep their session files in one folder get each other's."""
+    users: dict[Path, str] = {}
+    problems: list[Problem] = []
+    for name, feed in config.feeds.items():
+        if isinstance(feed.source, SimulatedSource):
+            continue
+        folder = Path(feed.source.folder).resolve()
+        if folder in users:
+            text = f"folder: {folder} is also that of {users[folder]}; give each feed its own"
+            problems.append(Problem(name, text))
+        users.setdefault(folder, name)
     return problems

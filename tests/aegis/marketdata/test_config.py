@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aegis import ConfigurationError
-from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._config import MarketConfig, SimulatedSource
 from aegis.marketdata._validation import check
 from tests.support.marketdata import SHANGHAI
 
@@ -36,7 +36,9 @@ def read(text: str) -> MarketConfig:
 def test_what_is_left_out_has_its_default() -> None:
     config = read(GOOD)
     assert list(config.feeds) == ["a", "b"]
-    assert config.feed("a").simulated.rate == 2.0
+    source = config.feed("a").source
+    assert isinstance(source, SimulatedSource)
+    assert source.rate == 2.0
     assert (config.pace.batch, config.pace.outstanding) == (100, 2_000)
     assert config.resource == "market"
     assert check(config, NOW) == []
@@ -47,7 +49,14 @@ def test_what_is_left_out_has_its_default() -> None:
     [
         ("", "feeds is missing"),
         ("[feeds]", "at least one is needed"),
-        ("[feeds.a]", "simulated is missing"),
+        ("[feeds.a]", "feeds.a: no source given; give one of simulated, ctp"),
+        (
+            "[feeds.a.simulated]\n[feeds.a.vnpy]\ngateway = 'x:Y'",
+            "feeds.a: simulated and vnpy given; give one of",
+        ),
+        ("[feeds.a.ctp]", "feeds.a.ctp.broker is missing; feeds.a.ctp.user is missing"),
+        ("[feeds.a.ctp]\npassword = 'x'", "feeds.a.ctp: password is a secret"),
+        ("[feeds.a.ctp]\ntrading_fronts = 'x'", "trading_fronts: a list is wanted"),
         ("[feeds.A.simulated]", "feeds.A: a name is up to 40 lower-case letters"),
         ('[feeds.a.simulated]\nseed = "x"', "seed: int is wanted, not 'x'"),
         ("[feeds.a.simulated]\nseed = true", "seed: int is wanted, not True"),

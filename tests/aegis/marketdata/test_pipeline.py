@@ -285,3 +285,13 @@ def test_stale_ticks_are_published_as_such_and_left_out_of_lags(feed: Feed) -> N
     assert feed.publisher.ticks[0].stale
     feed.tick()
     assert feed.pipeline.status()["lag_p99"] == pytest.approx(0.02)
+
+
+def test_contracts_of_an_exchange_that_nobody_knows_are_listed_and_not_subscribed(
+    feed: Feed,
+) -> None:
+    other = Contract("HKX", "xy2701", "xy")
+    feed.connect(RB, other)
+    assert feed.gateway.subscribed == [[RB.key]]
+    assert other.key in feed.pipeline.contracts
+    assert [e["exchange"] for e in feed.pipeline.status()["exchanges"]] == ["SHFE"]

@@ -1,0 +1,82 @@
+"""Subscriptions on their way to a front."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from aegis.marketdata.adapters._paced_requests import PacedRequests
+
+TIMEOUT = 20.0
+
+
+class Front:
+    """Takes requests, or not; says when it has taken all that was expected."""
+
+    def __init__(self, expected: int, answers: Sequence[int] = ()) -> None:
+        self.asked: list[list[str]] = []
+        self.taken: list[str] = []
+        self.done = threading.Event()
+        self._expected = expected
+        self._answers = iter(answers)
+
+    def send(self, symbols: Sequence[str]) -> int:
+        self.asked.append(list(symbols))
+        answer = next(self._answers, 0)
+        if not answer:
+            self.taken += symbols
+        if len(self.taken) >= self._expected:
+            self.done.set()
+        return answer
+
+
+@contextmanager
+def sending(front: Front, size: int = 1) -> Generator[PacedRequests]:
+    requests = PacedRequests("test", front.send, size=size, per_second=100_000)
+    requests.start()
+    try:
+        yield requests
+    finally:
+        requests.stop()
+
+
+def test_symbols_leave_in_their_order_one_by_one() -> None:
+    symbols = [f"s{n}" for n in range(50)]
+    front = Front(50)
+    with sending(front) as requests:
+        requests.add(symbols[:20])
+        requests.add(symbols[20:])
+        assert front.done.wait(TIMEOUT)
+    assert front.asked == [[symbol] for symbol in symbols]
+
+
+def test_many_leave_together_where_the_front_takes_many() -> None:
+    symbols = [f"s{n}" for n in range(25)]
+    front = Front(25)
+    with sending(front, size=10) as requests:
+        requests.add(symbols)
+        assert front.done.wait(TIMEOUT)
+    assert front.asked == [symbols[:10], symbols[10:20], symbols[20:]]
+
+
+def test_what_the_library_would_not_take_is_given_to_it_again_before_the_rest() -> None:
+    front = Front(3, answers=[0, -2, -3, 0])
+    with sending(front) as requests:
+        requests.add(["a", "b", "c"])
+        assert front.done.wait(TIMEOUT)
+    assert front.asked == [["a"], ["b"], ["b"], ["b"], ["c"]]
+
+
+def test_what_belongs_to_a_lost_session_is_not_sent() -> None:
+    front = Front(1)
+    with sending(front) as requests:
+        requests.clear()
+        requests.add(["a"])
+        assert front.done.wait(TIMEOUT)
+    later = PacedRequests("test", front.send, size=1, per_second=100_000)
+    later.add(["b", "c"])
+    assert len(later) == 2
+    later.clear()
+    assert len(later) == 0
+    assert front.taken == ["a"]
