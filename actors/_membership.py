@@ -109,7 +109,11 @@ def _none_applied() -> Mapping[str, Mapping[str, int]]:
     return {}
 
 
-def _no_facts() -> Mapping[str, Any]:
+def _no_facts(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {}
+
+
+def _no_details() -> Mapping[str, Any]:
     return {}
 
 
@@ -121,8 +125,8 @@ class Membership:
     ``applied`` for how far each resource's journal is applied (instance id, resource id,
     sequence in the stream: of an owner its last record, of a standby the last that it
     took over; always all of them, the beats tell what is news), ``health`` for what else a
-    request to ``aegis.health.<node>`` should be told, and ``details`` for what is long: a
-    request that is the map ``{brief: true}`` gets an answer without.
+    request to ``aegis.health.<node>`` should be told, given what it asks for, and ``details``
+    for what is long: a request that is the map ``{brief: true}`` gets an answer without.
     """
 
     def __init__(
@@ -135,8 +139,8 @@ class Membership:
         options: LeaseOptions | None = None,
         load: Callable[[], Mapping[str, InstanceLoad]] = _no_load,
         applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
-        health: Callable[[], Mapping[str, Any]] = _no_facts,
-        details: Callable[[], Mapping[str, Any]] = _no_facts,
+        health: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_facts,
+        details: Callable[[], Mapping[str, Any]] = _no_details,
         listener: MembershipListener | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -530,7 +534,7 @@ class Membership:
             "instances": sorted(self._claimed),
             "lease_seconds": max(0.0, self.lease.valid_until - now),
             "covered": len(self.lease.covered),
-            **self._health(),
+            **self._health(asked),
             **({} if asked.get("brief") else self._details()),
         }
         if message.reply_to:

@@ -100,6 +100,10 @@ class Observer:
 
     # -- what was observed --------------------------------------------------------------
 
-    def facts(self) -> Mapping[str, Any]:
-        """Return what a node should tell of it when it is asked how it is; plain values."""
+    def facts(self, *, watched: bool = False) -> Mapping[str, Any]:
+        """Return what a node should tell of it when it is asked how it is; plain values.
+
+        ``watched`` says that somebody will ask again soon: what is not observed all the
+        time is from now on.
+        """
         return {}

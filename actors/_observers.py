@@ -48,5 +48,8 @@ def _each(hooks: list[Callable[..., None]]) -> Callable[..., None]:
     return tell
 
 
-def _merged(facts: list[Callable[[], Mapping[str, Any]]]) -> Callable[[], Mapping[str, Any]]:
-    return lambda: {name: value for each in facts for name, value in each().items()}
+def _merged(facts: list[Callable[..., Mapping[str, Any]]]) -> Callable[..., Mapping[str, Any]]:
+    def tell(*, watched: bool = False) -> Mapping[str, Any]:
+        return {k: v for each in facts for k, v in each(watched=watched).items()}
+
+    return tell

@@ -208,9 +208,16 @@ class Inspector:
         )
         return _unrefused(answer)
 
-    async def health(self, node_id: str, *, brief: bool = False) -> NodeHealth:
-        """Return what a node says of itself; a ``brief`` answer lacks what may be long."""
-        payload = encode_value({"brief": True}) if brief else b""
+    async def health(
+        self, node_id: str, *, brief: bool = False, watched: bool = False
+    ) -> NodeHealth:
+        """Return what a node says of itself; a ``brief`` answer lacks what may be long.
+
+        With ``watched`` the node times its messages for the next while, so that whoever
+        asks again sees how long they take.
+        """
+        asked = {name: True for name, yes in (("brief", brief), ("watched", watched)) if yes}
+        payload = encode_value(asked) if asked else b""
         asked_at_ms, begun = self._clock.wall_ms(), self._clock.boot_seconds()
         answer: Any = None
         try:
@@ -247,10 +254,11 @@ class Inspector:
         more: Iterable[str] = (),
         *,
         brief: bool = False,
+        watched: bool = False,
     ) -> list[NodeHealth]:
         """Return what all nodes that run ``services``, and ``more``, say of themselves.
 
-        See `health` for ``brief``.
+        See `health` for ``brief`` and ``watched``.
         """
         names = {instance["node_id"] for service in services for instance in service["instances"]}
         names.update(more)
@@ -258,7 +266,7 @@ class Inspector:
 
         async def ask(node_id: str) -> NodeHealth:
             async with places:
-                return await self.health(node_id, brief=brief)
+                return await self.health(node_id, brief=brief, watched=watched)
 
         return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
 

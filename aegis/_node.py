@@ -385,7 +385,7 @@ class Node:
     def _applied(self) -> Mapping[str, Mapping[str, int]]:
         return {name: instance.applied() for name, instance in self._instances.items()}
 
-    def _health(self) -> Mapping[str, Any]:
+    def _health(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -393,7 +393,7 @@ class Node:
             "leading": self.supervisor is not None and self.supervisor.leading,
             "candidate": self.supervisor is not None,
             "state": self.state,
-            "observed": dict(self.runtime.observer.facts()),
+            "observed": dict(self.runtime.observer.facts(watched=bool(asked.get("watched")))),
         }
 
     def _details(self) -> Mapping[str, Any]:

@@ -31,8 +31,6 @@ __all__ = ["AdminServer"]
 _log = structlog.get_logger("aegis.admin")
 
 MAX_CONNECTIONS: Final = 256
-SORT_SECONDS: Final = 1.0
-"""How often metrics are sorted, so that what was not yet is no matter of memory."""
 STUCK_SECONDS: Final = 20
 """After so long the system closes a connection whose other side takes nothing: who only
 reads slowly is not meant."""
@@ -78,7 +76,6 @@ class AdminServer:
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )
-        sorting = asyncio.get_running_loop().create_task(self._sort_forever())
         serving = asyncio.get_running_loop().create_task(server.serve(sockets=[self._socket]))
         _log.info("admin_listens", host=self._host, port=self.port, token=self._token is not None)
         try:
@@ -86,14 +83,8 @@ class AdminServer:
                 yield
         finally:
             server.should_exit = True
-            sorting.cancel()
-            await asyncio.gather(serving, sorting, return_exceptions=True)
+            await asyncio.gather(serving, return_exceptions=True)
             self.close()
-
-    async def _sort_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SORT_SECONDS)
-            self._metrics.sort()
 
 
 class _Server(uvicorn.Server):

@@ -2,17 +2,14 @@
 
 That of prometheus-client takes a lock and walks its buckets, several microseconds for each
 value; here whoever observes appends to a list, and a batch is sorted once and cut at each
-bound. The exposition is still its: see `Histogram.family`.
+bound. The exposition is still its.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from typing import Final
-
-from prometheus_client.core import HistogramMetricFamily
 
 __all__ = ["BOUNDS", "Histogram"]
 
@@ -22,8 +19,6 @@ BOUNDS: Final = (
 )
 """Upper bounds of the buckets in seconds; one more has no bound."""
 
-_SHOWN: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
-
 
 class Histogram:
     """How many values fell into each bucket, and their sum."""
@@ -31,7 +26,7 @@ class Histogram:
     __slots__ = ("buckets", "total")
 
     def __init__(self) -> None:
-        self.buckets = [0] * len(_SHOWN)
+        self.buckets = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
     def observe(self, value: float) -> None:
@@ -46,8 +41,11 @@ class Histogram:
         below = 0
         for index, bound in enumerate(BOUNDS):
             through = bisect_right(values, bound, below)
-            self.buckets[index] += through - below
-            below = through
+            if through > below:
+                self.buckets[index] += through - below
+                below = through
+                if below == count:
+                    break
         self.buckets[-1] += count - below
         self.total += sum(values)
         values.clear()
@@ -73,17 +71,3 @@ class Histogram:
                 return lower + (upper - lower) * (rank - below) / count
             below += count
         return BOUNDS[-1]
-
-    @staticmethod
-    def family(
-        name: str,
-        documentation: str,
-        labels: Sequence[str],
-        histograms: Iterable[tuple[Sequence[str], Histogram]],
-    ) -> HistogramMetricFamily:
-        """Return histograms of one name, with the values of their labels, to be scraped."""
-        family = HistogramMetricFamily(name, documentation, labels=labels)
-        for values, histogram in histograms:
-            cumulative = list(zip(_SHOWN, accumulate(histogram.buckets), strict=True))
-            family.add_metric(list(values), cumulative, histogram.total)
-        return family

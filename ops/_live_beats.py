@@ -6,22 +6,19 @@ few beats, by when they came. Times are boot-clock seconds.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from attrs import define, field
 
 from aegis.actors._lease import Beat
 from aegis.ops._live_contracts import LiveLoad
+from aegis.ops._rate import Rate
 
 __all__ = ["LATE", "OK", "SILENT", "LiveBeats"]
 
 OK: Final = "ok"
 LATE: Final = "late"
 SILENT: Final = "silent"
-
-RATE_SECONDS: Final = 2.0
-"""Over how long rates are taken: long enough that single beats do not make them jump."""
 
 FORGET_SECONDS: Final = 30.0
 """After so long a silent node is of the past. Supervisors judge far earlier."""
@@ -38,13 +35,7 @@ LATE_BEATS: Final = 2.5
 class _Progress:
     depth: int = 0
     stalled: float = 0.0
-    ended: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]])
-
-    def rate(self) -> float:
-        if len(self.ended) < 2:
-            return 0.0
-        (began, first), (now, last) = self.ended[0], self.ended[-1]
-        return (last - first) / (now - began) if now > began else 0.0
+    ended: Rate = field(factory=Rate)
 
 
 @define
@@ -70,12 +61,7 @@ class LiveBeats:
         for name, load in beat.instances.items():
             progress = node.instances.setdefault(name, _Progress())
             progress.depth, progress.stalled = load.depth, load.stalled
-            ended = progress.ended
-            if ended and load.progress < ended[-1][1]:
-                ended.clear()  # A new one of that name counts from 0.
-            ended.append((now, load.progress))
-            while len(ended) > 2 and now - ended[0][0] > RATE_SECONDS:
-                ended.popleft()
+            progress.ended.heard(now, load.progress)
 
     def expect(self, node_id: str, now: float) -> None:
         """Take over that there is a node, of which no beat may have come yet."""
@@ -100,7 +86,7 @@ class LiveBeats:
         return {
             name: LiveLoad(
                 progress.depth,
-                _rounded(progress.rate()),
+                _rounded(progress.ended.per_second() or 0.0),
                 round(progress.stalled) if progress.stalled >= WORTH_A_WORD else 0.0,
             )
             for node in self._nodes.values()

@@ -232,7 +232,7 @@ class LiveSampler:
         if whole and self._looked:
             # What a look found holds until the next, whether that is a second or five.
             self._looked = False
-            self._view.latency.turn(dict.fromkeys(self._view.known_nodes(boot)))
+            self._view.latency.turn(self._view.known_nodes(boot))
         if whole:
             sample = self._view.sample(wall, boot)
         # Nobody sees the rows meanwhile, and the first viewer waits for the next tick.
@@ -250,7 +250,9 @@ class LiveSampler:
 
     async def _look_at_nodes(self) -> None:
         nodes = self._view.known_nodes(self._node.clock.boot_seconds())
-        for health in await self._inspector.nodes((), nodes, brief=True):
+        # Nodes without metrics time their messages only while somebody watches.
+        watched = self.viewers > 0
+        for health in await self._inspector.nodes((), nodes, brief=True, watched=watched):
             self._view.on_health(health)
         self._looked = True
 

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from aegis._inspect import NodeHealth
 from aegis.actors._failover_log import FailoverLog
+from aegis.ops._latency import Latency
 from aegis.ops._live_beats import SILENT, LiveBeats
 from aegis.ops._live_contracts import (
     LiveFailover,
@@ -21,7 +22,6 @@ from aegis.ops._live_contracts import (
     Sample,
 )
 from aegis.ops._live_failovers import failover_rows
-from aegis.ops._live_latency import LiveLatency
 from aegis.ops._live_letters import LiveLetters
 from aegis.ops._live_orphans import Orphans
 from aegis.ops._live_problems import problems
@@ -42,7 +42,7 @@ class LiveView:
         beats: LiveBeats,
     ) -> None:
         self.beats = beats
-        self.latency = LiveLatency()
+        self.latency = Latency()
         self.letters = LiveLetters()
         self.orphans = Orphans()
         self.alone = ""
@@ -179,6 +179,6 @@ class LiveView:
             resources=sum(int(one.get("resources", 0)) for one in instances),
             queue_depth=sum(load.depth for load in told),
             rate=float(f"{sum(load.rate for load in told):.3g}"),
-            p50_ms=self.latency.of_service(name, 0.5),
-            p99_ms=self.latency.of_service(name, 0.99),
+            p50_ms=self.latency.of_handlers(0.5, service=name),
+            p99_ms=self.latency.of_handlers(0.99, service=name),
         )

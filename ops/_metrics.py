@@ -3,8 +3,8 @@
 Every node counts what happens on it; a sum over the nodes is the system's. What the leader
 alone decides (registrations, failovers) is counted by whichever node leads. Counting is
 plain arithmetic on the event loop, and the metrics take their form only when scraped; see
-`NodeMetrics.sort` for what comes with every message. No label takes resource ids: their
-number has no bound.
+`Timings` for what comes with every message. No label takes resource ids: their number has
+no bound.
 
 What the services themselves register in prometheus-client's default registry is exposed
 beside it.
@@ -15,11 +15,12 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -28,11 +29,11 @@ from aegis._clock import Clock
 from aegis.actors._cell import ActorCell
 from aegis.actors._decision import Event
 from aegis.actors._failover_log import FailoverLog, Promotion
-from aegis.actors._observer import Observer
 from aegis.contracts import Role
 from aegis.errors import Overloaded
-from aegis.ops._histogram import Histogram
+from aegis.ops._histogram import BOUNDS, Histogram
 from aegis.ops._node_state import node_state, stream_usage
+from aegis.ops._timings import Timings
 from aegis.transport._base import StreamUsage
 
 if TYPE_CHECKING:
@@ -48,27 +49,17 @@ MAX_NODES: Final = 10_000
 ANY_KIND: Final = "any"
 """The label ``kind`` of what was refused at a full mailbox, unread."""
 
-
-_NO_BUCKETS: Final = tuple(Histogram().buckets)
-
-
-class _Handled:
-    """The messages of one service and kind: their times, and their number by status."""
-
-    __slots__ = ("seconds", "statuses")
-
-    def __init__(self) -> None:
-        self.seconds = Histogram()
-        self.statuses: dict[int, int] = {}
+_BUCKETS: Final = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
 
 
-class NodeMetrics(Observer, Collector):
+class NodeMetrics(Timings, Collector):
     """All metrics of one node.
 
     ``missed_beats`` is what a silent node has left out.
     """
 
     def __init__(self, clock: Clock, *, missed_beats: int = 4) -> None:
+        super().__init__()
         self.listeners: list[Callable[[Mapping[str, Any]], None]] = []
         """Told of each event of the system, once the log of failovers has it."""
         self._clock = clock
@@ -76,13 +67,9 @@ class NodeMetrics(Observer, Collector):
         self._missed_beats = missed_beats
         self._node: Node | None = None
         self._usage: StreamUsage | None = None
-        self._handled: dict[tuple[str, str], _Handled] = {}
         self._refused: Counter[tuple[str, str, int]] = Counter()
         self._full: Counter[str] = Counter()
         self._full_lock = threading.Lock()
-        self._commits = Histogram()
-        self._unsorted: dict[tuple[str, str, int], list[float]] = {}
-        self._unsorted_commits: list[float] = []
         self._duplicates = 0
         self._fenced = 0
         self._dead_letters: Counter[str] = Counter()
@@ -113,36 +100,7 @@ class NodeMetrics(Observer, Collector):
         """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
-    def facts(self) -> Mapping[str, Any]:
-        """Return the buckets of all times since the start: ``handled`` of each service."""
-        self.sort()
-        services: dict[str, list[int]] = {}
-        for (service, _), handled in self._handled.items():
-            known = services.get(service, _NO_BUCKETS)
-            services[service] = [a + b for a, b in zip(known, handled.seconds.buckets, strict=True)]
-        return {"handled": services, "commits": list(self._commits.buckets)}
-
-    def sort(self) -> None:
-        """Put what has come since the last time into its buckets.
-
-        To be called every second or so, on the event loop: till then each message keeps
-        a number.
-        """
-        for (service, kind, status), seconds in self._unsorted.items():
-            handled = self._handled.setdefault((service, str(kind)), _Handled())
-            count = handled.seconds.take(seconds)
-            if count:
-                handled.statuses[status] = handled.statuses.get(status, 0) + count
-        self._commits.take(self._unsorted_commits)
-
     # -- what the kernel tells ------------------------------------------------------------
-
-    def on_message_handled(self, cell: ActorCell, kind: str, status: int, seconds: float) -> None:
-        """Count it."""
-        try:
-            self._unsorted[cell.spec.service, kind, status].append(seconds)
-        except KeyError:
-            self._unsorted[cell.spec.service, kind, status] = [seconds]
 
     def on_refused(self, cell: ActorCell, kind: str, status: int) -> None:
         """Count it."""
@@ -156,10 +114,6 @@ class NodeMetrics(Observer, Collector):
     def on_duplicate(self, cell: ActorCell) -> None:
         """Count it."""
         self._duplicates += 1
-
-    def on_committed(self, seconds: float) -> None:
-        """Count it."""
-        self._unsorted_commits.append(seconds)
 
     def on_fenced(self, cell: ActorCell) -> None:
         """Count it."""
@@ -261,11 +215,11 @@ class NodeMetrics(Observer, Collector):
         if self._node is not None:
             yield from node_state(self._node, self._usage)
         yield from self._messages()
-        yield Histogram.family(
+        yield _histogram(
             "ipc_commit_seconds",
             "From the first try of an append until it was acknowledged.",
             (),
-            [((), self._commits)],
+            [((), self.commits)],
         )
         yield _counter(
             "ipc_failovers",
@@ -273,7 +227,7 @@ class NodeMetrics(Observer, Collector):
             ("service_name", "cause"),
             self._failovers.items(),
         )
-        yield Histogram.family(
+        yield _histogram(
             "ipc_failover_seconds",
             "From the old owner's last sign of life until the new one, on this node, answers.",
             (),
@@ -308,7 +262,7 @@ class NodeMetrics(Observer, Collector):
 
     def _messages(self) -> Iterator[Metric]:
         counts: Counter[tuple[str, str, int]] = Counter(self._refused)
-        for (service, kind), handled in self._handled.items():
+        for (service, kind), handled in self.handled.items():
             for status, number in handled.statuses.items():
                 counts[service, kind, status] += number
         with self._full_lock:
@@ -320,11 +274,11 @@ class NodeMetrics(Observer, Collector):
             ("service_name", "kind", "status"),
             ((tuple(map(str, key)), number) for key, number in counts.items()),
         )
-        yield Histogram.family(
+        yield _histogram(
             "ipc_processing_seconds",
             "How long handlers took, without the wait before and the commit after.",
             ("service_name", "kind"),
-            ((key, handled.seconds) for key, handled in self._handled.items()),
+            ((key, handled.seconds) for key, handled in self.handled.items()),
         )
 
     def _resources(self) -> Iterator[Metric]:
@@ -352,7 +306,7 @@ class NodeMetrics(Observer, Collector):
             ("service_name", "found"),
             self._lookups.items(),
         )
-        yield Histogram.family(
+        yield _histogram(
             "ipc_resource_operation_duration_seconds",
             "Operations on the registry, answered by this node.",
             ("operation",),
@@ -381,4 +335,17 @@ def _counter(
     family = CounterMetricFamily(name, documentation, labels=labels)
     for key, number in values:
         family.add_metric(key, number)
+    return family
+
+
+def _histogram(
+    name: str,
+    documentation: str,
+    labels: Sequence[str],
+    histograms: Iterable[tuple[Sequence[str], Histogram]],
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, documentation, labels=labels)
+    for values, histogram in histograms:
+        cumulative = list(zip(_BUCKETS, accumulate(histogram.buckets), strict=True))
+        family.add_metric(list(values), cumulative, histogram.total)
     return family

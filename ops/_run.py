@@ -43,7 +43,7 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
 
     with tracing() as spans:
         observer = combined(_message_log(options), spans)
-        code = _run_with_admin(options, observer) if options.admin_port else _run(options, observer)
+        code = (_run_with_admin if options.admin_port else _run_alone)(options, observer)
     if code:
         raise typer.Exit(code)
 
@@ -54,6 +54,14 @@ def _run(options: RunOptions, observer: Observer, beside: Beside | None = None) 
 
     node = run_node(options, observer=observer, beside=beside)
     return run_contained(node, loop_factory=_loop_factory())
+
+
+def _run_alone(options: RunOptions, observer: Observer) -> int:
+    from aegis._clock import SystemClock
+    from aegis.actors._observers import combined
+    from aegis.ops._timings import WatchedTimings
+
+    return _run(options, combined(WatchedTimings(SystemClock()), observer))
 
 
 def _run_with_admin(options: RunOptions, observer: Observer) -> int:

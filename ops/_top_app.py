@@ -38,8 +38,7 @@ q             quit
 
 Rates and queues come with the beats of the nodes. p99 is how long
 the quicker 99 of 100 handlers took since the last look; "-" where
-nothing ran, or the node is without metrics. Failovers are those
-since this view began."""
+nothing ran."""
 
 _STATES: Final = {
     "healthy": "green",

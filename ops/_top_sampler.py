@@ -77,7 +77,10 @@ class TopSampler:
 
     async def _look(self, resources: bool) -> None:
         services = await self._inspector.services()
-        nodes = await self._inspector.nodes(services, self._beating_nodes())
+        # Their trees are long, and only tell the queues of resources.
+        nodes = await self._inspector.nodes(
+            services, self._beating_nodes(), brief=not resources, watched=True
+        )
         found: list[dict[str, Any]] | None = None
         if resources:
             found = await self._inspector.resources(limit=MAX_RESOURCES)

@@ -7,36 +7,23 @@ is not known is None. Times are boot-clock seconds, but for ``at`` of a failover
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from aegis._inspect import NodeHealth
+from aegis.actors._failover_log import FailoverLog
 from aegis.actors._lease import Beat
 from aegis.contracts import Role
-from aegis.ops._histogram import BOUNDS
+from aegis.ops._latency import Latency
+from aegis.ops._live_failovers import failover_rows
+from aegis.ops._rate import Rate
 
-__all__ = [
-    "FailoverRow",
-    "InstanceRow",
-    "NodeRow",
-    "ResourceRow",
-    "TopState",
-    "Totals",
-    "quantile_ms",
-]
-
-RATE_SECONDS: Final = 2.0
-"""Over how long rates are taken: long enough that a single beat makes none jump."""
+__all__ = ["FailoverRow", "InstanceRow", "NodeRow", "ResourceRow", "TopState", "Totals"]
 
 FORGET_SECONDS: Final = 30.0
 """After so long without a beat, what an instance did is of the past."""
-
-MAX_FAILOVERS: Final = 200
-MAX_SERVED: Final = 1_000
-"""Reports of new owners that are kept until their promotion has been told."""
 
 
 @frozen
@@ -122,51 +109,10 @@ class Totals:
 
 @define
 class _Progress:
-    """What an instance ended, by the beats of the last seconds."""
+    """What an instance tells in its beats."""
 
-    ended: deque[tuple[float, int]] = field(factory=deque[tuple[float, int]])
+    ended: Rate = field(factory=Rate)
     depth: int = 0
-
-    def heard(self, now: float, ended: int, depth: int) -> None:
-        self.depth = depth
-        if self.ended and ended < self.ended[-1][1]:
-            self.ended.clear()  # Another of that name, which counts from 0.
-        self.ended.append((now, ended))
-        while len(self.ended) > 2 and now - self.ended[0][0] > RATE_SECONDS:
-            self.ended.popleft()
-
-    def rate(self) -> float | None:
-        (began, first), (ended, last) = self.ended[0], self.ended[-1]
-        return (last - first) / (ended - began) if ended > began else None
-
-
-@define
-class _Failover:
-    """A promotion, and those of its resources whose new owner has not answered yet."""
-
-    facts: Mapping[str, Any]
-    at: float
-    open: set[tuple[str, int]]
-    slowest_ms: float = 0.0
-
-    def served(self, told: Mapping[str, Any]) -> None:
-        self.open -= set(told["epochs"].items())
-        self.slowest_ms = max(self.slowest_ms, float(told["covered_ms"]))
-
-    def row(self) -> FailoverRow:
-        facts, ids = self.facts, list(self.facts["epochs"])
-        durations: Mapping[str, float] = facts.get("durations") or {}
-        before = 1000 * sum(durations.get(step, 0.0) for step in ("detected", "decided"))
-        return FailoverRow(
-            self.at,
-            str(facts["service_name"]),
-            len(ids),
-            str(ids[0]) if ids else "",
-            str(facts["old_instance_id"]),
-            str(facts["instance_id"]),
-            str(facts.get("cause", "")),
-            None if self.open else round(before + self.slowest_ms, 1),
-        )
 
 
 class TopState:
@@ -178,10 +124,8 @@ class TopState:
         self._nodes: list[NodeHealth] = []
         self._resources: list[dict[str, Any]] = []
         self._progress: dict[str, _Progress] = {}
-        self._seen: dict[str, dict[str, Sequence[int]]] = {}
-        self._new: dict[tuple[str, str], list[int]] = {}
-        self._failovers: deque[_Failover] = deque(maxlen=MAX_FAILOVERS)
-        self._served: deque[Mapping[str, Any]] = deque(maxlen=MAX_SERVED)
+        self._latency = Latency()
+        self._failovers = FailoverLog()
         self._failed_over = 0
 
     # -- what is heard ------------------------------------------------------------------
@@ -189,9 +133,11 @@ class TopState:
     def heard_beat(self, beat: Beat, now: float) -> None:
         """Take over a beat."""
         for name, load in beat.instances.items():
-            self._progress.setdefault(name, _Progress()).heard(now, load.progress, load.depth)
+            progress = self._progress.setdefault(name, _Progress())
+            progress.ended.heard(now, load.progress)
+            progress.depth = load.depth
         for name, known in list(self._progress.items()):
-            if now - known.ended[-1][0] > FORGET_SECONDS:
+            if now - known.ended.heard_at > FORGET_SECONDS:
                 del self._progress[name]
 
     def heard_event(self, facts: Mapping[str, Any], at: float) -> None:
@@ -201,20 +147,10 @@ class TopState:
             AttributeError, KeyError, TypeError, ValueError: it is not as it should be.
         """
         match facts.get("event"):
-            case "promoted" if facts.get("old_instance_id"):
-                epochs: Mapping[str, int] = facts["epochs"]
-                failover = _Failover(facts, at, set(epochs.items()))
-                for told in self._served:
-                    if _concerns(told, failover):
-                        failover.served(told)
-                failover.row()  # It has to be one.
-                self._failovers.appendleft(failover)
-                self._failed_over += 1
+            case "promoted":
+                self._failed_over += self._failovers.promoted(facts, at) is not None
             case "serving":
-                self._served.append(facts)
-                for failover in self._failovers:
-                    if _concerns(facts, failover):
-                        failover.served(facts)
+                self._failovers.serving(facts)
             case _:
                 pass
 
@@ -228,16 +164,9 @@ class TopState:
         self._services, self._nodes = services, nodes
         if resources is not None:
             self._resources = resources
-        self._new = {}
-        seen: dict[str, dict[str, Sequence[int]]] = {}
         for node in nodes:
-            now = seen[node.node_id] = _observed(node)
-            before = self._seen.get(node.node_id)
-            for service, buckets in now.items() if before is not None else ():
-                known = (before or {}).get(service) or [0] * len(buckets)
-                pairs = zip(buckets, known, strict=False)
-                self._new[node.node_id, service] = [max(0, a - b) for a, b in pairs]
-        self._seen = seen
+            self._latency.heard(node.node_id, node.facts.get("observed"))
+        self._latency.turn({node.node_id for node in nodes})
 
     # -- what is shown ------------------------------------------------------------------
 
@@ -256,7 +185,7 @@ class TopState:
                 len(by_node.get(node.node_id, ())),
                 sum(row.queue or 0 for row in by_node.get(node.node_id, ())),
                 sum(row.rate or 0.0 for row in by_node.get(node.node_id, ())),
-                self._p99(node.node_id),
+                self._latency.of_handlers(0.99, node_id=node.node_id),
                 round(1000 * node.round_trip_seconds, 2),
             )
             for node in self._nodes
@@ -282,8 +211,8 @@ class TopState:
                         int(one.get("resources", 0)),
                         int(one.get("standby_for", 0)),
                         one.get("queue_depth") if progress is None else progress.depth,
-                        None if progress is None else progress.rate(),
-                        self._p99(node_id, service),
+                        None if progress is None else progress.ended.per_second(),
+                        self._latency.of_handlers(0.99, service=service, node_id=node_id),
                     )
                 )
         return rows
@@ -314,7 +243,19 @@ class TopState:
 
     def failovers(self) -> list[FailoverRow]:
         """Return the failovers, the newest first."""
-        return [failover.row() for failover in self._failovers]
+        return [
+            FailoverRow(
+                one.at,
+                one.service_name,
+                one.resources,
+                one.resource_ids[0] if one.resource_ids else "",
+                one.old_instance_id,
+                one.new_instance_id,
+                one.cause,
+                one.total_ms,
+            )
+            for one in failover_rows(self._failovers).values()
+        ]
 
     def totals(self) -> Totals:
         """Return all in numbers."""
@@ -329,7 +270,7 @@ class TopState:
             sum(row.resources for row in instances),
             sum(row.queue or 0 for row in instances),
             sum(row.rate or 0.0 for row in instances),
-            self._p99(),
+            self._latency.of_handlers(0.99),
             self._failed_over,
         )
 
@@ -348,46 +289,9 @@ class TopState:
             if row.owner == instance_id or instance_id in row.standbys
         ]
 
-    def _p99(self, node_id: str | None = None, service: str | None = None) -> float | None:
-        chosen = [
-            buckets
-            for (node, name), buckets in self._new.items()
-            if node_id in (None, node) and service in (None, name)
-        ]
-        return quantile_ms([sum(counts) for counts in zip(*chosen, strict=True)], 0.99)
-
-
-def quantile_ms(buckets: Sequence[int], share: float) -> float | None:
-    """Return below how many milliseconds ``share`` of all lie; None if there are none.
-
-    Within a bucket they count as evenly spread; of the last, its lower bound is given.
-    """
-    rank = share * sum(buckets)
-    below = 0
-    for count, lower, upper in zip(buckets, (0.0, *BOUNDS), BOUNDS, strict=False):
-        if count and below + count >= rank:
-            return 1000 * (lower + (upper - lower) * (rank - below) / count)
-        below += count
-    return 1000 * BOUNDS[-1] if rank else None
-
-
-def _observed(node: NodeHealth) -> dict[str, Sequence[int]]:
-    """Return a node's histograms by service; one of another release may have others."""
-    try:
-        handled: dict[str, Sequence[int]] = dict(node.facts["observed"]["handled"])
-        return {name: found for name, found in handled.items() if len(found) == len(BOUNDS) + 1}
-    except (KeyError, TypeError, ValueError):
-        return {}
-
 
 def _place(node: NodeHealth) -> str:
     """Tell a node by its process, which is short, and what an operator looks for."""
     if "pid" not in node.facts:
         return node.node_id
     return f"{node.facts.get('host', '')}:{node.facts['pid']}"
-
-
-def _concerns(told: Mapping[str, Any], failover: _Failover) -> bool:
-    return told["service_name"] == failover.facts["service_name"] and bool(
-        failover.open & set(told["epochs"].items())
-    )

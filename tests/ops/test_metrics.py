@@ -20,6 +20,7 @@ from aegis.actors._owner import Owner
 from aegis.contracts import Kind, Mail, Role
 from aegis.ops._histogram import BOUNDS, Histogram
 from aegis.ops._metrics import NodeMetrics
+from aegis.ops._timings import MAX_UNSORTED, Timings
 from aegis.testing import MemoryTransport
 from aegis.transport import Append, Appended
 from aegis.transport._codec import encode_mail
@@ -338,13 +339,31 @@ def test_a_value_falls_into_the_bucket_whose_bound_it_reaches(batched: bool) -> 
             histogram.observe(value)
     assert histogram.count == 4
     assert histogram.total == pytest.approx(21.00021)
-    samples = Histogram.family("x", "x", (), [((), histogram)]).samples
-    counts = {one.labels["le"]: one.value for one in samples if "le" in one.labels}
-    assert samples[0].name == "x_bucket"
-    assert (counts["0.0001"], counts["0.00025"], counts["5"]) == (1, 2, 2)
-    assert (counts["10"], counts["+Inf"]) == (3, 4)
+    found = {bound: count for bound, count in zip(BOUNDS, histogram.buckets, strict=False) if count}
+    assert found == {0.0001: 1, 0.00025: 1, 10.0: 1}
+    assert histogram.buckets[-1] == 1
     assert (BOUNDS[0], BOUNDS[-1]) == (0.0001, 10.0)
     assert list(BOUNDS) == sorted(BOUNDS)
+
+
+def test_buckets_are_shown_as_prometheus_adds_them_up() -> None:
+    watched = Watched(None, NodeMetrics(SystemClock()))  # type: ignore[arg-type]
+    for seconds in (10.0, 0.00011, 11.0, 0.0001):
+        watched.metrics.on_committed(seconds)
+    bounds = ("0.0001", "0.00025", "5", "10", "+Inf")
+    counts = [watched.value("ipc_commit_seconds_bucket", le=bound) for bound in bounds]
+    assert counts == [1, 2, 2, 3, 4]
+    assert watched.value("ipc_commit_seconds_sum") == pytest.approx(21.00021)
+
+
+@pytest.mark.parametrize("number", [MAX_UNSORTED - 1, MAX_UNSORTED, 2 * MAX_UNSORTED + 3])
+def test_values_wait_to_be_sorted_up_to_a_bound_and_none_is_lost(number: int) -> None:
+    timings = Timings()
+    for _ in range(number):
+        timings.on_committed(0.001)
+    assert timings.commits.count == number - number % MAX_UNSORTED
+    timings.sort()
+    assert timings.commits.count == number
 
 
 def test_beats_that_do_not_come_are_counted_by_the_leader_alone() -> None:

@@ -20,13 +20,15 @@ from aegis.ops import _top, cli
 from aegis.ops._histogram import Histogram
 from aegis.ops._top_app import TopApp
 from aegis.ops._top_detail import describe
+from aegis.ops._timings import WATCHED_SECONDS, WatchedTimings
 from aegis.ops._top_sampler import TopSampler
-from aegis.ops._top_state import InstanceRow, TopState, quantile_ms
+from aegis.ops._top_state import InstanceRow, TopState
 from aegis.ops._top_tables import VIEWS, headline, shown_number
 from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.services import Quoter, Vault
 from tests.support.system import Backend, System
+from tests.support.virtual import pass_time
 
 INSTANCES, NODES, RESOURCES, FAILOVERS = VIEWS
 
@@ -53,7 +55,9 @@ def promoted(*names: str, epoch: int = 5) -> dict[str, Any]:
         "event": "promoted",
         "service_name": "vault",
         "instance_id": "two",
+        "node_id": "n2",
         "old_instance_id": "one",
+        "old_node_id": "n",
         "cause": "death",
         "epochs": dict.fromkeys(names, epoch),
         "durations": {"detected": 0.02, "decided": 0.005},
@@ -62,7 +66,8 @@ def promoted(*names: str, epoch: int = 5) -> dict[str, Any]:
 
 def serving(*names: str, covered_ms: float, epoch: int = 5) -> dict[str, Any]:
     epochs = dict.fromkeys(names, epoch)
-    return {"event": "serving", "service_name": "vault", "epochs": epochs, "covered_ms": covered_ms}
+    steps = {"fenced_ms": 1.0, "replayed_ms": 2.0, "covered_ms": covered_ms}
+    return {"event": "serving", "service_name": "vault", "epochs": epochs, **steps}
 
 
 # -- what it makes of what it hears ------------------------------------------------------
@@ -101,6 +106,38 @@ def test_latencies_are_those_between_two_looks() -> None:
     assert p99 is not None
     assert 0.25 < p99 <= 0.5
     assert state.totals().p99_ms == state.nodes()[0].p99_ms == p99
+    # Nothing ran meanwhile.
+    state.looked(services("one"), [node(*[8.0] * 100, *[0.0004] * 100)])
+    assert state.instances()[0].p99_ms is None
+
+
+def test_a_node_without_metrics_times_its_messages_while_somebody_watches() -> None:
+    async def scenario(system: System) -> None:
+        timings = WatchedTimings(system.clock)
+        await system.start_node((Vault, ["V-1"]), instance_id="one", observer=timings)
+        vault = system.cluster.actor(Vault, "V-1")
+        await vault.deposit(amount=Decimal(1))
+        assert timings.facts()["handled"] == {}, "nobody has watched"
+        sampler = TopSampler(system.transport, system.subjects, system.clock)
+        async with sampler.listening():
+            await sampler.look(resources=False)
+            await vault.deposit(amount=Decimal(1))
+            await sampler.look(resources=False)
+        assert sampler.problem == ""
+        (row,) = sampler.state.instances()
+        assert row.p99_ms is not None
+        assert sampler.state.totals().p99_ms == row.p99_ms
+        # Whoever watched has gone.
+        await pass_time(WATCHED_SECONDS + 1)
+        timings.facts()
+        before = timings.commits.count
+        await vault.deposit(amount=Decimal(1))
+        assert sum(timings.facts()["handled"]["vault"]) == timings.commits.count == before == 1
+
+    async def run(system: System) -> None:
+        await scenario(system)
+
+    Backend(None).run(run)
 
 
 @pytest.mark.parametrize("observed", [None, {}, {"handled": {"vault": [1, 2]}}, {"handled": 3}])
@@ -115,10 +152,11 @@ def test_quantiles_lie_in_the_bucket_that_has_them() -> None:
     histogram = Histogram()
     for value in [0.0002] * 98 + [0.03, 20.0]:
         histogram.observe(value)
-    assert quantile_ms(Histogram().buckets, 0.99) is None
-    assert 0.1 < (quantile_ms(histogram.buckets, 0.5) or 0) < 0.25
-    assert quantile_ms(histogram.buckets, 0.99) == pytest.approx(50)
-    assert quantile_ms(histogram.buckets, 1.0) == 10_000
+    quantile = Histogram.quantile
+    assert quantile(Histogram().buckets, 0.99) is None
+    assert 0.0001 < (quantile(histogram.buckets, 0.5) or 0) < 0.00025
+    assert quantile(histogram.buckets, 0.99) == pytest.approx(0.05)
+    assert quantile(histogram.buckets, 1.0) == 10
 
 
 @pytest.mark.parametrize("reports_first", [False, True])
