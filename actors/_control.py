@@ -97,12 +97,16 @@ class SupervisorCandidate:
             timeout=options.probe_timeout,
             spacing=options.probe_spacing,
         )
+        self._reporter = FailoverReporter(
+            self._channel, clock, lambda: self.leading, self._spawn
+        )
         self._queries = QueryResponder(
             self._channel,
             clock,
             self.registry,
             self.roster,
             self.election,
+            self._reporter.last,
             self._spawn,
             wait=options.query_wait,
             leader_timeout=options.probe_timeout,
@@ -114,10 +118,10 @@ class SupervisorCandidate:
             self.registry,
             self.election,
             on_change=self._note,
+            on_failovers=self._reporter.replayed,
             on_delivery=self._queries.advanced,
             on_election=self._wake.set,
         )
-        self._reporter = FailoverReporter(self._channel, lambda: self.leading)
         self._leading = asyncio.Event()
         self._reign: Reign | None = None
         self._first = False
@@ -291,6 +295,7 @@ class SupervisorCandidate:
                 await self._end_reign()
                 raise
             self._leading.set()
+            self._reporter.lead()
             _log.info("leads", node_id=self.node_id, term=election.term)
 
     def _new_reign(self) -> Reign:

@@ -140,6 +140,7 @@ class ControlChannel:
             old_node_id=failover.old_node_id,
             cause=failover.cause,
             resources=len(failover.epochs),
+            trace_id=failover.trace_id,
             **facts,
         )
         self._publish(self.subjects.event("failed_over"), encode_value(failover.to_wire()))

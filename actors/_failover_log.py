@@ -9,10 +9,10 @@ new owner learns of its promotion from the registry, too.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 __all__ = ["Failover", "FailoverLog", "Promotion", "Steps"]
 
@@ -44,6 +44,8 @@ class Failover:
     old_node_id: str
     cause: str
     epochs: Mapping[str, int]
+    trace_id: str
+    """What the lines of all its steps have in common."""
     durations: Mapping[str, float]
     """Seconds. ``detected`` and ``decided`` come one after the other; the steps of the
     new owner all count from when it began. ``total`` is from the last sign of life of
@@ -62,6 +64,7 @@ class Failover:
             "resource_ids": list(self.epochs),
             "epochs": dict(self.epochs),
             "durations": dict(self.durations),
+            "trace_id": self.trace_id,
         }
 
 
@@ -85,13 +88,51 @@ class Promotion:
     detected: float
     decided: float
     at: float
+    trace_id: str = ""
+    past: bool = False
+    """Whether it is so long ago that nobody waits for its end any more."""
     steps: dict[str, Steps] = field(factory=dict[str, Steps])
     answered: set[str] = field(factory=set[str])
+
+    def keys(self) -> list[_Key]:
+        """What tells it from others, of each of its resources."""
+        return [(self.service, name, epoch) for name, epoch in self.epochs.items()]
 
     def away(self, resource_id: str) -> float | None:
         """From the last sign of life of the old owner until the new one serves; or None."""
         steps = self.steps.get(resource_id)
         return None if steps is None else self.detected + self.decided + steps.covered
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as plain values: the leader's event, with ``at`` and the ``steps`` known."""
+        return {
+            "service_name": self.service,
+            "instance_id": self.instance_id,
+            "node_id": self.node_id,
+            "old_instance_id": self.old_instance_id,
+            "old_node_id": self.old_node_id,
+            "cause": self.cause,
+            "epochs": dict(self.epochs),
+            "durations": {"detected": self.detected, "decided": self.decided},
+            "trace_id": self.trace_id,
+            "at": self.at,
+            "steps": {
+                name: (one.fenced, one.replayed, one.covered) for name, one in self.steps.items()
+            },
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Promotion:
+        """Return what `to_record` has described.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is not as it should be.
+        """
+        steps: Mapping[str, Any] = record["steps"]
+        return evolve(
+            _promotion(record, float(record["at"])),
+            steps={str(name): Steps(*map(float, one)) for name, one in steps.items()},
+        )
 
 
 class FailoverLog:
@@ -123,30 +164,41 @@ class FailoverLog:
         """
         if not event.get("old_instance_id"):
             return None
-        service = str(event["service_name"])
-        epochs = {str(name): int(epoch) for name, epoch in event["epochs"].items()}
-        durations: Mapping[str, float] = event["durations"]
-        promotion = Promotion(
-            service=service,
-            instance_id=str(event["instance_id"]),
-            node_id=str(event["node_id"]),
-            old_instance_id=str(event["old_instance_id"]),
-            old_node_id=str(event["old_node_id"]),
-            cause=str(event["cause"]),
-            epochs=epochs,
-            detected=float(durations["detected"]),
-            decided=float(durations["decided"]),
-            at=at,
-        )
-        for resource_id, epoch in epochs.items():
-            key = (service, resource_id, epoch)
+        promotion = _promotion(event, at)
+        for key in promotion.keys():
             if key in self._promotions:  # Told again.
                 return None
-            _keep(self._promotions, key, promotion)
-            steps = self._early.pop(key, None)
-            if steps is not None:
-                promotion.steps[resource_id] = steps
+            self._add(key, promotion)
         return promotion
+
+    def _add(self, key: _Key, promotion: Promotion) -> None:
+        _keep(self._promotions, key, promotion)
+        steps = self._early.pop(key, None)
+        if steps is not None:
+            promotion.steps.setdefault(key[1], steps)
+
+    def recall(self, promotions: Iterable[Promotion], *, past: float = 0.0) -> int:
+        """Take over what others remember; return how many of these were not known here.
+
+        Their ``at`` puts them in their place. Those from before ``past`` have ended,
+        whatever is known of their end.
+        """
+        new = 0
+        for told in promotions:
+            known = [self._promotions.get(key) for key in told.keys()]
+            if not any(known):
+                new += 1
+                told.past = told.at < past
+                for key in told.keys():
+                    self._add(key, told)
+            for name, promotion in zip(told.epochs, known, strict=True):
+                if promotion is not None and name in told.steps:
+                    promotion.steps.setdefault(name, told.steps[name])
+        if new:
+            self._promotions = OrderedDict(
+                sorted(self._promotions.items(), key=lambda item: item[1].at)
+            )
+        return new
 
     def serving(self, event: Mapping[str, Any]) -> dict[str, Promotion]:
         """Take over that a new owner serves; return the promotion of each resource.
@@ -178,6 +230,23 @@ class FailoverLog:
         return [_joined(promotion, event, epochs) for promotion, epochs in together.values()]
 
 
+def _promotion(event: Mapping[str, Any], at: float) -> Promotion:
+    durations: Mapping[str, float] = event["durations"]
+    return Promotion(
+        service=str(event["service_name"]),
+        instance_id=str(event["instance_id"]),
+        node_id=str(event["node_id"]),
+        old_instance_id=str(event["old_instance_id"]),
+        old_node_id=str(event["old_node_id"]),
+        cause=str(event["cause"]),
+        epochs={str(name): int(epoch) for name, epoch in event["epochs"].items()},
+        detected=float(durations["detected"]),
+        decided=float(durations["decided"]),
+        at=at,
+        trace_id=str(event.get("trace_id", "")),
+    )
+
+
 def _keys(event: Mapping[str, Any]) -> list[_Key]:
     service = str(event["service_name"])
     return [(service, str(name), int(epoch)) for name, epoch in event["epochs"].items()]
@@ -197,6 +266,7 @@ def _joined(promotion: Promotion, event: Mapping[str, Any], epochs: Mapping[str,
         old_node_id=promotion.old_node_id,
         cause=promotion.cause,
         epochs=epochs,
+        trace_id=promotion.trace_id,
         durations={
             "detected": promotion.detected,
             "decided": promotion.decided,

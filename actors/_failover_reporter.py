@@ -1,30 +1,65 @@
-"""The reporter of failovers: listens to what is told of them, and tells the whole."""
+"""The reporter of failovers: listens to what is told of them, tells the whole, and keeps it.
+
+The last failovers are one record of the registry, so that a node that was not there tells
+them, too. Nothing depends on it: it is written beside the registry's own writes, a moment
+after the news, and one that is refused waits for the next news.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from itertools import islice
+from typing import Any, Final
 
 import structlog
 
+from aegis._clock import Clock
 from aegis.actors._control_channel import ControlChannel
-from aegis.actors._failover_log import FailoverLog
+from aegis.actors._failover_log import FailoverLog, Promotion
+from aegis.actors._registry_entries import FAILOVERS
 from aegis.errors import ProtocolError
-from aegis.transport._base import Message, MessageHandler
-from aegis.transport._codec import decode_value
+from aegis.transport._base import Append, Appended, Message, MessageHandler
+from aegis.transport._codec import decode_value, encode_value
 
-__all__ = ["FailoverReporter"]
+__all__ = ["PAST_SECONDS", "FailoverReporter"]
 
 _log = structlog.get_logger("aegis.control")
 
+MAX_KEPT: Final = 100
+"""Decisions in the record; each may have moved hundreds of resources."""
+
+MAX_KEPT_BYTES: Final = 128 * 1024
+
+GATHER_SECONDS: Final = 1.0
+"""For so long after the first news others are gathered, so that a great failover is not
+written anew with each of its resources."""
+
+WRITE_TIMEOUT: Final = 5.0
+
+PAST_SECONDS: Final = 60.0
+"""After so long a failover of the record has ended, even if nobody has told how."""
+
 
 class FailoverReporter:
-    """Every candidate keeps the books, and the one that ``leads`` reports."""
+    """Every candidate keeps the books, and the one that ``leads`` reports and writes."""
 
-    def __init__(self, channel: ControlChannel, leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        channel: ControlChannel,
+        clock: Clock,
+        leads: Callable[[], bool],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
         self._channel = channel
+        self._clock = clock
         self._leads = leads
+        self._spawn = spawn
         self._failovers = FailoverLog()
+        self._sequence = 0
+        self._unsaved = False
+        self._gathering = False
 
     @property
     def handlers(self) -> dict[str, MessageHandler]:
@@ -32,19 +67,90 @@ class FailoverReporter:
         event = self._channel.subjects.event
         return {
             event("promoted"): self._on_promoted,
+            event("serving"): self._on_serving,
             event("first_answer"): self._on_first_answer,
         }
 
+    def last(self) -> list[dict[str, Any]]:
+        """Return the last failovers as `Promotion.to_record` does, the newest first."""
+        records: list[dict[str, Any]] = []
+        left = min(MAX_KEPT_BYTES, self._channel.transport.max_payload_bytes // 2)
+        for promotion in islice(self._failovers.newest_first(), MAX_KEPT):
+            record = promotion.to_record()
+            left -= len(encode_value(record))
+            if left < 0:
+                break
+            records.append(record)
+        return records
+
+    def replayed(self, record: Mapping[str, Any], sequence: int) -> None:
+        """Take over what stands in the registry.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is not as it should be.
+        """
+        self._sequence = max(self._sequence, sequence)
+        past = self._clock.wall_ms() / 1000 - PAST_SECONDS
+        self._failovers.recall(map(Promotion.from_record, record["failovers"]), past=past)
+
+    def lead(self) -> None:
+        """This candidate leads now: it writes what the one before had no time for."""
+        if self._unsaved:
+            self._gather()
+
+    # -- what is heard --------------------------------------------------------------------
+
     def _on_promoted(self, message: Message) -> None:
         with _readable(message):
-            # When it was heard of is of no interest here.
-            self._failovers.promoted(decode_value(message.payload), at=0.0)
+            now = self._clock.wall_ms() / 1000
+            if self._failovers.promoted(decode_value(message.payload), at=now) is not None:
+                self._news()
+
+    def _on_serving(self, message: Message) -> None:
+        with _readable(message):
+            if self._failovers.serving(decode_value(message.payload)):
+                self._news()
 
     def _on_first_answer(self, message: Message) -> None:
         with _readable(message):
             complete = self._failovers.answered(decode_value(message.payload))
             for failover in complete if self._leads() else ():
                 self._channel.report(failover)
+
+    # -- what is written ------------------------------------------------------------------
+
+    def _news(self) -> None:
+        self._unsaved = True
+        if self._leads():
+            self._gather()
+
+    def _gather(self) -> None:
+        if not self._gathering:
+            self._gathering = True
+            self._spawn(self._write_soon())
+
+    async def _write_soon(self) -> None:
+        try:
+            await asyncio.sleep(GATHER_SECONDS)
+        finally:
+            self._gathering = False
+        if not self._leads():
+            return
+        self._unsaved = False
+        append = Append(
+            self._channel.record(FAILOVERS),
+            encode_value({"failovers": self.last()}),
+            # Not on the leader's record, for which other writes would have to wait. Whoever
+            # is behind has first to read what it would replace.
+            expect=self._sequence,
+            rollup=True,
+        )
+        outcome = await self._channel.transport.append(append, timeout=WRITE_TIMEOUT)
+        if isinstance(outcome, Appended):
+            self._sequence = max(self._sequence, outcome.sequence)
+        else:
+            self._unsaved = True
+            _log.warning("failovers_not_kept", reason=str(outcome))
 
 
 @contextlib.contextmanager

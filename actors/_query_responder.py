@@ -44,6 +44,7 @@ class QueryResponder:
         registry: Registry,
         roster: Roster,
         election: Election,
+        failovers: Callable[[], list[dict[str, Any]]],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         *,
         wait: float,
@@ -55,6 +56,7 @@ class QueryResponder:
         self._registry = registry
         self._roster = roster
         self._election = election
+        self._failovers = failovers
         self._spawn = spawn
         self._wait = wait
         self._leader_timeout = leader_timeout
@@ -113,6 +115,8 @@ class QueryResponder:
     def _query(self, operation: str, payload: Any) -> dict[str, Any]:
         if operation == "service.query":
             services = registration.query_services(payload)
+            if services.failovers:
+                return {"success": True, "failovers": self._failovers()}
             answer = query_services(self._registry, services, self._queue_depth)
             answer["leader"] = {"node_id": self._election.leader, "term": self._election.term}
             return answer

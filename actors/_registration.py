@@ -82,11 +82,15 @@ class Disconnect:
 
 @frozen
 class QueryServices:
-    """Payload of ``ipc.service.query``: which instances to list; all by default."""
+    """Payload of ``ipc.service.query``: which instances to list; all by default.
+
+    With ``failovers`` the last of these are listed instead.
+    """
 
     service_name: str | None = None
     instance_id: str | None = None
     min_sequence: int = 0
+    failovers: bool = False
 
 
 @frozen
@@ -192,6 +196,7 @@ def query_services(payload: Any) -> QueryServices:
         service_name=fields.optional_name("service_name"),
         instance_id=fields.optional_name("instance_id"),
         min_sequence=fields.count("min_sequence", 0),
+        failovers=fields.flag("failovers"),
     )
 
 

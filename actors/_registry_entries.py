@@ -9,6 +9,7 @@ before it:
 ``registry.instance.<id>``                 an instance: `Instance`
 ``registry.resource.<service>.<id>``       who owns a resource: `Resource`
 ``registry.standby.<service>.<id>.<inst>`` that an instance stands by: `Standby`
+``registry.failovers``                     the last failovers, for whoever looks back
 =========================================  ============================================
 
 A standby has a record of its own because the sequence of a resource's record is its
@@ -27,6 +28,7 @@ from aegis._subjects import Subjects, unescape
 from aegis.contracts import Role
 
 __all__ = [
+    "FAILOVERS",
     "LEADER",
     "RENEWAL",
     "TOMBSTONE_TTL",
@@ -52,6 +54,7 @@ type ResourceKey = tuple[str, str]
 
 LEADER: Final[Key] = ("leader",)
 RENEWAL: Final[Key] = ("lease",)
+FAILOVERS: Final[Key] = ("failovers",)
 
 TOMBSTONE_TTL: Final = 3600
 """Seconds that the record of something removed is kept: far longer than any lease."""

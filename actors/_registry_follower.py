@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -13,7 +13,7 @@ from aegis._clock import Clock
 from aegis.actors._control_channel import ControlChannel
 from aegis.actors._election import Election
 from aegis.actors._registry import Change, Registry
-from aegis.actors._registry_entries import LEADER, RENEWAL, Key, key_of
+from aegis.actors._registry_entries import FAILOVERS, LEADER, RENEWAL, Key, key_of
 from aegis.errors import ConnectionClosed, ProtocolError
 from aegis.transport._base import Stored
 from aegis.transport._codec import decode_value
@@ -26,9 +26,9 @@ _log = structlog.get_logger("aegis.control")
 class RegistryFollower:
     """Feeds the copy of the registry and the election of one candidate.
 
-    ``on_change`` hears of each change of ownership, ``on_delivery`` of each record, and
-    ``on_election`` when the election may have something to do: of the thousand records of
-    a great failover, next to none.
+    ``on_change`` hears of each change of ownership, ``on_failovers`` of the record of the
+    last failovers, ``on_delivery`` of each record, and ``on_election`` when the election may
+    have something to do: of the thousand records of a great failover, next to none.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class RegistryFollower:
         registry: Registry,
         election: Election,
         on_change: Callable[[Change], None],
+        on_failovers: Callable[[Mapping[str, Any], int], None],
         on_delivery: Callable[[], None],
         on_election: Callable[[], None],
     ) -> None:
@@ -48,6 +49,7 @@ class RegistryFollower:
         self._registry = registry
         self._election = election
         self._on_change = on_change
+        self._on_failovers = on_failovers
         self._on_delivery = on_delivery
         self._on_election = on_election
         self._replayed = asyncio.Event()
@@ -84,6 +86,8 @@ class RegistryFollower:
             elif key == RENEWAL:
                 self.settled = int(record.get("settled", 0))
                 self._election.saw_renewal(record, now)
+            elif key == FAILOVERS:
+                self._on_failovers(record, stored.sequence)
             # An own write may be delivered before its acknowledgement, or without one.
             change = self._registry.replayed(key, record, stored.sequence)
             if change is not None:

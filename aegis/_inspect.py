@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 
 from aegis._clock import SystemClock
 from aegis._subjects import Subjects
+from aegis.actors._failover_log import Promotion
 from aegis.actors._lease import Beat
 from aegis.actors._membership import control_request
 from aegis.actors._registration import MAX_PAGE
@@ -129,6 +130,19 @@ class Inspector:
         """
         answer = await self._ask("service.query", {"service_name": service})
         return list(answer["services"]), dict(answer.get("leader") or {})
+
+    async def failovers(self) -> list[Promotion]:
+        """Return the last failovers, the newest first; of other releases' what can be read.
+
+        Raises:
+            Unavailable: no supervisor answers.
+        """
+        answer = await self._ask("service.query", {"failovers": True})
+        found: list[Promotion] = []
+        for record in answer.get("failovers") or ():
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                found.append(Promotion.from_record(record))
+        return found
 
     async def resources(
         self, service: str | None = None, *, limit: int | None = None

@@ -1,11 +1,13 @@
 """The paths of the admin HTTP. Any node answers for the whole system.
 
 What they answer is asked of the supervisors and nodes when it is asked for here, as the
-command line does; only the log of failovers is this node's own.
+command line does; only failovers are told from this node's own log, which begins with what
+the supervisors remember.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
@@ -24,7 +26,7 @@ from aegis._inspect import Inspector
 from aegis._node import Node
 from aegis.actors._registration import ALONE, UNHEALTHY
 from aegis.contracts import check_id
-from aegis.errors import Conflict, InvalidRequest, NotFound
+from aegis.errors import AegisError, Conflict, InvalidRequest, NotFound
 from aegis.ops._admin_contracts import (
     Disconnected,
     FailoverPage,
@@ -266,10 +268,14 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
 
     @get(
         f"{API}/failovers",
-        summary="Failovers since this node was started, the newest first",
+        summary="The last failovers, the newest first",
         tags=["system"],
     )
     async def list_failovers(limit: Limit = DEFAULT_PAGE, after: After = None) -> FailoverPage:
+        if not api.live.recalled:
+            # What this node has heard itself it tells all the same.
+            with contextlib.suppress(AegisError):
+                await api.live.recall()
         found = [
             failover_view(promotion, resource_id)
             for promotion in api.metrics.failovers.newest_first()

@@ -225,7 +225,7 @@ class FailoverView:
     """One resource that went to another owner; see ``total_ms`` for how long it was away.
 
     Durations of the promotion run from its start to the end of each step. They are null
-    until the new owner has told.
+    until the new owner has told. ``trace_id`` is what the log lines of all of it share.
     """
 
     service_name: str
@@ -235,6 +235,7 @@ class FailoverView:
     cause: str
     old_instance_id: str
     new_instance_id: str
+    trace_id: str
     detected_ms: float
     decided_ms: float
     fenced_ms: float | None
@@ -245,7 +246,9 @@ class FailoverView:
 
 @frozen
 class FailoverPage:
-    """Failovers since the node that answers was started, the newest first."""
+    """Failovers, the newest first: those that the node which answers has heard of, and the
+    last ones before it was started.
+    """
 
     failovers: list[FailoverView]
     next: str | None

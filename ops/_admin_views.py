@@ -101,6 +101,7 @@ def failover_view(promotion: Promotion, resource_id: str) -> FailoverView:
         cause=promotion.cause,
         old_instance_id=promotion.old_instance_id,
         new_instance_id=promotion.instance_id,
+        trace_id=promotion.trace_id,
         detected_ms=_milliseconds(promotion.detected),
         decided_ms=_milliseconds(promotion.decided),
         fenced_ms=None if steps is None else _milliseconds(steps.fenced),

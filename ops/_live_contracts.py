@@ -101,6 +101,7 @@ class LiveFailover:
     """
 
     id: str
+    trace_id: str
     at: float
     service_name: str
     cause: str

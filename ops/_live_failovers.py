@@ -25,7 +25,8 @@ def failover_rows(log: FailoverLog) -> dict[str, LiveFailover]:
     moved_on: set[tuple[str, str]] = set()
     for promotion in islice(log.newest_first(), MAX_SHOWN):
         keys = {(promotion.service, name) for name in promotion.epochs}
-        open_ = {key for key in keys - moved_on if key[1] not in promotion.steps}
+        waited = set() if promotion.past else keys - moved_on
+        open_ = {key for key in waited if key[1] not in promotion.steps}
         row = _row(promotion, len(open_))
         rows[row.id] = row
         moved_on |= keys
@@ -38,6 +39,7 @@ def _row(promotion: Promotion, still_open: int) -> LiveFailover:
     before = promotion.detected + promotion.decided
     return LiveFailover(
         id=f"{promotion.service}/{min(promotion.epochs.values(), default=0)}",
+        trace_id=promotion.trace_id,
         at=promotion.at,
         service_name=promotion.service,
         cause=promotion.cause,

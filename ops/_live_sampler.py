@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from aegis._inspect import Inspector
+from aegis.actors._failover_reporter import PAST_SECONDS
 from aegis.actors._lease import Beat
 from aegis.actors._registration import ALONE
 from aegis.errors import AegisError, ProtocolError, Unavailable
@@ -90,6 +91,8 @@ class LiveSampler:
         self._begun: dict[str, float] = {}
         self._looked = False
         self._ended = False
+        self.recalled = False
+        """Whether the log of failovers has those that this node was not there to hear of."""
 
     # -- life -----------------------------------------------------------------------------
 
@@ -124,6 +127,18 @@ class LiveSampler:
             raise Unavailable(
                 f"{MAX_VIEWERS} viewers watch this node already; watch another node, or close some"
             )
+
+    async def recall(self) -> None:
+        """Ask for the failovers that this node has not heard of.
+
+        Raises:
+            Unavailable: no supervisor answers.
+        """
+        told = await self._inspector.failovers()
+        past = self._node.clock.wall_ms() / 1000 - PAST_SECONDS
+        if self._metrics.failovers.recall(told, past=past):
+            self._view.on_failovers()
+        self.recalled = True
 
     @contextlib.contextmanager
     def watching(self) -> Generator[None]:
@@ -187,8 +202,9 @@ class LiveSampler:
         connected = self._node.transport.connected
         self._view.on_connected(connected)
         if not connected:
-            # What is dropped meanwhile leaves no trace.
+            # What is dropped meanwhile leaves no trace, and what is told is not heard.
             self._begun.pop("letters", None)
+            self.recalled = False
             if "letters" in self._under_way:
                 self._under_way["letters"].cancel()
         if not connected or self._node.state == "starting":
@@ -202,6 +218,8 @@ class LiveSampler:
             seldom = max(often, len(nodes) / MAX_ASKED_PER_SECOND)
             self._when_due("nodes", now, seldom, self._look_at_nodes)
         self._when_due("letters", now, LETTERS_SECONDS, self._follow_letters)
+        if not self.recalled:
+            self._when_due("failovers", now, TICK_SECONDS, self.recall)
         if self.viewers:
             self._when_due("alone", now, ALONE_SECONDS, self._count_alone)
 

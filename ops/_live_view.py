@@ -63,7 +63,11 @@ class LiveView:
         """
         self.orphans.on_event(facts, wall_seconds)
         if facts.get("event") in ("promoted", "serving"):
-            self._failover_rows = failover_rows(self._failovers)
+            self.on_failovers()
+
+    def on_failovers(self) -> None:
+        """Take over what the log of failovers has by now."""
+        self._failover_rows = failover_rows(self._failovers)
 
     def on_overview(
         self,

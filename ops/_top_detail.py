@@ -90,14 +90,20 @@ def _of_node(state: TopState, row: NodeRow) -> list[str]:
 
 
 def _of_failover(row: FailoverRow) -> list[str]:
-    took = "still under way" if row.total_ms is None else f"{row.total_ms} ms"
+    if row.serving < row.resources:
+        took = f"still under way: {row.serving} of {row.resources} are served"
+    elif row.total_ms is None:
+        took = "nobody told how long"
+    else:
+        took = f"{row.total_ms} ms, from the last sign of life to the first possible answer"
     return _pairs(
         ("service", row.service),
         ("resources", f"{row.resources}, the first {row.first}"),
         ("from", row.old),
         ("to", row.new),
         ("cause", row.cause),
-        ("took", f"{took}, from the last sign of life to the first possible answer"),
+        ("took", took),
+        ("trace", row.trace_id),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from aegis._clock import Clock, SystemClock
 from aegis._inspect import Inspector
 from aegis._subjects import Subjects
+from aegis.actors._failover_reporter import PAST_SECONDS
 from aegis.actors._lease import Beat
 from aegis.errors import AegisError, ProtocolError
 from aegis.ops._top_state import TopState
@@ -63,6 +64,8 @@ class TopSampler:
             Unavailable: no supervisor answers.
         """
         await self._look(resources)
+        past = self._clock.wall_ms() / 1000 - PAST_SECONDS
+        self.state.recalled(await self._inspector.failovers(), past=past)
         await asyncio.sleep(FIRST_LOOK_SECONDS)
         await self._look(resources)
 

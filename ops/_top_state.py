@@ -7,13 +7,13 @@ is not known is None. Times are boot-clock seconds, but for ``at`` of a failover
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from aegis._inspect import NodeHealth
-from aegis.actors._failover_log import FailoverLog
+from aegis.actors._failover_log import FailoverLog, Promotion
 from aegis.actors._lease import Beat
 from aegis.contracts import Role
 from aegis.ops._latency import Latency
@@ -75,10 +75,11 @@ class ResourceRow:
 
 @frozen
 class FailoverRow:
-    """Resources that one decision moved to another owner, told since the view began.
+    """Resources that one decision moved to another owner.
 
     ``total_ms`` is from the old owner's last sign of life until the slowest of them
-    answered; None as long as one does not.
+    answered; None as long as one does not, or if nobody told. ``serving`` of them have an
+    owner that answers.
     """
 
     at: float
@@ -89,6 +90,8 @@ class FailoverRow:
     new: str
     cause: str
     total_ms: float | None
+    serving: int
+    trace_id: str
 
 
 @frozen
@@ -153,6 +156,10 @@ class TopState:
                 self._failovers.serving(facts)
             case _:
                 pass
+
+    def recalled(self, promotions: Iterable[Promotion], *, past: float) -> None:
+        """Take over what supervisors remember of failovers; see `FailoverLog.recall`."""
+        self._failed_over += self._failovers.recall(promotions, past=past)
 
     def looked(
         self,
@@ -253,6 +260,8 @@ class TopState:
                 one.new_instance_id,
                 one.cause,
                 one.total_ms,
+                one.serving,
+                one.trace_id,
             )
             for one in failover_rows(self._failovers).values()
         ]

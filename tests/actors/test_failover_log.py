@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from attrs import asdict
+
 from aegis.actors import _failover_log
-from aegis.actors._failover_log import FailoverLog
+from aegis.actors._failover_log import FailoverLog, Promotion
+from aegis.ops._live_failovers import failover_rows
+from aegis.transport._codec import decode_value, encode_value
 
 
 def promoted(*resource_ids: str, epoch: int = 7, **facts: Any) -> dict[str, Any]:
@@ -130,3 +134,44 @@ def test_the_newest_failover_comes_first() -> None:
     heard(log, promoted("R-1", "R-2", epoch=7))
     heard(log, promoted("R-1", epoch=8))
     assert [list(one.epochs.values()) for one in log.newest_first()] == [[8], [7, 7]]
+
+
+def test_what_is_kept_of_a_failover_is_all_that_is_told_of_it() -> None:
+    log, later = FailoverLog(), FailoverLog()
+    log.promoted(promoted("R-1", "R-2", trace_id="7" * 32), at=12.5)
+    log.serving(answered("R-2"))
+    [promotion] = log.newest_first()
+    record = decode_value(encode_value(promotion.to_record()))
+    assert later.recall([Promotion.from_record(record)]) == 1
+    [recalled] = later.newest_first()
+    assert asdict(recalled) == asdict(promotion)
+
+
+def test_what_others_remember_stands_where_its_time_puts_it() -> None:
+    log, other = FailoverLog(), FailoverLog()
+    for epoch, at in ((5, 1.0), (9, 3.0)):
+        other.promoted(promoted("R-1", epoch=epoch), at=at)
+    log.promoted(promoted("R-1", epoch=7), at=2.0)
+    assert log.recall(other.newest_first()) == 2
+    assert [promotion.at for promotion in log.newest_first()] == [3.0, 2.0, 1.0]
+    assert log.recall(other.newest_first()) == 0, "known by now"
+
+
+def test_what_others_remember_completes_what_was_heard_here() -> None:
+    log, other = FailoverLog(), FailoverLog()
+    heard(log, promoted("R-1", "R-2"))
+    heard(other, promoted("R-1", "R-2"))
+    other.serving(answered("R-1"))
+    assert log.recall(other.newest_first(), past=10.0) == 0
+    [promotion] = log.newest_first()
+    assert set(promotion.steps) == {"R-1"}
+    assert not promotion.past, "its end is still waited for"
+
+
+def test_a_failover_of_long_ago_has_ended_even_if_nobody_told_how() -> None:
+    log, other = FailoverLog(), FailoverLog()
+    other.promoted(promoted("R-1"), at=5.0)
+    other.promoted(promoted("R-1", epoch=8), at=50.0)
+    log.recall(other.newest_first(), past=10.0)
+    rows = list(failover_rows(log).values())
+    assert [(one.serving, one.total_ms) for one in rows] == [(0, None), (1, None)]

@@ -14,12 +14,14 @@ import pytest
 
 from aegis import Unavailable
 from aegis._node import Node
+from aegis.actors._failover_reporter import GATHER_SECONDS
 from aegis.contracts import Role
 from aegis.ops import _live_sampler, _live_stream
 from aegis.ops._live_sampler import LiveSampler
 from aegis.ops._live_stream import LiveStream
 from aegis.ops._metrics import NodeMetrics
 from aegis.transport import Append, Appended
+from aegis.transport._codec import decode_value
 from tests.support.poll import wait_until
 from tests.support.services import Vault
 from tests.support.system import Backend, System
@@ -186,6 +188,40 @@ def test_a_failover_is_shown_while_it_is_under_way_and_when_it_is_over() -> None
             await wait_until(lambda: browser.rows("orphans") == {}, what="V-3 has an owner")
             assert browser.problems("critical") == []
             await browser.leave()
+
+    in_memory(scenario)
+
+
+def test_a_node_that_starts_later_tells_the_failovers_before_it() -> None:
+    async def scenario(system: System) -> None:
+        heard = await system.overhear("event.failed_over")
+        first = await system.start_node()
+        owner = await system.start_node((Vault, ["V-1"]), instance_id="one", no_supervisor=True)
+        standby = await system.start_node((Vault, ["V-1"]), instance_id="two", role="standby")
+        await system.kill_node(owner)
+        await system.cluster.actor(Vault, "V-1").deposit(amount=Decimal(1))
+        await wait_until(lambda: heard != [], what="the failover is told as a whole")
+        (told,) = [decode_value(message.payload) for message in heard]
+
+        async def see() -> None:
+            async with watched(system, instance_id="late") as (node, sampler):
+                browser = Browser(sampler)
+                await wait_until(lambda: browser.rows("failovers") != {}, what="it is told")
+                (failover,) = browser.rows("failovers").values()
+                assert failover["trace_id"] == told["trace_id"] != ""
+                assert (failover["old_instance_id"], failover["serving"]) == ("one", 1)
+                assert failover["covered_ms"] == round(1000 * told["durations"]["covered"], 1)
+                await wait_until(lambda: browser.problems("critical") == [], what="it is over")
+                await browser.leave()
+                await system.stop_node(node)
+
+        # From those who were there.
+        await see()
+        # And when nobody is left who was: from the registry.
+        await pass_time(2 * GATHER_SECONDS)
+        await system.stop_node(standby)
+        await system.stop_node(first)
+        await see()
 
     in_memory(scenario)
 

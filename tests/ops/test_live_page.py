@@ -227,7 +227,7 @@ def test_a_killed_owner_is_seen_to_be_replaced_within_two_seconds(
 ) -> None:
     with open_page(browser, site.watcher) as watched:
         page = settled(watched.page)
-        expect(page.locator("#failovers")).to_contain_text("None since this node was started")
+        expect(page.locator("#failovers")).to_contain_text("None is known")
         page.evaluate(NOTE_WHEN_SHOWN)
         killed_ms = time.time() * 1000
         site.active.process.kill()

@@ -121,8 +121,9 @@ def test_a_disconnect_has_one_trace_id_from_who_asks_to_the_promotion(logged: Lo
     assert answered["trace_id"] == trace_id_of(trace)
 
 
-def test_a_failover_has_one_trace_id_at_the_leader_and_at_the_new_owner(logged: Logged) -> None:
+def test_all_lines_of_a_failover_share_a_trace_id_whoever_writes_them(logged: Logged) -> None:
     async def scenario(system: System) -> None:
+        heard = await system.overhear("event.failed_over")
         await system.start_node()
         owner = await system.start_node(
             (Vault, ["V-1", "V-2"]), instance_id="one", no_supervisor=True
@@ -130,12 +131,15 @@ def test_a_failover_has_one_trace_id_at_the_leader_and_at_the_new_owner(logged: 
         await system.start_node((Vault, ["V-1", "V-2"]), instance_id="two", role=Role.STANDBY)
         await system.kill_node(owner)
         await system.cluster.actor(Vault, "V-1").deposit(amount=Decimal(1))
+        await wait_until(lambda: bool(heard), what="the leader has told the whole")
 
     lines = logged(scenario)
     decided, *_ = of(lines, "promoted", old_instance_id="one")
     (serving,) = [line for line in of(lines, "promoted", resources=2) if "covered_ms" in line]
+    (answered,) = of(lines, "first_answer", instance_id="two")
+    (whole,) = of(lines, "failed_over", instance_id="two")
     assert len(decided["trace_id"]) == 32
-    assert serving["trace_id"] == decided["trace_id"]
+    assert {line["trace_id"] for line in (serving, answered, whole)} == {decided["trace_id"]}
 
 
 def test_a_conflict_is_logged_with_its_request(logged: Logged) -> None:

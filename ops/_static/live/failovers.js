@@ -41,13 +41,13 @@ export class Failovers {
     return html`
       <h2 id="failovers-title">Failovers <span class="faint">${rows.length ? count(rows.length) : ""}</span></h2>
       <div role="log" aria-live="polite" aria-labelledby="failovers-title"><ol class="log">
-        ${repeat(shown, (one) => one.id, (one) => html`<li class=${one.total_ms == null ? "open" : ""}>
-          <time class="mono">${moment(one.at)}</time>
+        ${repeat(shown, (one) => one.id, (one) => html`<li class=${one.serving < one.resources ? "open" : ""}>
+          <time class="mono" title=${one.trace_id ? `trace ${one.trace_id}` : nothing}>${moment(one.at)}</time>
           <span class="what"><b>${some(one.resource_ids, one.resources, 2)}</b>
             <span class="faint">${one.service_name}</span></span>
-          <span class="total number">${one.total_ms == null
-              ? html`<strong class="bad">${one.serving ? `${count(one.serving)} of ${count(one.resources)}` : "under way"}</strong>`
-              : duration(one.total_ms)}</span>
+          <span class="total number">${one.total_ms != null ? duration(one.total_ms)
+              : one.serving === one.resources ? html`<span class="faint" title="Nobody told how it ended">?</span>`
+              : html`<strong class="bad">${one.serving ? `${count(one.serving)} of ${count(one.resources)}` : "under way"}</strong>`}</span>
           <span class="how">${one.old_instance_id} <span aria-label="to">→</span> ${one.new_instance_id}
             <span class="faint">${one.cause}</span></span>
           ${one.total_ms == null ? nothing : steps(one, longest)}
@@ -56,7 +56,7 @@ export class Failovers {
       ${button}
       ${rows.length ? html`<p class="key faint" aria-hidden="true">${STEPS.map((step, index) =>
             html`<span><i class="step${index + 1}"></i>${step}</span>`)}</p>`
-          : html`<p class="faint">None since this node was started.</p>`}`;
+          : html`<p class="faint">None is known.</p>`}`;
   }
 }
 
