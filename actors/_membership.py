@@ -113,10 +113,6 @@ def _no_facts(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     return {}
 
 
-def _no_details() -> Mapping[str, Any]:
-    return {}
-
-
 class Membership:
     """What one node is to the supervisors.
 
@@ -125,8 +121,8 @@ class Membership:
     ``applied`` for how far each resource's journal is applied (instance id, resource id,
     sequence in the stream: of an owner its last record, of a standby the last that it
     took over; always all of them, the beats tell what is news), ``health`` for what else a
-    request to ``aegis.health.<node>`` should be told, given what it asks for, and ``details``
-    for what is long: a request that is the map ``{brief: true}`` gets an answer without.
+    request to ``aegis.health.<node>`` should be told, and ``details`` for what is long: a
+    request that is the map ``{brief: true}`` gets an answer without. Both get that map.
     """
 
     def __init__(
@@ -140,7 +136,7 @@ class Membership:
         load: Callable[[], Mapping[str, InstanceLoad]] = _no_load,
         applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
         health: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_facts,
-        details: Callable[[], Mapping[str, Any]] = _no_details,
+        details: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_facts,
         listener: MembershipListener | None = None,
         tracer: Tracer | None = None,
     ) -> None:
@@ -535,7 +531,7 @@ class Membership:
             "lease_seconds": max(0.0, self.lease.valid_until - now),
             "covered": len(self.lease.covered),
             **self._health(asked),
-            **({} if asked.get("brief") else self._details()),
+            **({} if asked.get("brief") else self._details(asked)),
         }
         if message.reply_to:
             with contextlib.suppress(Unavailable, ConnectionClosed):

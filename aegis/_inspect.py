@@ -223,14 +223,21 @@ class Inspector:
         return _unrefused(answer)
 
     async def health(
-        self, node_id: str, *, brief: bool = False, watched: bool = False
+        self,
+        node_id: str,
+        *,
+        brief: bool = False,
+        watched: bool = False,
+        children: int | None = None,
     ) -> NodeHealth:
         """Return what a node says of itself; a ``brief`` answer lacks what may be long.
 
         With ``watched`` the node times its messages for the next while, so that whoever
-        asks again sees how long they take.
+        asks again sees how long they take. ``children`` is how many of each actor's are
+        wanted, the first by name.
         """
-        asked = {name: True for name, yes in (("brief", brief), ("watched", watched)) if yes}
+        asked = {"brief": brief, "watched": watched, "children": children}
+        asked = {name: value for name, value in asked.items() if value}
         payload = encode_value(asked) if asked else b""
         asked_at_ms, begun = self._clock.wall_ms(), self._clock.boot_seconds()
         answer: Any = None
@@ -269,10 +276,11 @@ class Inspector:
         *,
         brief: bool = False,
         watched: bool = False,
+        children: int | None = None,
     ) -> list[NodeHealth]:
         """Return what all nodes that run ``services``, and ``more``, say of themselves.
 
-        See `health` for ``brief`` and ``watched``.
+        See `health` for what can be asked for.
         """
         names = {instance["node_id"] for service in services for instance in service["instances"]}
         names.update(more)
@@ -280,15 +288,23 @@ class Inspector:
 
         async def ask(node_id: str) -> NodeHealth:
             async with places:
-                return await self.health(node_id, brief=brief, watched=watched)
+                return await self.health(
+                    node_id, brief=brief, watched=watched, children=children
+                )
 
         return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
 
-    async def picture(self, *, resources: bool = True) -> SystemPicture:
-        """Return the whole system. Raises `Unavailable` if no supervisor answers."""
+    async def picture(
+        self, *, resources: bool = True, children: int | None = None
+    ) -> SystemPicture:
+        """Return the whole system; see `health` for ``children``.
+
+        Raises:
+            Unavailable: no supervisor answers.
+        """
         services = await self.services()
         picture = SystemPicture(self._subjects.namespace, services)
-        picture.nodes = await self.nodes(services, await self.beating())
+        picture.nodes = await self.nodes(services, await self.beating(), children=children)
         if resources:
             picture.resources = await self.resources()
         return picture

@@ -19,6 +19,7 @@ from aegis._loading import load_actor_class
 from aegis._owner_watch import OwnerWatch
 from aegis._process_identity import has_ended, new_node_id
 from aegis._subjects import Subjects
+from aegis._shown_tree import MAX_SHOWN_CHILDREN, shown_tree
 from aegis._takeover_reports import TakeoverReports
 from aegis._trace import outgoing_traceparent, use_trace
 from aegis.actors._actor import AegisActor
@@ -37,7 +38,7 @@ from aegis.actors._observer import Observer
 from aegis.actors._post_office import PostOffice
 from aegis.actors._runtime import Runtime
 from aegis.actors._standby import StandbyFeed
-from aegis.actors._supervisor import Supervisor, TreeNode
+from aegis.actors._supervisor import Supervisor
 from aegis.actors._topics import Topics
 from aegis.actors._workers import Workers
 from aegis.contracts import Role
@@ -48,9 +49,6 @@ from aegis.transport._patience import insist
 __all__ = ["Node"]
 
 _log = structlog.get_logger("aegis.node")
-
-MAX_SHOWN_CHILDREN: Final = 2_000
-"""How many children of each parent a node's health tells, so that it fits a message."""
 
 
 class Node:
@@ -396,22 +394,12 @@ class Node:
             "observed": dict(self.runtime.observer.facts(watched=bool(asked.get("watched")))),
         }
 
-    def _details(self) -> Mapping[str, Any]:
-        return {
-            "topics": [asdict(counts) for counts in self.topics.statistics()],
-            "tree": _tree(self.root.statistics(), MAX_SHOWN_CHILDREN),
-        }
-
-
-def _tree(node: TreeNode, most: int) -> dict[str, Any]:
-    """Return the tree as plain maps, of each parent at most so many children."""
-    return {
-        "address": node.address,
-        "kind": node.kind,
-        "state": node.state,
-        "restarts": node.restarts,
-        "depth": node.mailbox_depth,
-        "processed": node.processed,
-        "children": [_tree(child, most) for child in node.children[:most]],
-        "left_out": max(0, len(node.children) - most),
-    }
+    def _details(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        children = asked.get("children")
+        most = children if isinstance(children, int) else MAX_SHOWN_CHILDREN
+        tree = shown_tree(
+            self.root.statistics(),
+            most=min(max(most, 1), MAX_SHOWN_CHILDREN),
+            max_bytes=self.transport.max_payload_bytes // 2,
+        )
+        return {"topics": [asdict(counts) for counts in self.topics.statistics()], "tree": tree}

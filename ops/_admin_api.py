@@ -246,7 +246,7 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
             int, Parameter(ge=0, le=MAX_PAGE, description="How many to show of an instance.")
         ] = 20,
     ) -> SystemTree:
-        return tree_view(await api.inspector.picture(), resources)
+        return tree_view(await api.inspector.picture(children=max(1, resources)), resources)
 
     @get(
         f"{API}/nodes/{{node_id:str}}",
@@ -261,7 +261,7 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
         ] = 50,
     ) -> NodeDetail:
         node_id = _name("node_id", node_id)
-        health = await api.inspector.health(node_id)
+        health = await api.inspector.health(node_id, children=max(1, actors))
         if not health.facts:
             raise NotFound(f"node {node_id!r} does not answer", node_id=node_id)
         return node_detail(health, actors)

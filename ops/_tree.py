@@ -38,7 +38,8 @@ def tree(
     """Print namespace, nodes, services, instances and resources; see `show` for ``every``."""
 
     async def ask(inspector: Inspector) -> SystemPicture:
-        return await inspector.picture()
+        # The drawing shows the first of each instance; only the document has all.
+        return await inspector.picture(children=None if context.output.json else max(1, shown))
 
     show(
         context,
