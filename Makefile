@@ -49,10 +49,12 @@ format: setup ## Format the code and fix what ruff can fix
 lint: setup ## Check the format and the lint rules
 	$(BIN)/black --check --quiet --diff .
 	$(BIN)/ruff check .
+	$(BIN)/oxlint --config .ci/javascript/oxlint.json ops/_static
 
-types: setup ## Check the types with mypy and pyright, both strict
+types: setup ## Check the types: mypy and pyright, both strict, and the pages' scripts
 	$(BIN)/mypy
 	$(BIN)/pyright
+	$(BIN)/python .ci/check_javascript.py
 
 docs: setup ## Build the documents as a site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -78,7 +80,7 @@ lock: ## Write requirements.txt and those for development, builds and gateways a
 wheel: setup ## Build the sdist and the wheel into dist/
 	$(BIN)/hatchling build
 
-hooks: setup ## Let git run black, ruff and mypy before each commit
+hooks: setup ## Let git check what is committed
 	$(BIN)/pre-commit install
 
 clean: ## Remove caches and build results

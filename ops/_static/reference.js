@@ -2,6 +2,12 @@
 
 import { ask, element } from "/static/session.js";
 
+/**
+ * A schema in a few words, or the shape of an object over several lines.
+ * @param {any} schema
+ * @param {Record<string, any>} schemas
+ * @returns {string}
+ */
 function described(schema, schemas, depth = 0) {
   if (!schema) return "";
   if (schema.$ref) {
@@ -9,7 +15,7 @@ function described(schema, schemas, depth = 0) {
     return depth ? name : described(schemas[name], schemas, depth);
   }
   const either = schema.oneOf || schema.anyOf;
-  if (either) return either.map((one) => described(one, schemas, depth + 1)).join(" or ");
+  if (either) return either.map((/** @type {any} */ one) => described(one, schemas, depth + 1)).join(" or ");
   if (schema.type === "array") return `list of ${described(schema.items, schemas, depth + 1)}`;
   if (schema.type === "object" && schema.properties) {
     const lines = Object.entries(schema.properties).map(
@@ -21,6 +27,12 @@ function described(schema, schemas, depth = 0) {
   return schema.type || "any";
 }
 
+/**
+ * A form that asks the node, and shows what it answers.
+ * @param {string} method
+ * @param {string} path
+ * @param {any} operation
+ */
 function tried(method, path, operation) {
   const form = element("form");
   const parameters = operation.parameters || [];
@@ -36,7 +48,7 @@ function tried(method, path, operation) {
   const result = element("pre", { tabindex: "0", "aria-live": "polite" });
   result.hidden = true;
   form.append(element("button", {}, method === "get" ? "Ask" : "Do it"), result);
-  form.addEventListener("submit", async (event) => {
+  form.addEventListener("submit", async (/** @type {SubmitEvent} */ event) => {
     event.preventDefault();
     if (method !== "get" && !confirm(`${operation.summary}?`)) return;
     let filled = path;
@@ -60,11 +72,17 @@ function tried(method, path, operation) {
   return form;
 }
 
+/**
+ * @param {string} method
+ * @param {string} path
+ * @param {any} operation
+ * @param {Record<string, any>} schemas
+ */
 function shown(method, path, operation, schemas) {
   const box = element("div");
   box.append(tried(method, path, operation));
-  for (const [status, answer] of Object.entries(operation.responses)) {
-    const content = Object.values(answer.content || {})[0];
+  for (const [status, answer] of Object.entries(/** @type {Record<string, any>} */ (operation.responses))) {
+    const content = /** @type {any} */ (Object.values(answer.content || {})[0]);
     box.append(element("h3", {}, `${status} `, answer.description || ""));
     if (content) box.append(element("pre", { tabindex: "0" }, described(content.schema, schemas)));
   }
@@ -74,7 +92,7 @@ function shown(method, path, operation, schemas) {
 }
 
 async function load() {
-  const main = document.getElementById("main");
+  const main = /** @type {HTMLElement} */ (document.getElementById("main"));
   const response = await ask("/api/v1/openapi.json");
   if (!response.ok) {
     main.replaceChildren(element("p", { class: "bad" }, `The node answers ${response.status}.`));
@@ -82,12 +100,16 @@ async function load() {
   }
   const description = await response.json();
   const schemas = description.components.schemas;
+  /** @type {Map<string, HTMLElement>} */
   const groups = new Map();
-  for (const [path, operations] of Object.entries(description.paths)) {
+  /** @type {Record<string, Record<string, any>>} */
+  const paths = description.paths;
+  for (const [path, operations] of Object.entries(paths)) {
     for (const [method, operation] of Object.entries(operations)) {
       const group = (operation.tags || ["other"])[0];
-      if (!groups.has(group)) groups.set(group, element("section", {}, element("h2", {}, group)));
-      groups.get(group).append(shown(method, path, operation, schemas));
+      const section = groups.get(group) ?? element("section", {}, element("h2", {}, group));
+      groups.set(group, section);
+      section.append(shown(method, path, operation, schemas));
     }
   }
   main.replaceChildren(...groups.values());

@@ -226,6 +226,34 @@ def test_a_node_that_starts_later_tells_the_failovers_before_it() -> None:
     in_memory(scenario)
 
 
+def test_what_is_told_does_not_grow_with_the_number_of_resources() -> None:
+    sizes: dict[int, tuple[int, int]] = {}
+
+    def scenario_of(number: int) -> Callable[[System], Awaitable[None]]:
+        async def scenario(system: System) -> None:
+            names = [f"V-{one:05}" for one in range(number)]
+            async with watched(system, (Vault, names), instance_id="one") as (_, sampler):
+                await system.start_node((Vault, names), instance_id="two", role="standby")
+                browser = Browser(sampler)
+                await wait_until(
+                    lambda: any("without a standby" in t for t in browser.problems("notice"))
+                    or len(browser.messages) > 8,
+                    what="some seconds are told",
+                )
+                assert browser.rows("services")["vault"]["resources"] == number
+                first, *later = (len(json.dumps(message)) for message in browser.messages)
+                sizes[number] = (first, sum(later) // len(later))
+                await browser.leave()
+
+        return scenario
+
+    for number in (10, 1_000):
+        in_memory(scenario_of(number))
+    (first, update), (more_first, more_update) = sizes[10], sizes[1_000]
+    assert more_first < first + 1_000
+    assert more_update < update + 200
+
+
 def test_who_comes_back_is_told_what_changed_and_no_more() -> None:
     async def scenario(system: System) -> None:
         async with watched(system, (Vault, ["V-1"]), instance_id="one") as (_, sampler):
