@@ -97,9 +97,7 @@ class SupervisorCandidate:
             timeout=options.probe_timeout,
             spacing=options.probe_spacing,
         )
-        self._reporter = FailoverReporter(
-            self._channel, clock, lambda: self.leading, self._spawn
-        )
+        self._reporter = FailoverReporter(self._channel, clock, lambda: self.leading, self._spawn)
         self._queries = QueryResponder(
             self._channel,
             clock,

@@ -94,8 +94,8 @@ class Promotion:
     steps: dict[str, Steps] = field(factory=dict[str, Steps])
     answered: set[str] = field(factory=set[str])
 
-    def keys(self) -> list[_Key]:
-        """What tells it from others, of each of its resources."""
+    def marks(self) -> list[_Key]:
+        """Return what tells it from others, of each of its resources."""
         return [(self.service, name, epoch) for name, epoch in self.epochs.items()]
 
     def away(self, resource_id: str) -> float | None:
@@ -165,7 +165,7 @@ class FailoverLog:
         if not event.get("old_instance_id"):
             return None
         promotion = _promotion(event, at)
-        for key in promotion.keys():
+        for key in promotion.marks():
             if key in self._promotions:  # Told again.
                 return None
             self._add(key, promotion)
@@ -185,11 +185,11 @@ class FailoverLog:
         """
         new = 0
         for told in promotions:
-            known = [self._promotions.get(key) for key in told.keys()]
+            known = [self._promotions.get(key) for key in told.marks()]
             if not any(known):
                 new += 1
                 told.past = told.at < past
-                for key in told.keys():
+                for key in told.marks():
                     self._add(key, told)
             for name, promotion in zip(told.epochs, known, strict=True):
                 if promotion is not None and name in told.steps:

@@ -288,9 +288,7 @@ class Inspector:
 
         async def ask(node_id: str) -> NodeHealth:
             async with places:
-                return await self.health(
-                    node_id, brief=brief, watched=watched, children=children
-                )
+                return await self.health(node_id, brief=brief, watched=watched, children=children)
 
         return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
 

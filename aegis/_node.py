@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from attrs import asdict
@@ -18,8 +18,8 @@ from aegis._instance import REGISTRATION_TIMEOUT, Instance, NodeParts
 from aegis._loading import load_actor_class
 from aegis._owner_watch import OwnerWatch
 from aegis._process_identity import has_ended, new_node_id
-from aegis._subjects import Subjects
 from aegis._shown_tree import MAX_SHOWN_CHILDREN, shown_tree
+from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
 from aegis._trace import outgoing_traceparent, use_trace
 from aegis.actors._actor import AegisActor

@@ -102,7 +102,7 @@ def _line(now: datetime, facts: Mapping[str, Any]) -> str:
         words.append(f"({facts['cause']})")
     if "covered_ms" in facts:
         words.append(f"after {facts['covered_ms']} ms")
-    total = (facts.get("durations") or {}).get("total")
-    if total is not None:
+    durations: Mapping[str, float] = facts.get("durations") or {}
+    if (total := durations.get("total")) is not None:
         words.append(f"after {1000 * total:.0f} ms in all")
     return " ".join(words)

@@ -25,8 +25,9 @@ def failover_rows(log: FailoverLog) -> dict[str, LiveFailover]:
     moved_on: set[tuple[str, str]] = set()
     for promotion in islice(log.newest_first(), MAX_SHOWN):
         keys = {(promotion.service, name) for name in promotion.epochs}
-        waited = set() if promotion.past else keys - moved_on
-        open_ = {key for key in waited if key[1] not in promotion.steps}
+        open_ = {key for key in keys - moved_on if key[1] not in promotion.steps}
+        if promotion.past:
+            open_.clear()
         row = _row(promotion, len(open_))
         rows[row.id] = row
         moved_on |= keys

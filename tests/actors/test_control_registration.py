@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import msgpack
 import pytest
@@ -225,9 +227,13 @@ def test_garbage_on_every_subject_is_refused_and_does_no_harm(play: Play) -> Non
 
 
 def test_a_node_answers_health_requests_with_its_instances(play: Play) -> None:
+    def health(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"tasks": 3, **asked}
+
     async def scenario(world: World) -> None:
         await world.leader()
-        await world.instance("node-1", "acct-1", health=lambda _: {"tasks": 3})
+
+        await world.instance("node-1", "acct-1", health=health)
         transport = await world.transport("test")
         reply = await transport.request(world.subjects.health("node-1"), b"", timeout=5)
         facts = msgpack.unpackb(reply.payload)

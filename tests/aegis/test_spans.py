@@ -303,8 +303,8 @@ def test_several_observers_are_told_and_one_that_is_alone_is_not_wrapped() -> No
         def on_committed(self, seconds: float) -> None:
             self.committed += 1
 
-        def facts(self) -> dict[str, str]:
-            return {"two": "facts"}
+        def facts(self, *, watched: bool = False) -> dict[str, str]:
+            return {"two": "watched" if watched else "facts"}
 
     one, two, recorder = Counter(), Both(), Recorder()
     group = combined(combined(one, two), None, recorder.observer())
@@ -313,6 +313,7 @@ def test_several_observers_are_told_and_one_that_is_alone_is_not_wrapped() -> No
     assert (one.fenced, one.committed, two.fenced, two.committed) == (1, 0, 1, 1)
     assert group.tracer is recorder.tracer
     assert group.facts() == {"two": "facts"}
+    assert group.facts(watched=True) == {"two": "watched"}
     assert combined(None, one, combined(None)) is one
 
 

@@ -235,18 +235,18 @@ def test_latencies_are_of_the_messages_since_the_last_turn() -> None:
         return {"handled": {"account": buckets}, "commits": buckets}
 
     latency.heard(NODE, told(1_000, 0))
-    latency.turn({NODE: None})
+    latency.turn({NODE})
     assert latency.of_handlers(0.5) is None, "what was before the first look is not known"
     latency.heard(NODE, told(1_000, 100))
-    latency.turn({NODE: None})
-    assert latency.of_service("account", 0.5) == pytest.approx(75)
+    latency.turn({NODE})
+    assert latency.of_handlers(0.5, service="account") == pytest.approx(75)
     assert latency.of_handlers(0.99) == latency.of_commits(0.99) == pytest.approx(99.5)
     latency.heard(NODE, told(1_010, 100))
-    latency.turn({NODE: None})
+    latency.turn({NODE})
     assert latency.of_handlers(0.99) == pytest.approx(0.099)
     latency.heard(NODE, "what a node of another release may say")
     latency.heard(NODE, {"handled": {"account": [1, 2]}})
-    latency.turn({NODE: None})
+    latency.turn({NODE})
     assert latency.of_handlers(0.5) is None
 
 

@@ -18,9 +18,9 @@ from aegis.actors._lease import Beat, InstanceLoad
 from aegis.contracts import Role
 from aegis.ops import _top, cli
 from aegis.ops._histogram import Histogram
+from aegis.ops._timings import WATCHED_SECONDS, WatchedTimings
 from aegis.ops._top_app import TopApp
 from aegis.ops._top_detail import describe
-from aegis.ops._timings import WATCHED_SECONDS, WatchedTimings
 from aegis.ops._top_sampler import TopSampler
 from aegis.ops._top_state import InstanceRow, TopState
 from aegis.ops._top_tables import VIEWS, headline, shown_number
