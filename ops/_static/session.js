@@ -11,6 +11,7 @@ const TOKEN = "aegis-token";
 export async function ask(path, options = {}) {
   for (;;) {
     const token = sessionStorage.getItem(TOKEN);
+    /** @type {Record<string, string>} */
     const headers = { ...options.headers };
     if (token) headers.Authorization = `Bearer ${token}`;
     const response = await fetch(path, { ...options, headers });
@@ -56,7 +57,7 @@ function askForToken(wasWrong) {
     dialog.append(form);
     document.body.append(dialog);
     let given = "";
-    form.addEventListener("submit", (event) => {
+    form.addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
       given = /** @type {HTMLInputElement} */ (input).value.trim();
       dialog.close();

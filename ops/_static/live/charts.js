@@ -138,7 +138,7 @@ class Chart {
       hooks: {
         setCursor: [(/** @type {any} */ plot) => this.tell(plot.cursor.idx ?? (this.samples?.length ?? 0) - 1)],
       },
-    }, this.data(samples), this.place);
+    }, /** @type {any} */ (this.data(samples)), this.place);
   }
 
   resize() {
