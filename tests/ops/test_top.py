@@ -347,9 +347,11 @@ def test_where_nobody_answers_the_last_picture_stays_and_the_reason_is_told(
     async def look(system: System, app: TopApp, pilot: Pilot[None]) -> None:
         for node in list(system.nodes):
             await system.kill_node(node)
-        await wait_until(lambda: bool(app.sampler.problem), what="a look fails", timeout=30)
+        # The one that was under way may have been given up on.
+        await wait_until(
+            lambda: "no node answers" in text_of(app, "#head"), what="a look fails", timeout=30
+        )
         await pilot.pause()
-        assert "no node answers" in text_of(app, "#head")
         assert len(shown(app)) == 3
 
     view(nats_server, look)
