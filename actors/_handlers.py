@@ -24,6 +24,7 @@ from attrs import evolve, frozen
 
 from aegis.actors._handler_types import Handler
 from aegis.actors._schema import Schema, Upcaster, check_static, versioned_state
+from aegis.actors._source import Source
 from aegis.actors._topic import DEFAULT_QUEUE_SIZE, OWN_RESOURCE, Overflow, pattern_problem
 from aegis.contracts import Kind, check_id
 from aegis.errors import ConfigurationError, InvalidRequest, NotFound
@@ -92,6 +93,7 @@ class _Topic:
     overflow: Overflow
     durable: str = ""
     begins_with_new: bool = False
+    source: Source | None = None
 
 
 # -- decorators -----------------------------------------------------------------------
@@ -209,7 +211,7 @@ def upcasts[F: Callable[..., Any]](kind: type, /, *, from_version: int) -> Calla
 
 
 def subscribes[F: Callable[..., Any]](
-    topic: str,
+    topic: str | Source,
     /,
     *,
     queue_size: int | None = None,
@@ -223,12 +225,18 @@ def subscribes[F: Callable[..., Any]](
     and ``{resource_id}`` for the resource's own name. Each actor of the class hears it
     by itself: that of every instance, and every resource that the instance owns.
 
-    The method takes the value, structured by its type hint, and, if it wants it,
-    ``topic: str``. It is like a query: it reads ``self.state`` and does not change it.
+    The method takes the value, structured by its type hint, and, if it wants them,
+    ``topic: str`` and ``missed: int``. It is like a query: it reads ``self.state`` and does
+    not change it.
 
     What comes while the actor is busy waits in a queue of ``queue_size`` messages for
     this method alone; when it is full, ``overflow`` says what is dropped, and counted.
+    ``missed`` is how many were dropped since the method was last called.
     Several decorators may stand above one method.
+
+    What is no topic, since other programs publish it in a form of their own, is heard by a
+    `Subject` in its place. The value is then what that makes of a message, whatever the
+    hint, and ``topic`` is the subject.
 
     With ``durable``, the name of the subscription, it stands at a `command`, and what is
     published takes effect there exactly once::
@@ -254,14 +262,24 @@ def subscribes[F: Callable[..., Any]](
     a dead letter, like one whose value is of another type or that nobody can decode.
     """
     where = f"@subscribes({topic!r})"
-    if (problem := pattern_problem(topic)) is not None:
+    source: Source | None = None
+    if isinstance(topic, Source):
+        source, pattern = topic, topic.name
+    elif (problem := pattern_problem(topic)) is not None:
         raise ConfigurationError(f"{where}: the topic {problem}")
+    else:
+        pattern = topic
+    if durable is not None and source is not None:
+        raise ConfigurationError(
+            f"{where}: no stream of ours keeps what is no topic; leave durable out"
+        )
     if durable is not None:
-        added = _Mark(None, topics=(_durable(where, topic, durable, start, queue_size, overflow),))
+        kept = _durable(where, pattern, durable, start, queue_size, overflow)
+        added = _Mark(None, topics=(kept,))
     elif start != "first":
         raise ConfigurationError(f"{where}: start is for durable subscriptions")
     else:
-        added = _Mark(None, topics=(_live(where, topic, queue_size, overflow),))
+        added = _Mark(None, topics=(_live(where, pattern, queue_size, overflow, source),))
 
     def decorate(function: F) -> F:
         mark = getattr(function, _MARK, None)
@@ -274,7 +292,11 @@ def subscribes[F: Callable[..., Any]](
 
 
 def _live(
-    where: str, topic: str, queue_size: int | None, overflow: Overflow | str | None
+    where: str,
+    topic: str,
+    queue_size: int | None,
+    overflow: Overflow | str | None,
+    source: Source | None,
 ) -> _Topic:
     size = DEFAULT_QUEUE_SIZE if queue_size is None else queue_size
     if type(size) is not int or size < 1:
@@ -284,7 +306,7 @@ def _live(
     except ValueError:
         known = " or ".join(repr(str(one)) for one in Overflow)
         raise ConfigurationError(f"{where}: overflow must be {known}, not {overflow!r}") from None
-    return _Topic(topic, size, policy)
+    return _Topic(topic, size, policy, source=source)
 
 
 def _durable(
@@ -443,14 +465,19 @@ class SubscriptionSpec:
     name: str
     function: Callable[..., Any]
     is_async: bool
-    wants_topic: bool
+    wants: tuple[str, ...]
+    """What the method takes besides the value: ``topic``, ``missed``."""
     structure: Callable[[Any], Any]
     queue_size: int
     overflow: Overflow
+    source: Source | None = None
+    """Where its messages come from, if not from a topic."""
 
     @property
     def own_level(self) -> int | None:
         """Which level (from 0) has to be the resource's own name, if one has."""
+        if self.source is not None:
+            return None
         levels = self.pattern.split(".")
         return levels.index(OWN_RESOURCE) if OWN_RESOURCE in levels else None
 
@@ -757,9 +784,10 @@ def _subscriptions(
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigurationError(f"{where}: a @subscribes method cannot yield")
     declared = [p.name for p in inspect.signature(function).parameters.values()][1:]
-    if not declared or declared[1:] not in ([], ["topic"]):
+    if not declared or not set(declared[1:]) <= {"topic", "missed"}:
         raise ConfigurationError(
-            f"{where}: a @subscribes method takes self, the value and, if it wants it, topic: str"
+            f"{where}: a @subscribes method takes self, the value and, if it wants them, "
+            "topic: str and missed: int"
         )
     hints = _hints(where, function)
     if declared[0] not in hints:
@@ -767,20 +795,30 @@ def _subscriptions(
             f"{where}: parameter {declared[0]!r} has no type hint; add one, "
             f"as in {declared[0]}: int"
         )
-    _converters(f"{where}: parameter {declared[0]!r}", hints[declared[0]])
+    if any(topic.source is None for topic in mark.topics):
+        _converters(f"{where}: parameter {declared[0]!r}", hints[declared[0]])
     return [
         SubscriptionSpec(
             pattern=topic.pattern,
             name=name,
             function=function,
             is_async=inspect.iscoroutinefunction(function),
-            wants_topic=len(declared) > 1,
-            structure=structurer(hints[declared[0]], field=declared[0]),
+            wants=tuple(declared[1:]),
+            structure=(
+                structurer(hints[declared[0]], field=declared[0])
+                if topic.source is None
+                else _as_it_is
+            ),
             queue_size=topic.queue_size,
             overflow=topic.overflow,
+            source=topic.source,
         )
         for topic in mark.topics
     ]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _durable_subscriptions(where: str, mark: _Mark, handler: HandlerSpec) -> list[DurableSpec]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -29,6 +29,7 @@ from aegis.actors._kept_topics import KeptTopics, TopicRetention
 from aegis.actors._mailbox import Envelope
 from aegis.actors._messages import Turn
 from aegis.actors._publication import Published, decode_publication
+from aegis.actors._source import Source
 from aegis.actors._topic import OWN_RESOURCE, TopicQueue
 from aegis.actors._tracer import Operation
 from aegis.contracts import OK
@@ -107,17 +108,15 @@ class Topics:
         for subscription in spec.subscriptions:
             feed = _Feed(desk, subscription, self._subjects)
             feeds.append(feed)
-            pattern = subscription.pattern.replace(OWN_RESOURCE, "*")
-            feed.interest = await self._transport.subscribe(
-                self._subjects.topic(pattern), feed.on_message
-            )
+            for subject in feed.subjects:
+                feed.interests.append(await self._transport.subscribe(subject, feed.on_message))
 
     async def close(self, desk: InstanceDesk) -> None:
         """Let them hear nothing more, but for what waits already."""
         for feed in self._feeds.pop(desk.instance_id, ()):
-            if feed.interest is not None:
+            for interest in feed.interests:
                 with suppress(Unavailable, ConnectionClosed):
-                    await feed.interest.unsubscribe()
+                    await interest.unsubscribe()
 
     def statistics(self) -> list[TopicStatistics]:
         """Return the counts so far, of each instance and pattern."""
@@ -130,31 +129,44 @@ class _Feed:
     def __init__(self, desk: InstanceDesk, spec: SubscriptionSpec, subjects: Subjects) -> None:
         self.desk = desk
         self.spec = spec
-        self.interest: Subscription | None = None
+        self.interests: list[Subscription] = []
         self.counts = TopicStatistics(desk.service, desk.instance_id, spec.pattern, spec.name)
         self._subjects = subjects
         self._own_level = spec.own_level
+        self._decode = self._decode_topic if spec.source is None else _decoder(spec.source)
         self._last_heard: dict[str, int] = {}
         # Only of those for whom something waits: actors come and go.
         self._listeners: dict[ActorCell, _Listener] = {}
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Where its messages come."""
+        if self.spec.source is not None:
+            return self.spec.source.subjects
+        return (self._subjects.topic(self.spec.pattern.replace(OWN_RESOURCE, "*")),)
 
     def on_message(self, message: Message) -> None:
         """Queue a message for every actor that is to hear it."""
         self.counts.received += 1
         try:
-            topic = self._subjects.topic_of(message.subject)
-            published = decode_publication(message.payload)
+            for heard in self._decode(message):
+                self._put(heard)
         except (ProtocolError, ValueError) as error:
             self.counts.refused += 1
             _log.warning("publication_refused", subject=message.subject, error=str(error))
-            return
-        if self._is_repeat(published):
-            return
-        for cell in list(self._hearers(topic)):
+
+    def _decode_topic(self, message: Message) -> Iterable[_Heard]:
+        topic = self._subjects.topic_of(message.subject)
+        published = decode_publication(message.payload)
+        if not self._is_repeat(published):
+            yield _Heard(topic, published.trace, published.value)
+
+    def _put(self, heard: _Heard) -> None:
+        for cell in list(self._hearers(heard)):
             listener = self._listeners.get(cell)
             if listener is None:
                 listener = self._listeners[cell] = _Listener(self, cell)
-            listener.put(_Heard(topic, published.trace, published.value))
+            listener.put(heard)
 
     def _is_repeat(self, published: Published) -> bool:
         """Whether it was heard before: what has to be stored is sent until it is known to be."""
@@ -166,11 +178,14 @@ class _Feed:
             del self._last_heard[next(iter(self._last_heard))]
         return published.n <= last
 
-    def _hearers(self, topic: str) -> Iterable[ActorCell]:
+    def _hearers(self, heard: _Heard) -> Iterable[ActorCell]:
         """Return the actors that serve at this moment: standbys hear nothing."""
         desk = self.desk
+        resource = heard.resource
         if self._own_level is not None:
-            cell = desk.resources.get(topic.split(".")[self._own_level])
+            resource = heard.topic.split(".")[self._own_level]
+        if resource is not None:
+            cell = desk.resources.get(resource)
             return () if cell is None else (cell,)
         own = () if desk.cell is None else (desk.cell,)
         return (*own, *desk.resources.values())
@@ -209,6 +224,19 @@ class _Heard:
     topic: str
     trace: str
     value: Any
+    resource: str | None = None
+    """Whom it is for, where the source says so."""
+
+
+def _decoder(source: Source) -> Callable[[Message], Iterable[_Heard]]:
+    """Return what makes messages of a source what actors hear; for one instance."""
+    decode, resource_of = source.open(), source.resource_of
+
+    def heard(message: Message) -> Iterable[_Heard]:
+        for value in decode(message):
+            yield _Heard(message.subject, "", value, resource_of(value))
+
+    return heard
 
 
 @define(eq=False)
@@ -218,6 +246,8 @@ class _Listener:
     feed: _Feed
     cell: ActorCell
     queue: TopicQueue[_Heard] = field(init=False)
+    missed: int = 0
+    """How many messages were dropped since the method was last called."""
     _has_place: bool = False
     """Whether a turn of this listener waits in the actor's mailbox."""
 
@@ -226,6 +256,7 @@ class _Listener:
 
     def put(self, heard: _Heard) -> None:
         if not self.queue.put(heard):
+            self.missed += 1
             self.feed.count_dropped(self.cell, 1)
         self._take_place()
 
@@ -293,7 +324,9 @@ class _Listener:
             )
             cell.runtime.observer.on_message_handled(cell, "publication", _INVALID, 0.0)
             return
-        arguments = (value, heard.topic) if spec.wants_topic else (value,)
+        missed, self.missed = self.missed, 0
+        also = {"topic": heard.topic, "missed": missed}
+        arguments = (value, *(also[name] for name in spec.wants))
         failure: BaseException | None = None
         try:
             if spec.is_async:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aegis.actors._messages import Call, Terminated
     from aegis.actors._ref import ActorRef
     from aegis.actors._reply_stream import ReplyStream
+    from aegis.actors._source import Subject
     from aegis.actors._supervisor import Supervisor
     from aegis.contracts import Answer, Receipt, Role
     from aegis.errors import (
@@ -90,6 +91,7 @@ __all__ = [
     "ServiceClient",
     "StashFull",
     "StreamBroken",
+    "Subject",
     "Supervisor",
     "Terminated",
     "TooLarge",
@@ -122,6 +124,7 @@ _HOME: Final = {
     "Terminated": "aegis.actors._messages",
     "ActorRef": "aegis.actors._ref",
     "ReplyStream": "aegis.actors._reply_stream",
+    "Subject": "aegis.actors._source",
     "Supervisor": "aegis.actors._supervisor",
     "Answer": "aegis.contracts",
     "Receipt": "aegis.contracts",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Self, cast, overload
 
 from aegis._cluster import Cluster, Opened, connected_options, open_cluster
 from aegis._config import ConnectOptions
@@ -16,6 +16,11 @@ from aegis._remote_ref import RemoteRef
 from aegis.actors._reply_stream import ReplyStream
 from aegis.contracts import Receipt
 from aegis.errors import AegisError
+
+if TYPE_CHECKING:
+    from aegis.marketdata._follower import TickGap
+    from aegis.marketdata._tick import Tick
+    from aegis.marketdata._ticks import TickStream
 
 __all__ = ["BlockingCluster", "connect_blocking"]
 
@@ -113,17 +118,28 @@ class BlockingCluster:
         """Return a ref of an actor, whose ``ask`` may ``block``."""
         return self._cluster.ref(service, resource_id, timeout=timeout)
 
-    def _iterate[T](self, stream: ReplyStream[T]) -> Generator[T]:
+    def ticks(self, *patterns: str, **options: Any) -> _BlockingTicks:
+        """Iterate over the ticks of a market: ``for tick in cluster.ticks("SHFE.rb*")``.
+
+        The arguments are those of `Cluster.ticks`; ``take_gaps()`` tells what was missed.
+        """
+
+        async def begin() -> TickStream:
+            return self._cluster.ticks(*patterns, **options)
+
+        return _BlockingTicks(self, self._run(begin()))
+
+    def _iterate[T](self, stream: ReplyStream[T] | AsyncGenerator[T]) -> Generator[T]:
         try:
             while True:
                 try:
-                    item = self._run(stream.__anext__())
+                    item = self._run(_awaited(stream.__anext__()))
                 except StopAsyncIteration:
                     return
                 yield item
         finally:
             if self._opened is not None:
-                self._run(stream.aclose())
+                self._run(_awaited(stream.aclose()))
 
     @property
     def _cluster(self) -> Cluster:
@@ -147,6 +163,25 @@ class BlockingCluster:
             thread.join()
             loop.close()
         self._loop = self._thread = None
+
+
+class _BlockingTicks:
+    """A stream of ticks whose iteration blocks; it ends when it is left."""
+
+    def __init__(self, cluster: BlockingCluster, stream: TickStream) -> None:
+        self._cluster = cluster
+        self._stream = stream
+
+    def __iter__(self) -> Generator[Tick]:
+        return self._cluster._iterate(aiter(self._stream))
+
+    def take_gaps(self) -> list[TickGap]:
+        """Return what was missed right before the tick at hand."""
+
+        async def take() -> list[TickGap]:
+            return self._stream.take_gaps()
+
+        return self._cluster._run(take())
 
 
 class _BlockingProxy:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from importlib import import_module
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 
@@ -47,6 +48,9 @@ from aegis.errors import (
     Unavailable,
 )
 from aegis.transport._base import StreamFacts, Transport
+
+if TYPE_CHECKING:
+    from aegis.marketdata._ticks import TickStream
 
 __all__ = [
     "Cluster",
@@ -171,6 +175,16 @@ class Cluster:
         plain = plain_named(params or {})
         address = Address(service, resource_id, instance_id)
         return stream_of(self, address, method, plain, _as_is, window=window, timeout=timeout)
+
+    def ticks(self, *patterns: str, **options: Any) -> TickStream:
+        """Iterate over the ticks of a market: ``async for tick in cluster.ticks("SHFE.rb*")``.
+
+        First comes how each contract stands, then every change; what was missed is told. It
+        is `aegis.marketdata.ticks`, which says more, and takes the same ``options``.
+        """
+        # The runtime knows no market: what serves one is loaded by who asks for it.
+        stream: TickStream = import_module("aegis.marketdata").ticks(self, *patterns, **options)
+        return stream
 
     async def publish(self, topic: str, value: Any) -> None:
         """Send ``value`` to whoever subscribes to ``topic`` now, at most once.

@@ -17,16 +17,26 @@ from aegis._cluster import connect
 from aegis.errors import AegisError, ConfigurationError, NotFound, Unavailable
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._feed import CONFIG_VARIABLE
+from aegis.marketdata._follower import TickGap
 from aegis.marketdata._health import Health, Verdict, judge
-from aegis.marketdata._ticks import TickGap, TickStream
 from aegis.ops._options import CommandContext
 from aegis.ops._output import Output
 
 if TYPE_CHECKING:
     from aegis._cluster import Cluster
     from aegis.marketdata._tick import Tick
+    from aegis.ops._run import Beside
 
-__all__ = ["contracts", "health", "run", "status", "subscribe", "ticks", "validate"]
+__all__ = [
+    "contracts",
+    "health",
+    "run",
+    "status",
+    "subscribe",
+    "tell_children",
+    "ticks",
+    "validate",
+]
 
 EXIT_WRONG_USE: Final = 4
 """Of the health command alone: its 2 says that a feed is in a critical state."""
@@ -36,12 +46,14 @@ ASK_TIMEOUT: Final = 3.0
 SHOWN: Final = 10
 
 
-def run(context: CommandContext, market: Path, feed: str, role: str) -> None:
-    """Run the node of one feed."""
+def run(
+    context: CommandContext, market: Path, feed: str, role: str, beside: Beside | None = None
+) -> None:
+    """Run the node of one feed, with ``beside`` as long as it runs."""
     config = MarketConfig.load(market)
     config.feed(feed)
     os.environ[CONFIG_VARIABLE] = str(market.resolve())
-    _tell_children(context)
+    tell_children(context)
     from aegis.ops._run import run as run_node
 
     service = {
@@ -50,11 +62,11 @@ def run(context: CommandContext, market: Path, feed: str, role: str) -> None:
         "resources": [config.resource],
         "role": role,
     }
-    run_node(context, [service])
+    run_node(context, [service], beside)
 
 
-def _tell_children(context: CommandContext) -> None:
-    """Give the gateway's process the options of the command line, which it does not see."""
+def tell_children(context: CommandContext) -> None:
+    """Have connections of others in this command find the server: by its options, as variables."""
     for name, value in context.given.items():
         if value is not None and not isinstance(value, bool):
             variable = "AEGIS_NATS_URL" if name == "nats" else f"AEGIS_{name.upper()}"
@@ -250,7 +262,7 @@ def ticks(context: CommandContext, patterns: list[str], count: int) -> None:
     output = context.output
 
     async def follow(cluster: Cluster) -> None:
-        stream = TickStream(cluster, tuple(patterns) or ("*",))
+        stream = cluster.ticks(*patterns)
         left = count
         async with stream:
             async for tick in stream:
@@ -281,6 +293,8 @@ def _print_tick(output: Output, tick: Tick) -> None:
 def _print_gap(output: Output, gap: TickGap) -> None:
     if output.json:
         output.document({"gap": asdict(gap)})
+    elif gap.dropped:
+        output.line(f"-- {gap.exchange}: {gap.missed} ticks came faster than they were printed")
     elif gap.feed_changed:
         output.line(f"-- another feed publishes now, under epoch {gap.epoch}")
     else:

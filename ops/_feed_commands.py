@@ -122,6 +122,83 @@ def ticks(
     work(context, patterns or [], count)
 
 
+def replay(
+    context: CommandContext,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="CSV or Parquet files, or folders of such."),
+    ],
+    speed: Annotated[
+        float,
+        typer.Option(
+            "--speed", metavar="N", help="Times faster than recorded; 0: as fast as it is taken."
+        ),
+    ] = 1.0,
+    market: Market = "market",
+    exchange: Annotated[
+        str, typer.Option("--exchange", metavar="CODE", help="For files that do not name it.")
+    ] = "",
+    max_pause: Annotated[
+        float,
+        typer.Option(
+            "--max-pause",
+            metavar="SECONDS",
+            help="Leave out what is longer of a pause; 0: nothing.",
+        ),
+    ] = 0.0,
+    calendar: Annotated[
+        str, typer.Option("--calendar", metavar="NAME", help="china, always, or a file.")
+    ] = "china",
+) -> None:
+    """Play recorded days as the feed of a market, and end with them."""
+    from aegis.marketdata._config import ReplaySource
+    from aegis.ops._feed_replay import replay as work
+
+    work(context, files, market, ReplaySource((), speed, exchange, max_pause), calendar)
+
+
+def record(
+    context: CommandContext,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="A folder, for Parquet files.")
+    ] = None,
+    stream: Annotated[
+        str,
+        typer.Option("--stream", metavar="NAME", help="A JetStream stream, besides or instead."),
+    ] = "",
+    every: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", help="A file of each exchange so often.")
+    ] = 60.0,
+    days: Annotated[
+        float, typer.Option("--days", metavar="N", help="So long the stream keeps ticks.")
+    ] = 7.0,
+    market: Market = "market",
+    name: Annotated[
+        str, typer.Option("--recorder", metavar="NAME", help="What this recorder is called.")
+    ] = "recorder",
+    role: Annotated[
+        str, typer.Option("--role", metavar="ROLE", help="active or standby.")
+    ] = "active",
+) -> None:
+    """Run a recorder: what feeds publish goes to files, a stream, or both."""
+    from aegis.marketdata._recorder_actor import RecorderConfig
+    from aegis.ops._feed_record import record as work
+
+    folder = "" if to is None else str(to.resolve())
+    config = RecorderConfig(folder=folder, stream=stream, every=every, days=days)
+    work(context, market, name, role, config)
+
+
+def recorded(
+    context: CommandContext,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it was recorded to.")],
+) -> None:
+    """Print what was recorded, and what is missing; the exit code is 1 if anything is."""
+    from aegis.ops._feed_record import recorded as work
+
+    work(context, folder)
+
+
 feed = typer.Typer(
     name="feed",
     help="Market data: run feeds, and look at what they publish.",
@@ -129,6 +206,9 @@ feed = typer.Typer(
     rich_markup_mode=None,
 )
 add_command(feed, run, RunOptions, ConnectOptions)
+add_command(feed, replay, RunOptions, ConnectOptions)
+add_command(feed, record, RunOptions, ConnectOptions)
 add_command(feed, validate, LogOptions)
+add_command(feed, recorded, LogOptions)
 for work in (status, health, contracts, subscribe, ticks):
     add_command(feed, work, ConnectOptions, LogOptions)

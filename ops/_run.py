@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -23,8 +23,15 @@ __all__ = ["run"]
 type Beside = Callable[[Node], AbstractAsyncContextManager[object]]
 
 
-def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> None:
-    """Run a node until it is told to stop; its exit code is the command's."""
+def run(
+    context: CommandContext,
+    services: Sequence[Mapping[str, object]],
+    beside: Beside | None = None,
+) -> None:
+    """Run a node until it is told to stop; its exit code is the command's.
+
+    ``beside`` is entered before the node joins the system, and left when it has gone.
+    """
     sources = context.sources()
     logs = log_options(sources)
     options = run_options(sources, services)
@@ -43,12 +50,13 @@ def run(context: CommandContext, services: Sequence[Mapping[str, object]]) -> No
 
     with tracing() as spans:
         observer = combined(_message_log(options), spans)
-        code = (_run_with_admin if options.admin_port else _run_alone)(options, observer)
+        serve = _run_with_admin if options.admin_port else _run_alone
+        code = serve(options, observer, beside)
     if code:
         raise typer.Exit(code)
 
 
-def _run(options: RunOptions, observer: Observer, beside: Beside | None = None) -> int:
+def _run(options: RunOptions, observer: Observer, beside: Beside | None) -> int:
     from aegis._contained import run_contained
     from aegis._launch import run_node
 
@@ -56,15 +64,15 @@ def _run(options: RunOptions, observer: Observer, beside: Beside | None = None) 
     return run_contained(node, loop_factory=_loop_factory())
 
 
-def _run_alone(options: RunOptions, observer: Observer) -> int:
+def _run_alone(options: RunOptions, observer: Observer, beside: Beside | None) -> int:
     from aegis._clock import SystemClock
     from aegis.actors._observers import combined
     from aegis.ops._timings import WatchedTimings
 
-    return _run(options, combined(WatchedTimings(SystemClock()), observer))
+    return _run(options, combined(WatchedTimings(SystemClock()), observer), beside)
 
 
-def _run_with_admin(options: RunOptions, observer: Observer) -> int:
+def _run_with_admin(options: RunOptions, observer: Observer, beside: Beside | None) -> int:
     try:
         from aegis.ops._admin_server import AdminServer
     except ModuleNotFoundError as error:
@@ -83,9 +91,19 @@ def _run_with_admin(options: RunOptions, observer: Observer) -> int:
     metrics = NodeMetrics(SystemClock(), missed_beats=missed)
     server = AdminServer(options, metrics)
     try:
-        return _run(options, combined(metrics, observer), server.serving)
+        both = server.serving if beside is None else _both(server.serving, beside)
+        return _run(options, combined(metrics, observer), both)
     finally:
         server.close()
+
+
+def _both(first: Beside, second: Beside) -> Beside:
+    @asynccontextmanager
+    async def beside(node: Node) -> AsyncGenerator[None]:
+        async with first(node), second(node):
+            yield
+
+    return beside
 
 
 def _message_log(options: RunOptions) -> Observer | None:

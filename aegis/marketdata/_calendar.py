@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from aegis import ConfigurationError
 
@@ -65,6 +65,8 @@ class Calendar:
     _years: frozenset[int]
     _hours: tuple[_Hours, ...]
     _every_day: bool = False
+    _traded: frozenset[date] = frozenset()
+    """Days on which there was trading, whatever the rest says."""
     _sessions: dict[tuple[str, date], tuple[Session, ...]] = field(
         factory=dict[tuple[str, date], tuple[Session, ...]], init=False
     )
@@ -127,7 +129,7 @@ class Calendar:
         Raises:
             ConfigurationError: the calendar does not know the day's year.
         """
-        if self._every_day:
+        if self._every_day or day in self._traded:
             return True
         if day.year not in self._years:
             known = ", ".join(map(str, sorted(self._years)))
@@ -136,6 +138,16 @@ class Calendar:
                 "add the holidays of that year to its file"
             )
         return day.weekday() < 5 and day not in self._holidays
+
+    def with_days(self, days: Iterable[date]) -> Self:
+        """Return this calendar for a recording of these days.
+
+        They were traded. Of their years that the file does not know, the weekdays are taken
+        for trading days: a recording tells itself which day each of its ticks belongs to.
+        """
+        traded = frozenset(days)
+        years = frozenset(day.year for day in traded)
+        return evolve(self, years=self._years | years, traded=self._traded | traded)
 
     def next_trading_day(self, day: date) -> date:
         """Return the first trading day after ``day``."""

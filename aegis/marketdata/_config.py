@@ -20,7 +20,7 @@ from aegis.marketdata._lifecycle import Deadlines
 from aegis.marketdata._subscriptions import Pace
 from aegis.marketdata._vendor_sources import SECRET_SETTINGS, CtpSource, VnpySource
 
-__all__ = ["FeedConfig", "MarketConfig", "SimulatedSource", "Source"]
+__all__ = ["FeedConfig", "MarketConfig", "ReplaySource", "SimulatedSource", "Source"]
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 
@@ -36,7 +36,27 @@ class SimulatedSource:
     even: bool = False
 
 
-type Source = SimulatedSource | CtpSource | VnpySource
+@frozen
+class ReplaySource:
+    """Recorded days. ``speed`` is how many times faster than recorded they are played.
+
+    With 0 they are played as fast as they are taken. ``files`` are CSV or Parquet files,
+    folders of such, or patterns with ``*``. ``exchange`` is for files that do not name it.
+    Where nothing was recorded for longer than ``max_pause`` (seconds of playing), the rest
+    of the pause is left out; 0 leaves out nothing.
+    """
+
+    files: tuple[str, ...]
+    speed: float = 1.0
+    exchange: str = ""
+    max_pause: float = 0.0
+
+    def anchored(self, base: Path, feed: str) -> Self:
+        """Return the same with files that are relative to ``base`` made whole."""
+        return evolve(self, files=tuple(str(base / file) for file in self.files))
+
+
+type Source = SimulatedSource | ReplaySource | CtpSource | VnpySource
 
 
 @frozen
@@ -44,6 +64,7 @@ class FeedConfig:
     """One feed: where its ticks come from, which is one of these."""
 
     simulated: SimulatedSource | None = None
+    replay: ReplaySource | None = None
     ctp: CtpSource | None = None
     sopt: CtpSource | None = None
     openctp: CtpSource | None = None

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from attrs import astuple
@@ -32,14 +32,22 @@ from aegis.marketdata._ports import (
     GatewayStatistics,
     MarketDataGatewayPort,
     MeasuredGateway,
+    RecordedGatewayPort,
 )
 from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
+
+if TYPE_CHECKING:
+    from aegis.transport import Transport
 
 __all__ = ["GatewayProcess", "status_of"]
 
 WORK_INTERVAL: Final = 0.05
 STATUS_INTERVAL: Final = 0.5
 RESUBSCRIBE_INTERVAL: Final = 30.0
+
+REPLAY_INTERVAL: Final = 0.02
+REPLAY_WINDOW: Final = 20_000
+"""Ticks of a recording that may be on their way to the server at any time."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -64,6 +72,7 @@ class GatewayProcess:
         """
         calendar = config.load_calendar()
         gateway = make_gateway(config, feed, calendar)
+        recorded = gateway if isinstance(gateway, RecordedGatewayPort) else None
         async with aegis.connect() as cluster:
             publisher = NatsTickPublisher(
                 cluster,
@@ -73,10 +82,10 @@ class GatewayProcess:
             pipeline = self._pipeline = FeedPipeline(
                 gateway,
                 publisher,
-                calendar,
+                calendar if recorded is None else recorded.calendar,
                 config.universe,
                 now=time.monotonic,
-                wall_ns=time.time_ns,
+                wall_ns=time.time_ns if recorded is None else recorded.market_ns,
                 pace=config.pace,
                 deadlines=config.deadlines,
                 patience=config.patience,
@@ -84,11 +93,16 @@ class GatewayProcess:
             bridge = self._bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
             async with answer_last(cluster, pipeline):
                 gateway.start(bridge)
-                working = asyncio.create_task(self._work(gateway, bridge))
+                working = [asyncio.create_task(self._work(gateway, bridge))]
+                if recorded is not None:
+                    window = min(REPLAY_WINDOW, config.bridge_bound)
+                    playing = _play(recorded, pipeline, bridge, cluster.transport, window)
+                    working.append(asyncio.create_task(playing))
                 try:
                     await self._obey(orders)
                 finally:
-                    working.cancel()
+                    for task in working:
+                        task.cancel()
                     bridge.close()
                     await cluster.transport.flush()
 
@@ -175,7 +189,35 @@ def status_of(
         **status,
         "bridge": {"depth": bridge.depth, "conflated": bridge.conflated.total()},
         "gateway": {"event_queue": measured.event_queue, "counts": dict(measured.counts)},
+        "replay": gateway.progress() if isinstance(gateway, RecordedGatewayPort) else None,
     }
+
+
+async def _play(
+    recorded: RecordedGatewayPort,
+    pipeline: FeedPipeline,
+    bridge: Bridge,
+    transport: Transport,
+    window: int,
+) -> None:
+    """Let a recording go on while it is published, and as fast as the server takes it.
+
+    What it tells too early would be lost or conflated, which a recording need not be.
+    """
+    taken = -1
+    while True:
+        await asyncio.sleep(REPLAY_INTERVAL)
+        if not pipeline.publishing or not pipeline.subscriptions.complete:
+            recorded.allow(0)
+            continue
+        handled = recorded.told - bridge.depth
+        if handled != taken:
+            try:
+                await transport.flush()
+            except (aegis.AegisError, TimeoutError):
+                continue  # There is no server at this moment.
+            taken = handled
+        recorded.allow(taken + window)
 
 
 def main(bridge: type[Bridge] = Bridge) -> None:
@@ -189,6 +231,9 @@ def main(bridge: type[Bridge] = Bridge) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            os.environ.get("AEGIS_LOG_LEVEL", "info").lower()
+        ),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from aegis import ConfigurationError
 from aegis.marketdata._calendar import Calendar
-from aegis.marketdata._config import FeedConfig, MarketConfig, SimulatedSource
+from aegis.marketdata._config import FeedConfig, MarketConfig, ReplaySource, SimulatedSource
+from aegis.marketdata._contract import EXCHANGES
 from aegis.marketdata._ports import MarketDataGatewayPort
 from aegis.marketdata._vendor_checks import check_account, check_vnpy
 from aegis.marketdata._vendor_library import import_class
@@ -16,12 +17,16 @@ from aegis.marketdata._vendor_sources import CtpSource, VnpySource
 
 __all__ = ["check_source", "make_gateway"]
 
+MAX_RATE: Final = 100.0
+
 
 def check_source(feed: FeedConfig) -> list[str]:
     """Return what keeps a feed's source from being used; each text says what to do."""
     match feed.source:
         case SimulatedSource() as source:
             return _check_simulated(source)
+        case ReplaySource() as source:
+            return _check_replay(source)
         case VnpySource() as source:
             return check_vnpy(source)
         case CtpSource() as source:
@@ -39,7 +44,17 @@ def _check_simulated(source: SimulatedSource) -> list[str]:
     return problems
 
 
-MAX_RATE: Final = 100.0
+def _check_replay(source: ReplaySource) -> list[str]:
+    from aegis.marketdata.adapters._recordings import check_files
+
+    problems: list[str] = []
+    if not 0 <= source.speed < float("inf"):
+        problems.append("replay.speed must be above 0, or 0 for as fast as it is taken")
+    if not 0 <= source.max_pause < float("inf"):
+        problems.append("replay.max_pause must be in seconds, or 0 to leave out no pause")
+    if source.exchange and source.exchange not in EXCHANGES:
+        problems.append(f"replay.exchange must be one of {', '.join(EXCHANGES)}")
+    return problems or [f"replay.files: {text}" for text in check_files(source)]
 
 
 def make_gateway(config: MarketConfig, feed: str, calendar: Calendar) -> MarketDataGatewayPort:
@@ -54,6 +69,8 @@ def make_gateway(config: MarketConfig, feed: str, calendar: Calendar) -> MarketD
     match found.source:
         case SimulatedSource() as source:
             return _simulated(feed, source, calendar)
+        case ReplaySource() as source:
+            return _replay(feed, source, calendar)
         case VnpySource() as source:
             return _vnpy(feed, source, calendar.zone)
         case CtpSource() as source:
@@ -73,6 +90,14 @@ def _simulated(feed: str, source: SimulatedSource, calendar: Calendar) -> Market
         rate=source.rate,
         even=source.even,
     )
+
+
+def _replay(feed: str, source: ReplaySource, calendar: Calendar) -> MarketDataGatewayPort:
+    from aegis.marketdata.adapters._recordings import Recordings
+    from aegis.marketdata.adapters._replay import ReplayGateway
+
+    recordings = Recordings.open(source, calendar)
+    return ReplayGateway(feed, recordings, speed=source.speed, max_pause=source.max_pause)
 
 
 def _vnpy(feed: str, source: VnpySource, zone: tzinfo) -> MarketDataGatewayPort:

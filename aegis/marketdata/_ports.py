@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._tick import Level, Tick
 
@@ -23,6 +24,7 @@ __all__ = [
     "MarketDataGatewayPort",
     "MeasuredGateway",
     "RawTick",
+    "RecordedGatewayPort",
 ]
 
 
@@ -79,6 +81,10 @@ class RawTick(NamedTuple):
     limit_up: float | None
     limit_down: float | None
     levels: tuple[Level, ...]
+    trading_day: int = 0
+    """As in 20261123, where the source knows it; 0 leaves it to the calendar."""
+    flags: int = 0
+    """What the source knows of it already, of `TickFlag`."""
 
 
 class GatewayListener(Protocol):
@@ -148,6 +154,40 @@ class MeasuredGateway(Protocol):
 
     def statistics(self) -> GatewayStatistics:
         """Return them; asked for twice a second, from the loop."""
+        ...
+
+
+@runtime_checkable
+class RecordedGatewayPort(MarketDataGatewayPort, Protocol):
+    """A gateway to a market of the past: it has a clock of its own, and it can wait.
+
+    What is asked about "now" has to be asked of its clock, or a recorded day would be one
+    on which everything stands still.
+    """
+
+    @property
+    def calendar(self) -> Calendar:
+        """The calendar, which knows the recorded days too."""
+        ...
+
+    @property
+    def told(self) -> int:
+        """How many ticks it has told the listener."""
+        ...
+
+    def market_ns(self) -> int:
+        """Return what time it is in the recorded market, in nanoseconds since 1970."""
+        ...
+
+    def allow(self, told: int) -> None:
+        """Let it go on until it has told so many ticks in all; none, before this is called.
+
+        Its clock stands still where it must not go on.
+        """
+        ...
+
+    def progress(self) -> dict[str, Any]:
+        """Return how far it has come, as plain values; ``finished`` once all is told."""
         ...
 
 

@@ -1,88 +1,91 @@
-"""Ticks for a consumer: in order, without repeats, with every gap told.
-
-A tick carries its feed's epoch and its number among the ticks of its exchange. A consumer
-of one contract cannot tell from the numbers alone what it has missed of that contract, so
-a gap is told per exchange, and only where everything of an exchange is followed.
-"""
+"""Ticks for a consumer: what there is at first, then what comes, with every gap told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from fnmatch import fnmatchcase
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Final, Self
 
-from attrs import frozen
-
 from aegis import Cluster
-from aegis.marketdata._arbiter import Arbiter, Verdict
-from aegis.marketdata._subjects import TICK
+from aegis.marketdata._follower import TickFollower, TickGap, subjects_of
+from aegis.marketdata._last_ticks import ask_last
 from aegis.marketdata._tick import Tick, TickUnreadable
 
 if TYPE_CHECKING:
     from aegis.transport import Message, Subscription
 
-__all__ = ["TickGap", "TickStream", "ticks"]
+__all__ = ["TickStream", "ticks"]
 
 DEFAULT_BOUND: Final = 100_000
 """Ticks that wait for a slow consumer; beyond it the oldest are dropped and counted."""
 
-
-@frozen
-class TickGap:
-    """Ticks of an exchange that this consumer did not get: ``missed`` numbers in a row.
-
-    With ``epoch`` changed, another feed publishes now; the state of every contract follows.
-    """
-
-    exchange: str
-    epoch: int
-    missed: int
-    feed_changed: bool = False
+GAPS_KEPT: Final = 1_000
+"""For a consumer that does not ask for them; the newest."""
 
 
-def ticks(cluster: Cluster, *patterns: str, bound: int = DEFAULT_BOUND) -> TickStream:
+def ticks(
+    cluster: Cluster, *patterns: str, bound: int = DEFAULT_BOUND, snapshot: bool = True
+) -> TickStream:
     """Return a stream of the ticks of all contracts that match, to be iterated.
 
-    Patterns are those of `UniverseFilter`, as in ``SHFE.rb*``; without any, all.
+    Patterns are those of `UniverseFilter`, as in ``SHFE.rb*``; without any, all. First
+    comes how each of these contracts stands, if a feed is there to tell and ``snapshot`` is
+    not switched off, then every change. More than ``bound`` ticks do not wait for a slow
+    consumer: the oldest give way, and it is told.
     """
-    return TickStream(cluster, patterns or ("*",), bound)
+    return TickStream(cluster, patterns or ("*",), bound, snapshot=snapshot)
 
 
 class TickStream:
     """The ticks of some contracts, as they come."""
 
     def __init__(
-        self, cluster: Cluster, patterns: tuple[str, ...], bound: int = DEFAULT_BOUND
+        self,
+        cluster: Cluster,
+        patterns: tuple[str, ...],
+        bound: int = DEFAULT_BOUND,
+        *,
+        snapshot: bool = True,
     ) -> None:
         self.dropped = 0
         """Ticks that were left out since the consumer was slower than they came."""
-        self._gaps: list[TickGap] = []
+        self.snapshot: int | None = None
+        """Of how many contracts the state came first; None if no feed was there to tell."""
+        self._wants_snapshot = snapshot
+        self._gaps: deque[TickGap] = deque(maxlen=GAPS_KEPT)
         self._cluster = cluster
         self._patterns = patterns
         self._bound = bound
-        self._arbiter = Arbiter()
-        self._epoch = 0
-        self._numbers: dict[str, int] = {}
-        self._waiting: deque[Tick] = deque()
+        self._follower = TickFollower(patterns)
+        self._early: list[Tick] | None = None
+        """What came before the snapshot was there."""
+        self._waiting: deque[Tick | TickGap] = deque()
+        self._left_out: dict[str, TickGap] = {}
+        """What had to give way in front of all that waits, by exchange."""
         self._more = asyncio.Event()
         self._subscriptions: list[Subscription] = []
 
     async def __aenter__(self) -> Self:
-        for subject in sorted({_subject(pattern) for pattern in self._patterns}):
+        self._early = [] if self._wants_snapshot else None
+        for subject in subjects_of(self._patterns):
             self._subscriptions.append(
                 await self._cluster.transport.subscribe(subject, self._on_message)
             )
-        await self._cluster.transport.flush()
+        if self._wants_snapshot:
+            try:
+                await self._begin_with_snapshot()
+            except BaseException:
+                await self.__aexit__()
+                raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for subscription in self._subscriptions:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
             await subscription.unsubscribe()
-        self._subscriptions.clear()
 
-    async def __aiter__(self) -> AsyncIterator[Tick]:
+    async def __aiter__(self) -> AsyncGenerator[Tick]:
         if not self._subscriptions:
             async with self:
                 async for tick in self:
@@ -90,52 +93,62 @@ class TickStream:
             return
         while True:
             while self._waiting:
-                yield self._waiting.popleft()
+                said = self._waiting.popleft()
+                if self._left_out:
+                    self._gaps += self._left_out.values()
+                    self._left_out.clear()
+                if isinstance(said, TickGap):
+                    self._gaps.append(said)
+                else:
+                    yield said
             self._more.clear()
             await self._more.wait()
 
     def take_gaps(self) -> list[TickGap]:
-        """Return what was missed, and changes of the feed, since this was last asked."""
-        gaps, self._gaps = self._gaps, []
+        """Return what was missed right before the tick at hand, and since this was last asked.
+
+        Changes of the feed are among it.
+        """
+        gaps = list(self._gaps)
+        self._gaps.clear()
         return gaps
+
+    async def _begin_with_snapshot(self) -> None:
+        states = await ask_last(self._cluster, self._patterns)
+        if states is not None:
+            self.snapshot = len(states)
+            for tick in states:
+                self._put(self._follower.take_state(tick))
+        early, self._early = self._early or [], None
+        for tick in early:
+            self._put(self._follower.take(tick))
 
     def _on_message(self, message: Message) -> None:
         try:
             tick = Tick.from_wire(message.payload)
         except TickUnreadable:
             return
-        if tick.epoch < self._epoch:
-            return  # Of a feed that has been replaced.
-        self._follow(tick)
-        if not any(fnmatchcase(tick.key, pattern) for pattern in self._patterns):
-            return
-        # Of another feed's view of all, too, only the news are for the consumer.
-        if self._arbiter.judge(tick) is not Verdict.NEWS:
-            return
-        if len(self._waiting) >= self._bound:
-            self._waiting.popleft()
+        if self._early is not None and len(self._early) < self._bound:
+            self._early.append(tick)
+        elif self._early is None:
+            self._put(self._follower.take(tick))
+
+    def _put(self, told: Sequence[Tick | TickGap]) -> None:
+        for said in told:
+            if len(self._waiting) >= self._bound:
+                self._leave_out(self._waiting.popleft())
+            self._waiting.append(said)
+        if told:
+            self._more.set()
+
+    def _leave_out(self, said: Tick | TickGap) -> None:
+        """Have what gives way told as a gap; a gap that was to be told stays one."""
+        before = self._left_out.get(said.exchange)
+        missed, changed = (before.missed, before.feed_changed) if before else (0, False)
+        if isinstance(said, TickGap):
+            missed, changed = missed + said.missed, changed or said.feed_changed
+        else:
+            missed += 1
             self.dropped += 1
-        self._waiting.append(tick)
-        self._more.set()
-
-    def _follow(self, tick: Tick) -> None:
-        changed = tick.epoch > self._epoch
-        if changed:
-            first = not self._epoch
-            self._epoch = tick.epoch
-            self._numbers.clear()
-            if not first:
-                self._gaps.append(TickGap(tick.exchange, tick.epoch, 0, feed_changed=True))
-        last = self._numbers.get(tick.exchange)
-        self._numbers[tick.exchange] = tick.sequence
-        if last is not None and tick.sequence > last + 1 and self._takes_all(tick.exchange):
-            self._gaps.append(TickGap(tick.exchange, tick.epoch, tick.sequence - last - 1))
-
-    def _takes_all(self, exchange: str) -> bool:
-        return any(pattern in ("*", f"{exchange}.*") for pattern in self._patterns)
-
-
-def _subject(pattern: str) -> str:
-    """Return the narrowest subject that a pattern is within."""
-    exchange = pattern.partition(".")[0]
-    return f"{TICK}.>" if "*" in exchange else f"{TICK}.{exchange}.>"
+        gap = TickGap(said.exchange, said.epoch, missed, feed_changed=changed, dropped=True)
+        self._left_out[said.exchange] = gap

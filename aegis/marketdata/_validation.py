@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import frozen
 
 from aegis import ConfigurationError
-from aegis.marketdata._config import MarketConfig, SimulatedSource
+from aegis.marketdata._config import MarketConfig, ReplaySource, SimulatedSource
 from aegis.marketdata._gateways import check_source
 from aegis.marketdata._vendor_checks import unreachable
 from aegis.marketdata._vendor_sources import CtpSource
@@ -48,7 +48,7 @@ def _shared_folders(config: MarketConfig) -> list[Problem]:
     users: dict[Path, str] = {}
     problems: list[Problem] = []
     for name, feed in config.feeds.items():
-        if isinstance(feed.source, SimulatedSource):
+        if isinstance(feed.source, SimulatedSource | ReplaySource):
             continue
         folder = Path(feed.source.folder).resolve()
         if folder in users:

@@ -90,16 +90,14 @@ def test_a_class_tells_what_it_subscribes_to() -> None:
         def hear(self, value: int, topic: str) -> None: ...
 
         @subscribes("c")
-        async def hear_c(self, value: list[int]) -> None: ...
+        async def hear_c(self, value: list[int], missed: int, topic: str) -> None: ...
 
     spec = describe(Listener)
-    told = {
-        s.pattern: (s.name, s.is_async, s.wants_topic, s.queue_size) for s in spec.subscriptions
-    }
+    told = {s.pattern: (s.name, s.is_async, s.wants, s.queue_size) for s in spec.subscriptions}
     assert told == {
-        "a.*": ("hear", False, True, 3),
-        "b.{resource_id}": ("hear", False, True, 256),
-        "c": ("hear_c", True, False, 256),
+        "a.*": ("hear", False, ("topic",), 3),
+        "b.{resource_id}": ("hear", False, ("topic",), 256),
+        "c": ("hear_c", True, ("missed", "topic"), 256),
     }
     assert {s.own_level for s in spec.subscriptions} == {None, 1}
     assert spec.handlers == {}

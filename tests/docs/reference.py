@@ -19,6 +19,7 @@ from aegis._config import ConnectOptions, LogOptions, RunOptions, ServiceOptions
 from aegis._config_sources import CONFIG_FILE, CONFIG_VARIABLE, Option, options_of
 from aegis.actors import _actor as actor_module
 from aegis.marketdata._feed import CONFIG_VARIABLE as FEED_VARIABLE
+from aegis.marketdata._recorder_actor import RECORDER_VARIABLE
 from aegis.ops._output import DEBUG_VARIABLE
 from aegis.ops.cli import app
 from aegis.ops.ipc_cli import app as ipc_app
@@ -38,6 +39,8 @@ VARIABLES: Final = {
     DEBUG_VARIABLE: "With `1`, a command that fails shows the traceback before its line.",
     FEED_VARIABLE: "File that describes a market, for a feed that `aegis run` serves; "
     "`aegis feed run` sets it.",
+    RECORDER_VARIABLE: "Where a recorder that `aegis run` serves records to, in JSON; "
+    "`aegis feed record` sets it.",
     "XDG_DATA_HOME": "Folder below which this host's own server keeps its data, unless "
     "`data_dir` says another; by default `~/.local/share`.",
     "NO_COLOR": "If set, no command prints in colour.",

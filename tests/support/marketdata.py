@@ -63,6 +63,6 @@ def tick(**changes: Any) -> Tick:
         time_ns,
         raw.received_ns,
         0,
-        *raw[5:],
+        *raw[5:19],
     )
     return plain._replace(**changes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aegis import ConfigurationError
-from aegis.marketdata._config import MarketConfig, SimulatedSource
+from aegis.marketdata._config import MarketConfig, ReplaySource, SimulatedSource
 from aegis.marketdata._validation import check
 from tests.support.marketdata import SHANGHAI
 
@@ -49,7 +49,7 @@ def test_what_is_left_out_has_its_default() -> None:
     [
         ("", "feeds is missing"),
         ("[feeds]", "at least one is needed"),
-        ("[feeds.a]", "feeds.a: no source given; give one of simulated, ctp"),
+        ("[feeds.a]", "feeds.a: no source given; give one of simulated, replay, ctp"),
         (
             "[feeds.a.simulated]\n[feeds.a.vnpy]\ngateway = 'x:Y'",
             "feeds.a: simulated and vnpy given; give one of",
@@ -57,6 +57,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("[feeds.a.ctp]", "feeds.a.ctp.broker is missing; feeds.a.ctp.user is missing"),
         ("[feeds.a.ctp]\npassword = 'x'", "feeds.a.ctp: password is a secret"),
         ("[feeds.a.ctp]\ntrading_fronts = 'x'", "trading_fronts: a list is wanted"),
+        ("[feeds.a.replay]", "feeds.a.replay.files is missing"),
         ("[feeds.A.simulated]", "feeds.A: a name is up to 40 lower-case letters"),
         ('[feeds.a.simulated]\nseed = "x"', "seed: int is wanted, not 'x'"),
         ("[feeds.a.simulated]\nseed = true", "seed: int is wanted, not True"),
@@ -114,8 +115,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     file = tmp_path / "market.toml"
-    file.write_text('calendar = "mine.toml"\n[feeds.a.simulated]')
-    assert MarketConfig.load(file).calendar == str(tmp_path / "mine.toml")
+    file.write_text('calendar = "mine.toml"\n[feeds.a.replay]\nfiles = ["day.csv", "/b.csv"]')
+    config = MarketConfig.load(file)
+    assert config.calendar == str(tmp_path / "mine.toml")
+    assert config.feed("a").source == ReplaySource((str(tmp_path / "day.csv"), "/b.csv"))
 
 
 def test_a_calendar_without_today_keeps_a_feed_from_starting() -> None:

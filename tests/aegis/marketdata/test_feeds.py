@@ -14,8 +14,7 @@ import pytest
 from attrs import define, field
 
 from aegis import AegisError, Cluster
-from aegis.marketdata import Tick, ticks
-from aegis.marketdata._ticks import TickGap, TickStream
+from aegis.marketdata import Tick, TickGap, TickStream, ticks
 from aegis.transport import Message
 from tests.support.nodes import Host, NodeProcess
 from tests.support.poll import wait_until

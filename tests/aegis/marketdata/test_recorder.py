@@ -1,0 +1,478 @@
+"""Recordings as they are made: parts, gaps, disks that are full, and the way back to ticks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Sequence
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from aegis import ConfigurationError
+from aegis.marketdata import Tick
+from aegis.marketdata._calendar import Calendar
+from aegis.marketdata._config import ReplaySource
+from aegis.marketdata._contract import UniverseFilter
+from aegis.marketdata._pipeline import FeedPipeline
+from aegis.marketdata._ports import GatewayState
+from aegis.marketdata._recorder import (
+    Part,
+    PartFacts,
+    RecordedGap,
+    RecorderState,
+    TickRecorder,
+    lacking,
+)
+from aegis.marketdata._recorder_actor import (
+    RECORDER_VARIABLE,
+    Recorder,
+    RecorderConfig,
+    decode_batch,
+)
+from aegis.marketdata._simulated_market import PHASE_NS, SimulatedMarket
+from aegis.marketdata._simulated_universe import SimulatedUniverse
+from aegis.marketdata._tick import Level, TickFlag
+from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
+from aegis.marketdata.adapters._parquet import ParquetSink, facts_of, recorded_files
+from aegis.marketdata.adapters._recordings import Recordings
+from aegis.marketdata.adapters._replay import ReplayGateway
+from tests.support.marketdata import SHANGHAI, ns, tick
+from tests.support.poll import wait_until
+from tests.support.system import System, on_both
+
+
+def batch(*numbers: int, **changes: Any) -> list[Tick]:
+    return [tick(**{"sequence": number, "volume": number, **changes}) for number in numbers]
+
+
+@define
+class Memory:
+    """A `TickSink` that keeps what it is given, or fails."""
+
+    parts: list[Part] = field(factory=list[Part])
+    before: tuple[int, int] | None = None
+    failure: int = 0
+
+    def pack(self, ticks: Sequence[Tick]) -> Any:
+        if any(tick.symbol == "unpackable" for tick in ticks):
+            raise ValueError("no column takes this")
+        return list(ticks)
+
+    def write(self, part: Part) -> None:
+        if self.failure:
+            raise OSError(self.failure, os.strerror(self.failure))
+        self.parts.append(part)
+
+    def last(self, exchange: str) -> tuple[int, int] | None:
+        return self.before
+
+    @property
+    def written(self) -> list[list[int]]:
+        return [[t.sequence for rows in part.packed for t in rows] for part in self.parts]
+
+
+class Desk:
+    """A recorder whose time and thread are the test's."""
+
+    def __init__(self, sink: Memory | None = None, *, bound: int = 100, rows: int = 1_000) -> None:
+        self.now = 0.0
+        self.sink = sink or Memory()
+        self.recorder = TickRecorder(
+            self.sink, every=60.0, rows=rows, bound=bound, now=lambda: self.now
+        )
+        self.recorder.state = RecorderState.RECORDING
+
+    def put(self, ticks: list[Tick], *, after: float = 0.0) -> None:
+        self.now += after
+        self.recorder.put(ticks)
+        self.recorder.work()
+
+
+# -- parts ----------------------------------------------------------------------------------
+
+
+def test_a_part_is_written_when_its_time_is_up() -> None:
+    desk = Desk()
+    desk.put(batch(1, 2))
+    desk.put(batch(3), after=59)
+    assert desk.sink.written == []
+    desk.put([], after=1)
+    assert desk.sink.written == [[1, 2, 3]]
+    desk.put(batch(4))
+    desk.recorder.finish()
+    assert desk.sink.written == [[1, 2, 3], [4]]
+    assert desk.recorder.statistics() == {
+        "state": "stopped",
+        "reason": "",
+        "waiting": 0,
+        "ticks": {"recorded": 4},
+    }
+
+
+def test_a_part_that_is_large_is_written_at_once() -> None:
+    desk = Desk(rows=2)
+    desk.put(batch(1, 2, 3))
+    assert desk.sink.written == [[1, 2]]
+
+
+def test_each_exchange_and_trading_day_has_parts_of_its_own() -> None:
+    desk = Desk()
+    desk.put(batch(1))
+    desk.put(batch(1, exchange="DCE", symbol="m2701"))
+    desk.put(batch(2, trading_day=20261124))
+    assert desk.sink.written == [[1]]
+    desk.recorder.finish()
+    told = [(p.facts.trading_day, p.facts.exchange, p.facts.ticks) for p in desk.sink.parts]
+    assert told == [(20261123, "SHFE", 1), (20261123, "DCE", 1), (20261124, "SHFE", 1)]
+
+
+# -- gaps -----------------------------------------------------------------------------------
+
+
+def gaps_of(desk: Desk) -> list[RecordedGap]:
+    desk.recorder.finish()
+    return [gap for part in desk.sink.parts for gap in part.facts.gaps]
+
+
+def test_what_did_not_come_stands_in_the_part_behind_it() -> None:
+    desk = Desk()
+    desk.put(batch(1, 2, 5))
+    desk.put(batch(1, exchange="DCE", symbol="m2701"))
+    desk.put(batch(6))
+    assert gaps_of(desk) == [RecordedGap(7, 2, 2, "they did not come")]
+
+
+def test_a_change_of_feeds_stands_in_the_part_and_the_old_one_is_recorded_no_more() -> None:
+    desk = Desk()
+    desk.put(batch(5))
+    desk.put(batch(1, epoch=8))
+    desk.put(batch(6))
+    desk.put(batch(1, epoch=8))
+    assert gaps_of(desk) == [
+        RecordedGap(7, 5, None, "another feed publishes"),
+        RecordedGap(8, 1, None, "the feed was started anew"),
+    ]
+    assert desk.recorder.counts == {"recorded": 3, "outdated": 1}
+
+
+def test_what_is_missing_since_the_recorder_ended_is_known_when_it_starts_again() -> None:
+    desk = Desk(Memory(before=(7, 10)))
+    desk.put(batch(14))
+    assert gaps_of(desk) == [RecordedGap(7, 10, 3, "they did not come")]
+
+
+def test_a_file_that_is_gone_shows_in_the_numbers() -> None:
+    def part(first: int, last: int, *gaps: RecordedGap, epoch: int = 7) -> PartFacts:
+        count = last - first + 1
+        begin, end = [epoch, first], [epoch, last]
+        return PartFacts("SHFE", 20261123, count, begin, end, first, last, list(gaps))
+
+    gap = RecordedGap(7, 10, 2, "they did not come")
+    assert lacking([part(1, 10), part(11, 20)]) == []
+    assert lacking([part(1, 10), part(13, 20, gap)])[0][1] == gap
+    gone = lacking([part(1, 10), part(31, 40), part(1, 5, epoch=8)])
+    assert [found for _, found in gone] == [
+        RecordedGap(7, 10, 20, "a file is missing"),
+        RecordedGap(7, 40, None, "a file is missing"),
+    ]
+
+
+# -- a disk that takes nothing --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        (errno.ENOSPC, RecorderState.DISK_FULL),
+        (errno.EDQUOT, RecorderState.DISK_FULL),
+        (errno.EIO, RecorderState.FAILING),
+    ],
+)
+def test_a_disk_that_takes_nothing_is_told_and_ticks_wait(
+    failure: int, state: RecorderState
+) -> None:
+    desk = Desk(Memory(failure=failure), bound=4)
+    desk.put(batch(1, 2))
+    desk.put([], after=60)
+    told = desk.recorder.statistics()
+    assert (told["state"], told["reason"]) == (state, os.strerror(failure))
+    desk.put(batch(3, 4))
+    desk.put(batch(5, 6, 7))
+    assert desk.recorder.statistics()["ticks"] == {"not_recorded": 3}
+    assert desk.recorder.statistics()["waiting"] == 4
+    desk.sink.failure = 0
+    desk.put([], after=2)
+    assert desk.recorder.state is RecorderState.RECORDING
+    desk.put(batch(8), after=1)
+    reason = os.strerror(failure)
+    desk.recorder.finish()
+    assert desk.sink.written == [[1, 2], [3, 4, 8]]
+    (gap,) = desk.sink.parts[1].facts.gaps
+    assert gap == RecordedGap(7, 4, 3, gap.reason)
+    assert gap.reason in (reason, "the disk was too slow")
+    assert desk.recorder.counts == {"recorded": 5, "not_recorded": 3}
+
+
+def test_a_disk_that_fails_is_not_asked_again_at_once() -> None:
+    desk = Desk(Memory(failure=errno.ENOSPC))
+    desk.put(batch(1))
+    desk.put([], after=60)
+    desk.sink.failure = 0
+    desk.put([], after=0.5)
+    assert desk.sink.written == []
+    desk.put([], after=0.6)
+    assert desk.sink.written == [[1]]
+
+
+def test_what_cannot_be_written_at_the_end_is_counted() -> None:
+    desk = Desk(Memory(failure=errno.ENOSPC))
+    desk.put(batch(1, 2))
+    desk.recorder.finish()
+    assert desk.recorder.statistics()["ticks"] == {"not_recorded": 2}
+
+
+def test_a_tick_that_no_column_takes_does_not_stop_the_recorder() -> None:
+    desk = Desk()
+    desk.put(batch(1, symbol="unpackable"))
+    desk.put([], after=60)
+    desk.put(batch(2))
+    desk.recorder.finish()
+    assert desk.sink.written == [[2]]
+    assert desk.recorder.counts == {"recorded": 1, "not_recorded": 1}
+
+
+def test_the_thread_records_what_is_put_until_it_is_stopped() -> None:
+    sink = Memory()
+    recorder = TickRecorder(sink)
+    recorder.start()
+    recorder.put(batch(1, 2))
+    recorder.put(batch(3))
+    recorder.stop()
+    assert sink.written == [[1, 2, 3]]
+    assert recorder.state is RecorderState.STOPPED
+
+
+# -- files ----------------------------------------------------------------------------------
+
+
+def record(folder: Path, *batches: list[Tick]) -> TickRecorder:
+    recorder = TickRecorder(ParquetSink(folder, SHANGHAI))
+    for ticks in batches:
+        recorder.put(ticks)
+    recorder.work()
+    recorder.finish()
+    return recorder
+
+
+def test_a_file_tells_what_is_in_it_and_what_is_missing(tmp_path: Path) -> None:
+    record(tmp_path, batch(1, 2, 4))
+    (file,) = recorded_files(tmp_path)
+    assert file.relative_to(tmp_path).parts == (
+        "20261123",
+        "SHFE",
+        "20261123-100000-7-0000000001.parquet",
+    )
+    facts = facts_of(file)
+    assert facts is not None
+    assert (facts.first, facts.last, facts.ticks) == ([7, 1], [7, 4], 3)
+    assert facts.gaps == [RecordedGap(7, 2, 1, "they did not come")]
+
+
+def test_a_recorder_goes_on_behind_the_files_that_are_there(tmp_path: Path) -> None:
+    record(tmp_path, batch(1, 2))
+    record(tmp_path, batch(3))
+    record(tmp_path, batch(3))
+    files = recorded_files(tmp_path)
+    assert len(files) == 3
+    parts = [facts for file in files if (facts := facts_of(file)) is not None]
+    assert [len(facts.gaps) for facts in parts] == [0, 0, 1]
+
+
+def test_a_crash_leaves_whole_files_alone(tmp_path: Path) -> None:
+    record(tmp_path, batch(1))
+    unfinished = recorded_files(tmp_path)[0].with_name(".half.parquet.tmp")
+    unfinished.write_bytes(b"PAR1 and no end")
+    assert len(recorded_files(tmp_path)) == 1
+    record(tmp_path, batch(2))
+    assert not unfinished.exists()
+    found = Recordings.open(ReplaySource((str(tmp_path),)), Calendar.load())
+    assert [raw.volume for raw in found.ticks()] == [1, 2]
+
+
+def test_a_file_that_grows_too_large_for_the_disk_is_written_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    recorder = TickRecorder(ParquetSink(tmp_path, SHANGHAI), every=1e-9)
+    recorder.state = RecorderState.RECORDING
+    recorder.put(batch(*range(1, 3_000)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    try:
+        recorder.work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert recorder.state is RecorderState.DISK_FULL
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == []
+    recorder.finish()
+    (file,) = recorded_files(tmp_path)
+    facts = facts_of(file)
+    assert facts is not None
+    assert facts.ticks == 2_999
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="name another folder"):
+        ParquetSink(tmp_path / "file" / "below", SHANGHAI)
+
+
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    file.write_bytes(b"PAR1 and no end")
+    with pytest.raises(ConfigurationError, match="no Parquet file that can be read"):
+        Recordings.open(ReplaySource((str(file),)), Calendar.load())
+
+
+def test_levels_and_flags_come_back_as_they_were(tmp_path: Path) -> None:
+    books = [
+        (Level(None, 0, 3101.0, 7),),
+        tuple(Level(3100.0 - n, n + 1, 3101.0 + n, n + 1) for n in range(5)),
+        (Level(None, 0, None, 0),),
+    ]
+    flags = int(TickFlag.SNAPSHOT | TickFlag.CONFLATED)
+    ticks = [
+        tick(sequence=n + 1, volume=n, levels=book, flags=flags) for n, book in enumerate(books)
+    ]
+    record(tmp_path, ticks)
+    found = Recordings.open(ReplaySource((str(tmp_path),)), Calendar.load())
+    raws = list(found.ticks())
+    assert [raw.levels for raw in raws] == books
+    assert {raw.flags for raw in raws} == {flags}
+    assert {raw.trading_day for raw in raws} == {20261123}
+
+
+# -- there and back -------------------------------------------------------------------------
+
+
+class Taken:
+    """A publisher that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+
+    def publish(self, ticks: Sequence[Tick]) -> None:
+        self.ticks += ticks
+
+    def statistics(self) -> dict[str, int]:
+        return {}
+
+
+def pipeline_of(publisher: Any, calendar: Calendar, gateway: Any) -> FeedPipeline:
+    pipeline = FeedPipeline(
+        gateway, publisher, calendar, UniverseFilter(), now=lambda: 0.0, wall_ns=lambda: 0
+    )
+    pipeline.on_state(GatewayState.READY, None)
+    pipeline.activate(7, 1.5)
+    return pipeline
+
+
+class Told:
+    """A gateway that is told nothing."""
+
+    name = "a"
+
+
+@define
+class Both:
+    """Publishes to two."""
+
+    publishers: tuple[Any, ...]
+
+    def publish(self, ticks: Sequence[Tick]) -> None:
+        for publisher in self.publishers:
+            publisher.publish(ticks)
+
+    def statistics(self) -> dict[str, int]:
+        return {}
+
+
+async def speak(pipeline: FeedPipeline, phases: int, system: System) -> None:
+    """Have a made-up market say what it says in so many half seconds."""
+    contracts = SimulatedUniverse(date(2026, 11, 23), 120, 200).contracts()
+    market = SimulatedMarket(contracts, seed=5, zone=SHANGHAI)
+    keys = [contract.key for contract in contracts]
+    begin = ns("2026-11-23 10:00:00")
+    for phase in range(phases):
+        at = begin + phase * PHASE_NS
+        # Each is received a little later than the one before, as from a wire.
+        said = [
+            raw._replace(received_ns=at + 1_000 * n)
+            for n, raw in enumerate(market.speak(keys, at, at))
+        ]
+        pipeline.on_ticks(said, False)
+        await system.cluster.transport.flush()
+
+
+def replayed(folder: Path) -> list[Tick]:
+    """Return what a feed publishes that replays a folder."""
+    found = Recordings.open(ReplaySource((str(folder),)), Calendar.load())
+    taken = Taken()
+    gateway = ReplayGateway("b", found, speed=0.0)
+    pipeline = pipeline_of(taken, gateway.calendar, gateway)
+    for raw in found.ticks():
+        pipeline.on_ticks([raw], False)
+    return taken.ticks
+
+
+@on_both
+async def test_what_was_recorded_is_played_as_it_was_published(system: System) -> None:
+    folder = Path(os.environ["RECORDING"])
+    os.environ[RECORDER_VARIABLE] = RecorderConfig(folder=str(folder)).to_variable()
+    node = await system.start_node((Recorder, ["market"]))
+    recorder = system.cluster.actor(Recorder, "market")
+    taken = Taken()
+    publisher = Both((NatsTickPublisher(system.cluster), taken))
+    await speak(pipeline_of(publisher, Calendar.load(), Told()), 30, system)
+
+    async def has_all() -> bool:
+        status = await recorder.status()
+        return bool(status["folder"]["waiting"] == len(taken.ticks))
+
+    await wait_until(has_all, what="the recorder has all")
+    await system.stop_node(node)
+    again = replayed(folder)
+    assert len(taken.ticks) > 1_500
+
+    def of(ticks: list[Tick], exchange: str) -> list[tuple[Any, ...]]:
+        return [each[4:] for each in ticks if each.exchange == exchange]
+
+    for exchange in {each.exchange for each in taken.ticks}:
+        assert of(again, exchange) == of(taken.ticks, exchange)
+    assert all(one.received_ns <= other.received_ns for one, other in pairwise(again))
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECORDING", str(tmp_path / "recording"))
+    monkeypatch.setenv(RECORDER_VARIABLE, "")
+
+
+def test_a_recorder_without_a_place_to_record_to_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="a folder or a stream"):
+        RecorderConfig()
+    with pytest.raises(ConfigurationError, match="must be above 0"):
+        RecorderConfig(folder="x", every=0.0)
+    with pytest.raises(ConfigurationError, match="aegis feed record"):
+        RecorderConfig.from_variable()
+
+
+def test_what_is_no_batch_is_refused() -> None:
+    for payload in (b"", b"\xc0", b"\x91\x01"):
+        with pytest.raises(ValueError):
+            decode_batch(payload)
