@@ -14,7 +14,7 @@ meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import cache, partial
 from typing import Any, Final, Protocol, cast
 
@@ -36,8 +36,9 @@ from aegis.actors._mail_desk import RESULT_METHOD, MailDesk, Slip
 from aegis.actors._mail_source import MailboxSource, MailSource, TopicSource
 from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._post_office import PostOffice
-from aegis.actors._record import CommandEntry
+from aegis.actors._record import CommandEntry, Record
 from aegis.actors._registry_entries import ResourceKey
+from aegis.actors._remainder import Remainder
 from aegis.actors._reminder_timer import ReminderTimer, Ring
 from aegis.actors._schedule import Schedule
 from aegis.actors._sessions import MAX_KEPT_BYTES, Known, Refusal
@@ -133,6 +134,7 @@ class JournaledBehaviour:
         "_on_first_answer",
         "_ownership",
         "_ready",
+        "_remainder",
         "_runner",
         "_spec",
         "_streams",
@@ -173,6 +175,8 @@ class JournaledBehaviour:
         else:
             self.owner = Owner.standby(snapshot_state=by_snapshots, limits=limits)
         self._feed = feed
+        self._remainder: Remainder | None = None
+        """What is still shown to a standby that is being promoted."""
         self.owns = False
         """Whether the actor has been told that it is the owner, or was from the start."""
         self._committer = Committer(self.owner, self._journal, self)
@@ -256,12 +260,16 @@ class JournaledBehaviour:
         owner, actor, loop = self.owner, self._actor, self._loop
         begun = self._begun = loop.time()
         takeover = Takeover(epoch, trace=current_traceparent())
-        self._leave_feed()
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            # The fence tells up to where it has to be seen what the feed shows from now on.
+            self._remainder = Remainder(feed, self)
         if owner.stopped or not owner.promote(epoch):
             raise self._fenced()
         await self._journal.fence(owner)
         takeover.fenced = loop.time() - begun
         takeover.records = await self._replay()
+        self._leave_feed()
         takeover.replayed = loop.time() - begun
         actor.role, actor.epoch = Role.ACTIVE, epoch
         self.owns = True
@@ -300,6 +308,9 @@ class JournaledBehaviour:
         feed, self._feed = self._feed, None
         if feed is not None:
             feed.remove(self)
+        remainder, self._remainder = self._remainder, None
+        if remainder is not None:
+            remainder.leave()
 
     def _fenced(self) -> Fenced:
         newer = self.owner.newer_epoch
@@ -377,9 +388,12 @@ class JournaledBehaviour:
         """Read what is missing up to the fence; return how many records that were."""
         owner = self.owner
         count = 0
+        if owner.phase is Phase.REPLAYING and self._remainder is not None:
+            count = await self._apply_missing(self._still_shown(self._remainder))
         if owner.phase is Phase.REPLAYING:
             async with self._journal.reads:
-                count = await self._read_missing()
+                missing = self._journal.read(start=owner.read_from, until=owner.read_until)
+                count += await self._apply_missing(missing)
         if owner.stopped:
             raise self._fenced()
         if not owner.serving:
@@ -391,11 +405,15 @@ class JournaledBehaviour:
         self._live.complete()
         return count
 
-    async def _read_missing(self) -> int:
+    async def _still_shown(self, remainder: Remainder) -> AsyncIterator[tuple[int, Record, int]]:
+        async for sequence, payload in remainder.read(until=self.owner.read_until):
+            # What a standby has only begun to read is shown once more as it comes.
+            if sequence > self.owner.last_sequence:
+                yield sequence, self._journal.decode(sequence, payload), len(payload)
+
+    async def _apply_missing(self, missing: AsyncIterator[tuple[int, Record, int]]) -> int:
         owner, count = self.owner, 0
-        async for sequence, record, size in self._journal.read(
-            start=owner.read_from, until=owner.read_until
-        ):
+        async for sequence, record, size in missing:
             count += 1
             if owner.stopped:
                 raise self._fenced()
@@ -433,6 +451,9 @@ class JournaledBehaviour:
         Raises:
             JournalUnreadable: it is broken, or of another release.
         """
+        if self._remainder is not None:
+            self._remainder.put(sequence, payload)
+            return
         record = self._journal.decode(sequence, payload)
         if self.owner.follow(sequence, record, len(payload)):
             self._live.replay(sequence, record)

@@ -77,6 +77,19 @@ class StandbyFeed:
             feed.stop()
             del self._services[service]
 
+    def will_show(self, follower: Follower, sequence: int) -> bool:
+        """Whether ``follower`` has yet to be shown its journal up to ``sequence``."""
+        service, resource = follower.key
+        feed = self._services.get(service)
+        if feed is None:
+            return False
+        return feed.will_show(self._subjects.journal(service, resource), follower, sequence)
+
+    def progress(self, follower: Follower) -> int:
+        """Return a number that changes as long as the reads for ``follower`` get on."""
+        feed = self._services.get(follower.key[0])
+        return 0 if feed is None else feed.progress
+
     def stop(self) -> None:
         """End all reads."""
         for feed in self._services.values():
@@ -99,6 +112,8 @@ class _ServiceFeed:
 
     def __init__(self, transport: Transport, subjects: Subjects, service: str) -> None:
         self.places: dict[str, _Place] = {}
+        self.progress = 0
+        """How many records have been read, whosever they are."""
         self._transport = transport
         self._service = service
         self._pattern = subjects.journals(service)
@@ -125,6 +140,13 @@ class _ServiceFeed:
             del self.places[subject]
         return not self.places
 
+    def will_show(self, subject: str, follower: Follower, sequence: int) -> bool:
+        """Whether ``follower`` has yet to be shown what stands up to ``sequence``."""
+        place = self.places.get(subject)
+        if place is None or place.follower is not follower or place.failed:
+            return False
+        return place.waiting is not None or self._position < sequence
+
     def stop(self) -> None:
         """End the reads."""
         self._follow.cancel()
@@ -137,6 +159,7 @@ class _ServiceFeed:
                 count = 0
                 async for stored in self._transport.follow(self._pattern, start=self._position + 1):
                     self._position = stored.sequence
+                    self.progress += 1
                     place = self.places.get(stored.subject)
                     if place is None:
                         pass
@@ -179,6 +202,7 @@ class _ServiceFeed:
             if place is not None:
                 self._feed(place, stored)
             count += 1
+            self.progress += 1
             if count % TURN_RECORDS == 0:
                 await asyncio.sleep(0)
 

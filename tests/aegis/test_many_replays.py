@@ -1,4 +1,4 @@
-"""A node that starts with many resources: how many journals it reads at the same time."""
+"""A node that gets many resources at once: how many journals it reads, and at the same time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 
 from aegis._node import Node
 from aegis.actors._journal import MAX_CONCURRENT_READS
+from aegis.actors._remainder import PATIENCE_SECONDS
 from aegis.contracts import Role
 from aegis.transport import Transport
 from aegis.transport._base import Stored
 from tests.support.poll import wait_until
 from tests.support.services import Ledger, Vault
 from tests.support.system import Backend, System
+from tests.support.virtual import pass_time
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -87,5 +89,57 @@ def test_a_node_replays_a_bounded_number_of_journals_at_the_same_time(
         assert reads.all == len(NAMES)
         assert reads.most == MAX_CONCURRENT_READS
         assert reads.now == 0
+
+    Backend(None).run(scenario)
+
+
+async def behind(
+    system: System, service: type[Vault | Ledger], monkeypatch: pytest.MonkeyPatch, pause: float
+) -> Reads:
+    """Kill an owner whose standby is shown a record only every ``pause`` seconds."""
+    await system.start_node()  # leads, and stays
+    first = await system.start_node((service, NAMES), instance_id="a")
+    second = await system.start_node()
+    follow = second.transport.follow
+
+    async def slow(pattern: str, *, start: int = 1) -> AsyncGenerator[Stored]:
+        async for stored in follow(pattern, start=start):
+            if ".journal." in pattern:
+                await pass_time(pause)
+            yield stored
+
+    monkeypatch.setattr(second.transport, "follow", slow)
+    await second.add_service(service, instance_id="b", resources=NAMES, role=Role.STANDBY)
+    for name in NAMES:
+        assert await system.cluster.actor(service, name).deposit(Decimal(2)) == 2
+    reads = Reads(second.transport, monkeypatch)
+    await system.kill_node(first)
+    return reads
+
+
+@pytest.mark.parametrize("service", [Vault, Ledger])
+def test_standbys_that_are_behind_go_on_being_shown_their_journals(
+    service: type[Vault | Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(system: System) -> None:
+        # Far longer than the patience of each, but it goes on all the time.
+        pause = PATIENCE_SECONDS / 20
+        reads = await behind(system, service, monkeypatch, pause)
+        for name in NAMES:
+            assert await system.cluster.actor(service, name, timeout=60).total() == 2
+        assert reads.all == 0
+
+    Backend(None).run(scenario)
+
+
+@pytest.mark.parametrize("service", [Vault, Ledger])
+def test_standbys_whose_feed_is_stuck_read_their_journals_themselves(
+    service: type[Vault | Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(system: System) -> None:
+        reads = await behind(system, service, monkeypatch, 3_600)
+        for name in NAMES:
+            assert await system.cluster.actor(service, name).total() == 2
+        assert reads.all == len(NAMES)
 
     Backend(None).run(scenario)
