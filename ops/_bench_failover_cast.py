@@ -27,6 +27,10 @@ START_TIMEOUT: Final = 60.0
 STREAM_BYTES: Final = "512M"
 """The server promises it to each row's stream, of which there are several at a time."""
 
+MAX_LAG: Final = 1_000
+"""A standby that still reads what was there before it came is no standby yet. Beats tell
+how far each is, so a few seconds of load are always between them."""
+
 _SUPERVISOR: Final = "supervisor"
 
 
@@ -67,10 +71,15 @@ class Cast:
         return standby
 
     async def wait_standing_by(self, node: NodeProcess, resources: int) -> None:
-        """Return when ``node`` is a healthy standby of so many resources."""
+        """Return when ``node`` is a healthy standby of so many resources, and up to date."""
         inspector = Inspector(self.cluster.transport, self.cluster.subjects)
         await wait_standing_by(
-            inspector, Tally.service, resources, node.name, check=node.check_running
+            inspector,
+            Tally.service,
+            resources,
+            node.name,
+            check=node.check_running,
+            max_lag=MAX_LAG,
         )
 
     def last_words(self) -> str:

@@ -141,16 +141,23 @@ async def wait_standing_by(
     instance_id: str,
     *,
     check: Callable[[], None],
+    max_lag: int | None = None,
     timeout: float = READY_TIMEOUT,
 ) -> None:
     """Return when the instance is a healthy standby of all ``resources`` of the service.
 
-    ``check`` may raise what makes waiting vain.
+    With ``max_lag`` it has also told that it trails no owner by more than so many records
+    of the stream. ``check`` may raise what makes waiting vain.
     """
+
+    def is_near(lag: int | None) -> bool:
+        return max_lag is None or (lag is not None and lag <= max_lag)
 
     def follows(route: Mapping[str, Any]) -> bool:
         return any(
-            standby["instance_id"] == instance_id and standby["state"] == "healthy"
+            standby["instance_id"] == instance_id
+            and standby["state"] == "healthy"
+            and is_near(standby["lag"])
             for standby in route["standbys"]
         )
 
