@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from aegis import ConfigurationError
 
-__all__ = ["LOCALE", "import_class", "import_vendor", "is_installed", "locale_problem"]
+__all__ = [
+    "LOCALE",
+    "import_class",
+    "import_vendor",
+    "import_vnpy",
+    "is_installed",
+    "locale_problem",
+]
 
 LOCALE: Final = "zh_CN.GB18030"
 """Of the text that CTP sends. The bindings ask the system for it at the first text that
@@ -51,7 +58,19 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def import_vendor(module: str, folder: Path) -> ModuleType:
+def import_vendor(module: str) -> ModuleType:
+    """Import a vendor's module.
+
+    Raises:
+        ConfigurationError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(f"{module} cannot be imported: {error}") from error
+
+
+def import_vnpy(module: str, folder: Path) -> ModuleType:
     """Import a module of vnpy or of one of its gateways.
 
     vnpy makes a folder for its files at import: in the home folder, which a service may not
@@ -63,13 +82,11 @@ def import_vendor(module: str, folder: Path) -> ModuleType:
     try:
         (folder / ".vntrader").mkdir(parents=True, exist_ok=True)
         with contextlib.chdir(folder):
-            return importlib.import_module(module)
+            return import_vendor(module)
     except OSError as error:
         raise ConfigurationError(
             f"folder: {folder} cannot be written: {error.strerror or error}"
         ) from error
-    except ImportError as error:
-        raise ConfigurationError(f"{module} cannot be imported: {error}") from error
 
 
 def import_class(path: str, folder: Path) -> Any:
@@ -83,7 +100,7 @@ def import_class(path: str, folder: Path) -> Any:
         raise ConfigurationError(
             f"gateway: {path!r} is no class; write it as in package.module:Class"
         )
-    found = getattr(import_vendor(module, folder), name, None)
+    found = getattr(import_vnpy(module, folder), name, None)
     if not isinstance(found, type):
         raise ConfigurationError(f"gateway: {module} has no class {name}")
     return found

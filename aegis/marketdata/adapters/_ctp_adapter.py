@@ -83,6 +83,11 @@ class CtpAdapter(ABC):
         """What the feed is called."""
         return self._name
 
+    @property
+    def started(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._listener is not None
+
     def start(self, listener: GatewayListener) -> None:
         """Connect the trading front; the market-data front follows once that took the login."""
         self._listener = listener
@@ -138,6 +143,7 @@ class CtpAdapter(ABC):
 
     def _connect(self) -> None:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.connect_trading()
         except Exception as error:
             _log.exception("gateway_not_connected", feed=self._name)

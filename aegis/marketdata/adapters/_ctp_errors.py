@@ -11,8 +11,10 @@ from aegis.marketdata._ports import GatewayFailure
 
 __all__ = ["QUERY_AGAIN", "disconnection", "limit_of", "refusal"]
 
+_READ_FAILED: Final = 0x1001
+
 _REASONS: Final = {
-    0x1001: "reading from the network failed",
+    _READ_FAILED: "reading from the network failed",
     0x1002: "writing to the network failed",
     0x2001: "no heartbeat came in time",
     0x2002: "a heartbeat could not be sent",
@@ -67,10 +69,20 @@ QUERY_AGAIN: Final = frozenset({90, 154})
 _LIMITS: Final = {-2: "outstanding", -3: "per_second"}
 
 
-def disconnection(front: str, reason: int) -> GatewayFailure:
-    """Return what it means that a front (``trading`` or ``market``) was lost."""
+def disconnection(front: str, reason: int, *, before_login: bool = False) -> GatewayFailure:
+    """Return what it means that a front (``trading`` or ``market``) was lost.
+
+    ``before_login`` says that it never took a login since the start.
+    """
     known = _REASONS.get(reason, f"reason {reason}")
-    return GatewayFailure(f"the {front} front was lost: {known}", code=reason)
+    hint = (
+        "; one that cuts off at once is no front of this kind or closed at this hour, or does "
+        "not admit this host: mind its address"
+    )
+    cut_off = before_login and reason == _READ_FAILED
+    return GatewayFailure(
+        f"the {front} front was lost: {known}{hint if cut_off else ''}", code=reason
+    )
 
 
 def refusal(phase: str, code: int, message: str) -> GatewayFailure:

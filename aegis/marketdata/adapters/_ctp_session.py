@@ -36,6 +36,8 @@ class CtpSession:
         self._market_day = ""
         self._contracts_day: str | None = None
         self._told = GatewayState.STOPPED
+        self._lost: dict[str, int] = {}
+        self._logged_in: set[str] = set()
 
     @property
     def live(self) -> bool:
@@ -73,7 +75,7 @@ class CtpSession:
         with self._lock:
             self._trading = GatewayState.LOADING_CONTRACTS
             self._trading_day = day
-            self._tell()
+            self._took_login("trading")
 
     def contracts_complete(self) -> None:
         """All contracts of the trading front's day have been told.
@@ -105,7 +107,7 @@ class CtpSession:
         with self._lock:
             self._market = GatewayState.READY
             self._market_day = day
-            self._tell()
+            self._took_login("market")
 
     def market_lost(self, reason: int) -> None:
         """The connection to the market-data front broke; the library tries again by itself."""
@@ -139,10 +141,19 @@ class CtpSession:
             self._told = GatewayState.FAILED
             self._listener.on_state(GatewayState.FAILED, failure)
 
+    def _took_login(self, front: str) -> None:
+        self._logged_in.add(front)
+        self._lost.pop(front, None)
+        self._tell()
+
     def _fall(self, front: str, reason: int) -> None:
-        failure = disconnection(front, reason)
-        _log.warning("front_lost", feed=self._name, reason=failure.reason, code=reason)
-        self._tell(failure)
+        failure = disconnection(front, reason, before_login=front not in self._logged_in)
+        # A front that is not there is lost once a second, for one reason or by turns.
+        news = self._lost.get(front) != reason
+        if news:
+            _log.warning("front_lost", feed=self._name, reason=failure.reason, code=reason)
+        self._lost[front] = reason
+        self._tell(failure, again=news and not self.live)
 
     # -- as one ---------------------------------------------------------------------------
 

@@ -49,8 +49,8 @@ class OpenCTPGatewayAdapter(CtpAdapter):
         super().__init__(
             name, source, CTP_PRODUCTS, zone=zone, wall_ns=wall_ns, request_size=SYMBOLS
         )
-        self._td: Any = import_vendor("openctp_ctp.thosttraderapi", self.folder)
-        self._md: Any = import_vendor("openctp_ctp.thostmduserapi", self.folder)
+        self._td: Any = import_vendor("openctp_ctp.thosttraderapi")
+        self._md: Any = import_vendor("openctp_ctp.thostmduserapi")
         trading: Any = type("TradingSpi", (_Trading, self._td.CThostFtdcTraderSpi), {})
         market: Any = type("MarketSpi", (_Market, self._md.CThostFtdcMdSpi), {})
         self.trading_spi: Any = trading()
@@ -65,7 +65,8 @@ class OpenCTPGatewayAdapter(CtpAdapter):
     def connect_trading(self) -> None:
         """Make the trading API and have it connect."""
         prefix = f"{self.folder / 'trading'}-"  # The library puts its files beside it.
-        api = self.trading = self._td.CThostFtdcTraderApi.CreateFtdcTraderApi(prefix)
+        create = self._td.CThostFtdcTraderApi.CreateFtdcTraderApi
+        api = self.trading = create(prefix, self.source.production)
         api.RegisterSpi(self.trading_spi)
         api.SubscribePrivateTopic(self._td.THOST_TERT_QUICK)
         api.SubscribePublicTopic(self._td.THOST_TERT_QUICK)
@@ -78,7 +79,9 @@ class OpenCTPGatewayAdapter(CtpAdapter):
         if self.market is not None:
             return
         prefix = f"{self.folder / 'market'}-"
-        api = self.market = self._md.CThostFtdcMdApi.CreateFtdcMdApi(prefix)
+        create = self._md.CThostFtdcMdApi.CreateFtdcMdApi
+        # Neither by UDP nor by multicast: those need a front on the same network.
+        api = self.market = create(prefix, False, False, self.source.production)
         api.RegisterSpi(self.market_spi)
         for front in self.source.market_fronts:
             api.RegisterFront(front)

@@ -25,7 +25,7 @@ from aegis.marketdata._ports import (
     RawTick,
 )
 from aegis.marketdata._tick import Level
-from aegis.marketdata._vendor_library import import_vendor
+from aegis.marketdata._vendor_library import import_vnpy
 from aegis.marketdata._vendor_sources import VnpySource
 from aegis.marketdata.adapters._paced_requests import PacedRequests
 from aegis.marketdata.adapters._vnpy_events import EventThread
@@ -64,8 +64,8 @@ class VnpyGatewayAdapter:
         self._zone = zone
         self._events = EventThread(name, Path(source.folder), self._on_failed)
         folder = Path(source.folder)
-        self._types = import_vendor("vnpy.trader.event", folder)
-        self._request_class = import_vendor("vnpy.trader.object", folder).SubscribeRequest
+        self._types = import_vnpy("vnpy.trader.event", folder)
+        self._request_class = import_vnpy("vnpy.trader.object", folder).SubscribeRequest
         self._exchanges: dict[str, Any] = {}
         self._wanted: set[tuple[str, str]] = set()
         self._counts: Counter[str] = Counter()
@@ -180,7 +180,8 @@ class VnpyGatewayAdapter:
             self._listener.on_tick(raw_tick_of(data, self._zone, received_ns))
 
     def _on_log(self, event: Any) -> None:
-        _log.info("vnpy_says", feed=self._name, text=event.data.msg)
+        if not self._stopped:
+            _log.info("vnpy_says", feed=self._name, text=event.data.msg)
 
 
 def contract_of(data: Any, year: int) -> Contract:

@@ -22,7 +22,7 @@ from attrs import evolve, frozen
 
 from aegis.marketdata._contract import Product
 from aegis.marketdata._ports import GatewayListener, GatewayStatistics, RawTick
-from aegis.marketdata._vendor_library import import_vendor
+from aegis.marketdata._vendor_library import import_vnpy
 from aegis.marketdata._vendor_sources import CtpSource
 from aegis.marketdata.adapters._ctp_adapter import CtpAdapter, guarded
 from aegis.marketdata.adapters._ctp_errors import QUERY_AGAIN
@@ -49,10 +49,13 @@ class Binding:
     trading_api: str
     market_api: str
     products: Mapping[str, Product]
+    test_mode: bool = False
+    """Whether it is told if the front is one of a test environment."""
 
 
 CTP: Final = Binding(
-    "vnpy_ctp.gateway.ctp_gateway", "CtpGateway", "CtpTdApi", "CtpMdApi", CTP_PRODUCTS
+    *("vnpy_ctp.gateway.ctp_gateway", "CtpGateway", "CtpTdApi", "CtpMdApi", CTP_PRODUCTS),
+    test_mode=True,
 )
 SOPT: Final = Binding(
     "vnpy_sopt.gateway.sopt_gateway", "SoptGateway", "SoptTdApi", "SoptMdApi", SOPT_PRODUCTS
@@ -79,7 +82,8 @@ class CTPGatewayAdapter(CtpAdapter):
     ) -> None:
         # The binding takes one symbol in a request.
         super().__init__(name, source, binding.products, zone=zone, wall_ns=wall_ns, request_size=1)
-        vendor = import_vendor(binding.module, self.folder)
+        self._binding = binding
+        vendor = import_vnpy(binding.module, self.folder)
         self._events = EventThread(name, self.folder, self.fail)
         self.gateway: Any = getattr(vendor, binding.gateway)(self._events.engine, name)
         # Made here, with our callbacks before vnpy's.
@@ -131,10 +135,10 @@ class CTPGatewayAdapter(CtpAdapter):
 
     def _create(self, create: Callable[..., None], kind: str) -> None:
         prefix = f"{self.folder / kind}-"  # The library puts its files beside it.
-        try:
+        if self._binding.test_mode:
             create(prefix, self.source.production)
-        except TypeError:
-            create(prefix)  # A binding from before the test mode.
+        else:
+            create(prefix)
 
     def _init(self, api: Any, fronts: Sequence[str]) -> None:
         for front in fronts:
@@ -167,7 +171,8 @@ class CTPGatewayAdapter(CtpAdapter):
             self.query_later()
 
     def _on_log(self, event: Any) -> None:
-        _log.info("vnpy_says", feed=self.name, text=event.data.msg)
+        if self.started:
+            _log.info("vnpy_says", feed=self.name, text=event.data.msg)
 
 
 def _outcome(error: Mapping[str, Any]) -> dict[str, Any]:

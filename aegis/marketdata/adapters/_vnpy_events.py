@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from aegis.marketdata._ports import GatewayFailure
-from aegis.marketdata._vendor_library import import_vendor
+from aegis.marketdata._vendor_library import import_vnpy
 
 __all__ = ["EventThread"]
 
@@ -61,7 +61,7 @@ class EventThread:
     def __init__(
         self, name: str, folder: Path, on_failed: Callable[[GatewayFailure], None]
     ) -> None:
-        vendor = import_vendor("vnpy.event", folder)
+        vendor = import_vnpy("vnpy.event", folder)
         self._event = vendor.Event
         engine_class: Any = type("GuardedEventEngine", (_Guard, vendor.EventEngine), {})
         self.engine = engine_class()

@@ -19,7 +19,7 @@ from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract, Product
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import GatewayState
-from aegis.marketdata._vendor_library import import_vendor, is_installed
+from aegis.marketdata._vendor_library import import_vnpy, is_installed
 from aegis.marketdata._vendor_sources import CtpSource
 from aegis.marketdata.adapters._vnpy_ctp import CTP, SOPT, Binding, CTPGatewayAdapter
 from tests.support.ctp import Heard, depth, instrument
@@ -115,7 +115,7 @@ def binding(request: pytest.FixtureRequest) -> Binding:
 @pytest.fixture
 def front(binding: Binding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     front = Front()
-    vendor = import_vendor(binding.module, tmp_path)
+    vendor = import_vnpy(binding.module, tmp_path)
     for api, names in ((binding.trading_api, TRADING), (binding.market_api, MARKET)):
         for name in names:
             kept = "td" if api == binding.trading_api else "md"

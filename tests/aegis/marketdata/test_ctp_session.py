@@ -85,6 +85,15 @@ def test_a_lost_market_data_front_is_told_with_its_reason_and_comes_back(account
     ]
 
 
+def test_why_a_front_cannot_be_reached_is_told_once(account: Account) -> None:
+    for reason in (4097, 4097, 8193):
+        account.session.trading_lost(reason)
+        account.session.market_lost(reason)
+    assert account.states == [CONNECTING] * 5
+    assert [failure.code for failure in account.heard.failures] == [4097, 4097, 8193, 8193]
+    assert "mind its address" in account.heard.failures[0].reason
+
+
 def test_ticks_go_on_while_the_trading_front_comes_and_goes(account: Account) -> None:
     account.come_up()
     account.session.trading_lost(4097)

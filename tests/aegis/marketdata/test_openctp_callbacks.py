@@ -51,7 +51,7 @@ class Library:
         self.CThostFtdcReqUserLoginField = SimpleNamespace
         self.CThostFtdcQryInstrumentField = SimpleNamespace
 
-    def _maker(self, api: str) -> Callable[[str], Any]:
+    def _maker(self, api: str) -> Callable[..., Any]:
         library = self
 
         class Api:
@@ -63,7 +63,7 @@ class Library:
 
                 return ask
 
-        return lambda folder: Api()
+        return lambda *arguments: Api()
 
     def names(self) -> list[str]:
         return [name for name, _ in self.asked]
@@ -106,7 +106,7 @@ class Account:
 async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Account]:
     library = Library()
 
-    def load(module: str, folder: Path) -> Library:
+    def load(module: str) -> Library:
         return library
 
     monkeypatch.setattr(_openctp, "import_vendor", load)
