@@ -79,6 +79,8 @@ class FeedPipeline:
         self._wall_ns = wall_ns
         self._publish_until = float("-inf")
         self._sequences: Counter[str] = Counter()
+        self._heard: set[str] = set()
+        """Contracts of which a tick has come since they were subscribed."""
 
     # -- who publishes --------------------------------------------------------------------
 
@@ -127,6 +129,7 @@ class FeedPipeline:
         )
         if was is GatewayState.READY and state is not GatewayState.READY:
             self.subscriptions.lost()
+            self._heard.clear()
         elif state is GatewayState.READY:
             self._want()
 
@@ -155,7 +158,7 @@ class FeedPipeline:
         figures = self.figures
         normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, figures.ticks
         confirmed, on_tick = self.subscriptions.confirmed, self.coverage.on_tick
-        lags, last = figures.lags, self.arbiter.last
+        lags, heard = figures.lags, self._heard
         news: list[Tick] = []
         for raw in ticks:
             tick = normalize(raw)
@@ -167,7 +170,9 @@ class FeedPipeline:
             if key not in confirmed:
                 self.subscriptions.confirm(key)
             on_tick(tick)
-            first = (tick.exchange, tick.symbol) not in last
+            first = key not in heard
+            if first:
+                heard.add(key)
             verdict = judge(tick)
             if verdict is not Verdict.NEWS:
                 counts[tick.exchange, verdict.value] += 1
@@ -235,6 +240,7 @@ class FeedPipeline:
         dropped = [key for key in self.subscriptions.wanted if key not in wanted]
         told = self.subscriptions.drop(dropped)
         self.coverage.drop(dropped)
+        self._heard.difference_update(dropped)
         if told:
             self._gateway.unsubscribe(self._known(told))
         self.coverage.want(wanted.values())

@@ -231,6 +231,18 @@ def test_after_a_disconnect_all_is_subscribed_anew(feed: Feed) -> None:
     assert feed.pipeline.status()["failure"] is None
 
 
+def test_the_first_tick_after_a_disconnect_says_that_some_may_be_missing(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=1)
+    feed.tick(volume=2)
+    feed.pipeline.on_state(GatewayState.CONNECTING, GatewayFailure("the front is gone", 8193))
+    feed.connect()
+    feed.tick(volume=5)
+    feed.tick(volume=6)
+    assert snapshots(feed) == [True, False, True, False]
+
+
 def test_a_phase_that_takes_too_long_fails_the_gateway(feed: Feed) -> None:
     feed.pipeline.on_state(GatewayState.CONNECTING, None)
     feed.now += 14.9
