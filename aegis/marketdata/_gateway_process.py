@@ -9,6 +9,7 @@ goes to stderr.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import os
 import sys
@@ -48,6 +49,10 @@ RESUBSCRIBE_INTERVAL: Final = 30.0
 REPLAY_INTERVAL: Final = 0.02
 REPLAY_WINDOW: Final = 20_000
 """Ticks of a recording that may be on their way to the server at any time."""
+
+START_SECONDS: Final = 60.0
+STUCK_SECONDS: Final = 10.0
+"""A loop that has not come round for so long never will: the interpreter stands still."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -147,6 +152,7 @@ class GatewayProcess:
                     _log.warning("feed_resubscribes", contracts=again)
             if now >= status_at:
                 status_at = now + STATUS_INTERVAL
+                _end_if_stuck_for(STUCK_SECONDS)
                 self._tell_contracts(pipeline)
                 self._tell({"told": "status", "status": status_of(pipeline, gateway, bridge)})
             await asyncio.sleep(WORK_INTERVAL)
@@ -220,8 +226,19 @@ async def _play(
         recorded.allow(taken + window)
 
 
+def _end_if_stuck_for(seconds: float) -> None:
+    """End the process in so many seconds, unless this is called again before.
+
+    A binding that is closed, or ends, while it calls back holds the interpreter for good: no
+    thread of Python runs, and none sees that the owner is gone. This watch needs no
+    interpreter; it writes where every thread stands to stderr.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+
+
 def main(bridge: type[Bridge] = Bridge) -> None:
     """Read what to run from the first line of stdin, and run it."""
+    _end_if_stuck_for(START_SECONDS)
     # What the vendor's code prints must not end up among what is told to the owner.
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
