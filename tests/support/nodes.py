@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -56,10 +56,15 @@ class NodeProcess:
 
     @classmethod
     async def start(
-        cls, *arguments: str, folder: Path | None = None, command: tuple[str, ...] = ("run",)
+        cls,
+        *arguments: str,
+        folder: Path | None = None,
+        command: tuple[str, ...] = ("run",),
+        environ: Mapping[str, str] | None = None,
     ) -> NodeProcess:
         """Start ``aegis run`` with these arguments; does not wait until it serves."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
+        environment |= environ or {}
         if folder is not None:
             environment["XDG_DATA_HOME"] = str(folder)
         process = await asyncio.create_subprocess_exec(
@@ -135,10 +140,15 @@ class Host:
         self.server = server
         self._nodes: list[NodeProcess] = []
 
-    async def start_node(self, *arguments: str, command: tuple[str, ...] = ("run",)) -> NodeProcess:
+    async def start_node(
+        self,
+        *arguments: str,
+        command: tuple[str, ...] = ("run",),
+        environ: Mapping[str, str] | None = None,
+    ) -> NodeProcess:
         """Start a node on this host's server and wait until it serves."""
         where = ("--data-dir", str(self.folder))
-        node = await NodeProcess.start(*arguments, *where, command=command)
+        node = await NodeProcess.start(*arguments, *where, command=command, environ=environ)
         self._nodes.append(node)
         await node.wait_event("node_started")
         return node
