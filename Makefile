@@ -8,15 +8,16 @@ PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?= -m soak --timeout 1800
+CTP_ARGS ?= tests/ctp_front
 
 # Without it the wrapper asks the network for its newest release at each run.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup debian ctp demo test coverage soak bench format lint types docs reference lock wheel hooks clean distclean
+.PHONY: help setup debian ctp demo test test-ctp coverage soak bench format lint types docs reference lock wheel hooks clean distclean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make .venv: uv, Python 3.13, the locked packages, the project itself
 	@$(PYTHON3) .ci/setup.py
@@ -32,6 +33,10 @@ demo: setup ## Start a system, send it orders, kill a node and check the books
 
 test: setup ## Run the tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+test-ctp: setup ## Run the feeds over the real vnpy_ctp and a fake front, built into .ctp
+	@$(BIN)/python -m tests.ctp_front.build
+	@$(BIN)/pytest $(CTP_ARGS)
 
 coverage: setup ## Run the tests and show which lines they leave out
 	@$(BIN)/pytest $(PYTEST_ARGS) --cov
@@ -85,7 +90,7 @@ hooks: setup ## Let git check what is committed
 
 clean: ## Remove caches and build results
 	rm -rf dist build site htmlcov .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -not -path './.ctp/*' -prune -exec rm -rf {} +
 
-distclean: clean ## Remove also .venv and .tools
-	rm -rf .venv .tools
+distclean: clean ## Remove also .venv, .tools and .ctp
+	rm -rf .venv .tools .ctp

@@ -44,6 +44,7 @@ MINIMUM = (3, 13)
 # Programs that no package of Python holds, by the package of Debian that holds them.
 DEBIAN_PROGRAMS = {
     "chromium": "chromium",
+    "locales": "locale-gen",
     "prometheus": "prometheus",
 }
 # Debian asks this program whether an installed service may start; 101 says no.
