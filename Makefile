@@ -36,6 +36,7 @@ test: setup ## Run the tests
 
 test-ctp: setup ## Run the feeds over the real vnpy_ctp and a fake front, built into .ctp
 	@$(BIN)/python -m tests.ctp_front.build
+	@PYTHONPATH=.ctp/packages $(BIN)/pytest -n 0 tests/aegis/marketdata/test_ctp_callbacks.py
 	@$(BIN)/pytest $(CTP_ARGS)
 
 coverage: setup ## Run the tests and show which lines they leave out
