@@ -18,6 +18,7 @@ from aegis.errors import AegisError
 from aegis.ops._linearizability import Operation, check
 from aegis.transport import Stored
 from aegis.transport._codec import decode_value
+from tests.simulation.system._mail import MailChecker
 from tests.simulation.system._plan import Plan
 from tests.simulation.system._services import Asked, State, find_tag, step
 from tests.simulation.system._world import World
@@ -87,6 +88,7 @@ class Checker:
         }
         self._calls: dict[str, Call] = {}
         self._reign = _Reign()
+        self.mail = MailChecker(world, resources)
 
     # -- the stream ---------------------------------------------------------------------
 
@@ -99,8 +101,12 @@ class Checker:
             if key is not None:
                 record = Record.from_wire(decode_value(stored.payload))
                 self._on_record(self.journals[key], source, stored, record)
+                if self.plan.mail:
+                    self._on_mail(key, record)
             elif ".registry." in stored.subject:
                 self._on_registry(source, stored)
+            else:
+                self.mail.on_stored(stored)
         except Exception:
             self.world.fail("the checker failed: %s", traceback.format_exc())
 
@@ -132,6 +138,12 @@ class Checker:
         journal.by_sequence[sequence] = journal.state
         journal.last_sequence = sequence
 
+    def _on_mail(self, key: tuple[str, str], record: Record) -> None:
+        for entry in record.entries or ():
+            if isinstance(entry, CommandEntry) and entry.mail:
+                self.mail.on_entry(key, entry)
+        self.mail.on_record(key, record, set(self.journals[key].history))
+
     def _on_entries(self, journal: Journal, record: Record) -> None:
         entries = [one for one in record.entries or () if isinstance(one, CommandEntry)]
         if len(entries) > 1:
@@ -146,6 +158,7 @@ class Checker:
         known: list[tuple[tuple[int, bool], int, bytes]] = []
         tables: list[Any] = record.tables or [[0, []]]
         kept: list[list[Any]] = [reply for session in tables[0][1] for reply in session[2]]
+        kept += tables[1][2] if len(tables) > 1 else []
         for _, status, reply in kept:
             found = find_tag(reply or b"")
             if found is None or found[0] in journal.history:
@@ -212,6 +225,10 @@ class Checker:
         if call.code not in (None, 504, *_FINAL) and not self.plan.request_copies:
             self.world.fail("%s: %s ended with %s, and ran", journal.name, call.asked, call.code)
         journal.history[uid] = (status, value)
+        if call.kind == "send":
+            # Its sender has gone on: it takes effect right here, in the journal's order.
+            call.began = self.world.loop.now + 1e-9 * len(journal.history)
+            call.ended = call.began + 0.5e-9
         journal.state = state
         journal.by_count[state.count] = state
         self.world.count(f"applied: {status}")
@@ -292,6 +309,21 @@ class Checker:
         call.code = 504
         self.world.count("call abandoned")
 
+    def on_sent(self, call: Call, code: int) -> None:
+        """A send has ended: with a receipt (200), or with an error of ``code``."""
+        if self.world.over:
+            return
+        self.world.count(f"send ended: {code}")
+        if code == 200:
+            self.mail.on_acknowledged(call.asked.uid, (call.service, call.resource))
+        # What becomes of it its sender is not told.
+        call.code = 504 if code == 200 else code
+        if code not in (200, 504) and self._has_run(call):
+            self.world.fail("%s ended with %d, but it ran", call.asked, code)
+
+    def _has_run(self, call: Call) -> bool:
+        return call.asked.uid in self.journals[call.service, call.resource].history
+
     def on_end(self, call: Call, code: int, value: Any) -> None:
         """A call ends with a value (200), or with an error of ``code``."""
         if self.world.over:
@@ -365,7 +397,9 @@ class Checker:
             journaled = self.journals[call.service, call.resource].history.get(call.asked.uid)
             if call.kind == "query" or journaled is None:
                 return None
-            (code, value), ended = journaled, self.world.loop.now
+            code, value = journaled
+            if call.kind != "send":
+                ended = self.world.loop.now
         return Operation(
             call.began,
             ended,

@@ -272,7 +272,7 @@ class CallerMachine(Machine):
         self.only = ""
         """``read`` or ``write`` for a while, and of the first resource alone; or else empty."""
         self._lanes = lanes
-        self._calls = 0
+        self._calls = self._sends = 0
         self._open: dict[str, Call] = {}
         self._cluster: Cluster | None = None
 
@@ -298,8 +298,12 @@ class CallerMachine(Machine):
                 self.world.note("cannot connect: %s", error)
                 await pass_time(0.2)
         opened.cluster._client._rng = random.Random(f"client {self.world.seed} {host.name}")
+        opened.cluster.sender._rng = random.Random(f"sender {self.world.seed} {host.name}")
         self._cluster = opened.cluster
-        await asyncio.gather(*(self._call_on() for _ in range(self._lanes)))
+        lanes = [self._call_on() for _ in range(self._lanes)]
+        if self.plan.mail and lanes:
+            lanes.append(self._send_on())
+        await asyncio.gather(*lanes)
 
     async def _call_on(self) -> None:
         rng = self.rng
@@ -316,6 +320,42 @@ class CallerMachine(Machine):
             else:
                 name = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]
                 await self.command(service, resource, name, rng.choice(TIMEOUTS))
+
+    async def _send_on(self) -> None:
+        # Dice of its own: all else is as without mail.
+        rng = random.Random(f"mail {self.world.seed} {self.name} {self.life}")
+        while True:
+            await pass_time(rng.expovariate(0.2 / self.plan.load))
+            if not self.calling:
+                return
+            service, resource = rng.choice(self.resources)
+            count = rng.choice([1, 2, 8, 20])
+            timeouts = [rng.choice(TIMEOUTS) for _ in range(count)]
+            await asyncio.gather(*(self.send(service, resource, one, rng) for one in timeouts))
+
+    async def send(
+        self, service: str, resource: str, timeout: float, rng: random.Random | None = None
+    ) -> bool:
+        """Send a command; return whether it is acknowledged."""
+        rng = rng or self.rng
+        self._sends += 1
+        uid = f"{self.name}.m{self._sends}"
+        name = rng.choices(list(COMMANDS), list(COMMANDS.values()))[0]
+        asked = Asked(uid, name, rng.randrange(1, 50))
+        assert self._cluster is not None
+        call = self._open[uid] = self.checker.on_call(asked, service, resource, "send", self.name)
+        self.world.note("%s: %s/%s is sent %s", uid, service, resource, asked)
+        code = 200
+        try:
+            await self._cluster.send(
+                service, "apply", {"asked": asked}, resource_id=resource, timeout=timeout
+            )
+        except AegisError as error:
+            code = error.code
+        del self._open[uid]
+        self.world.note("%s: %d", uid, code)
+        self.checker.on_sent(call, code)
+        return code == 200
 
     async def command(self, service: str, resource: str, name: str, timeout: float) -> bool:
         """Call a command; return whether it succeeded."""

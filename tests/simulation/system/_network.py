@@ -21,13 +21,15 @@ What is modelled, and what is left out because NATS or TCP rule it out:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field
 
 from aegis.actors._obituary import connection_name
+from aegis.errors import Unavailable
 from aegis.transport import (
     Append,
     AppendOutcome,
@@ -36,10 +38,12 @@ from aegis.transport import (
     MemoryBroker,
     MemoryTransport,
     Refused,
+    Stored,
     Unknown,
 )
 from tests.simulation.system._plan import Plan
 from tests.simulation.system._world import World
+from tests.support.virtual import pass_time
 
 __all__ = ["Cut", "Network"]
 
@@ -51,6 +55,9 @@ NOTICE_SECONDS: Final = (0.5, 3.3)
 
 LATE_ANSWER_SECONDS: Final = (0.5, 1.9)
 """How late answers to beats are while they are: a lease lasts 1 or 2 s."""
+
+MAIL_SECONDS: Final = 0.005
+"""So long, at most, a message of a mailbox takes in a read of many."""
 
 _BROKER: Final = "broker"
 
@@ -90,6 +97,37 @@ class _Line:
     ended: bool = field(default=False)
 
 
+class _Connection(MemoryTransport):
+    """One whose reads of mailboxes take their time, and may end in their middle."""
+
+    breaks: Callable[[], bool]
+    takes: Callable[[], float]
+    """How long a message of a mailbox is on its way behind the one before, in seconds."""
+
+    def read(
+        self, subject: str, *, start: int = 1, until: int | None = None
+    ) -> AsyncIterator[Stored]:
+        whole = super().read(subject, start=start, until=until)
+        return self._fragile(subject, self._slow(subject, whole))
+
+    def follow(self, subject: str, *, start: int = 1) -> AsyncIterator[Stored]:
+        return self._fragile(subject, super().follow(subject, start=start))
+
+    async def _slow(self, subject: str, whole: Any) -> AsyncIterator[Stored]:
+        async with aclosing(whole) as stored_ones:
+            async for stored in stored_ones:
+                if ".mailbox." in subject:
+                    await pass_time(self.takes())
+                yield stored
+
+    async def _fragile(self, subject: str, whole: Any) -> AsyncIterator[Stored]:
+        async with aclosing(whole) as stored_ones:
+            async for stored in stored_ones:
+                if ".mailbox." in subject and self.breaks():
+                    raise Unavailable("the read ended")
+                yield stored
+
+
 class Network:
     """Decides on every hop, and cuts and restores connections."""
 
@@ -112,9 +150,19 @@ class Network:
 
     def connect(self, host: Host, machine: str, *, name: str, node_id: str = "") -> MemoryTransport:
         """Return a new connection of a host."""
-        transport = host.context.copy().run(partial(MemoryTransport, self.broker, name=name))
+        make = _Connection if self.plan.mail else MemoryTransport
+        transport = host.context.copy().run(partial(make, self.broker, name=name))
+        if isinstance(transport, _Connection):
+            transport.breaks = self._feed_breaks
+            transport.takes = lambda: self.world.rng.random() * MAIL_SECONDS
         self._lines[name] = _Line(host, machine, transport, node_id)
         return transport
+
+    def _feed_breaks(self) -> bool:
+        if not self.world.chance(self.plan.feed_breaks):
+            return False
+        self.world.count("feed: broken")
+        return True
 
     @property
     def up(self) -> bool:

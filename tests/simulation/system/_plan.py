@@ -7,7 +7,14 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-__all__ = ["Plan", "draw_plan", "with_frozen_leaders", "with_lone_owners", "with_splits"]
+__all__ = [
+    "Plan",
+    "draw_plan",
+    "with_frozen_leaders",
+    "with_lone_owners",
+    "with_mail",
+    "with_splits",
+]
 
 MAX_DRIFT: Final = 0.005
 """How much too fast or slow a clock may run. A lease of 2 s has a margin of 50 ms, and a
@@ -77,6 +84,10 @@ class Plan:
     lone_owner_rate: float
     """Of answers to an owner's beats that come late, right before only a caller that reads
     hears of it any more."""
+    mail: bool
+    """Whether callers send, too, and bounds of mailboxes are small."""
+    feed_breaks: float
+    """Share of the messages of mailboxes at which a read of them ends with an error."""
 
 
 def draw_plan(seed: int) -> Plan:
@@ -86,6 +97,9 @@ def draw_plan(seed: int) -> Plan:
     def some(limit: float, *, share: float = 0.5) -> float:
         return rng.random() ** 2 * limit if rng.random() < share else 0.0
 
+    # Dice of their own: all else is as without mail.
+    mail = random.Random(f"mail {seed}")
+    has_mail = mail.random() < 0.1
     halved = rng.random() < 0.6
     scale = 0.5 if halved else 1.0
     nodes = rng.choice([2, 2, 3, 3, 4])
@@ -135,7 +149,14 @@ def draw_plan(seed: int) -> Plan:
         drift=MAX_DRIFT if rng.random() < 0.4 else 0.0,
         skew_seconds=rng.choice([0.0, 0.0, 2.0, 300.0]),
         lone_owner_rate=some(4.0, share=0.3),
+        mail=has_mail,
+        feed_breaks=mail.choice([0.0, 0.02, 0.1]) if has_mail else 0.0,
     )
+
+
+def with_mail(plan: Plan) -> Plan:
+    """Return a mix in which callers send."""
+    return evolve(plan, mail=True, feed_breaks=0.1)
 
 
 def with_splits(plan: Plan) -> Plan:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 
 from attrs import frozen
 
-from aegis.actors import _journaled
+from aegis.actors import _inbox, _journaled, _shared_read
 from aegis.actors._examiner import Examiner
 from aegis.actors._journal import Journal
 from aegis.actors._lease import BeatAnswer
@@ -18,11 +18,18 @@ from aegis.actors._owner import Owner, OwnerLimits
 from aegis.actors._registry_entries import ResourceKey
 from aegis.actors._registry_writer import RegistryWriter
 from aegis.actors._roster import Roster
+from aegis.actors._shared_read import SharedRead
 from aegis.actors._standby import _ServiceFeed
 from aegis.errors import ProtocolError
 from aegis.transport import Append, Message
 from aegis.transport._codec import decode_value
-from tests.simulation.system._plan import Plan, with_frozen_leaders, with_lone_owners, with_splits
+from tests.simulation.system._plan import (
+    Plan,
+    with_frozen_leaders,
+    with_lone_owners,
+    with_mail,
+    with_splits,
+)
 
 __all__ = ["PLANTS", "Plant", "planted"]
 
@@ -82,6 +89,25 @@ def _never_catches_up(original: Any) -> Any:
         self._behind = [place for place in self._behind if place.subject != subject]
 
     return add
+
+
+def _begins_with_new(original: Any) -> Any:
+    def add(self: SharedRead, reader: Any) -> None:
+        original(self, reader)
+        self._behind.pop(reader, None)
+
+    return add
+
+
+def _goes_on_with_new(original: Any) -> Any:
+    async def follow_on(self: SharedRead, start: int) -> None:
+        usage = await self._transport.usage(self._stream)
+        await original(self, max(start, usage.last_sequence + 1))
+
+    return follow_on
+
+
+_FORGETS: Final = property(lambda _: 0, lambda _, value: None)
 
 
 async def _is_nowhere(self: Examiner, node_id: str) -> bool:
@@ -149,6 +175,27 @@ PLANTS: dict[str, Plant] = {
         "add",
         _never_catches_up(_ServiceFeed.add),
     ),
+    "mail-before-start": Plant(
+        "an owner that starts is shown only the mail that comes from then on",
+        SharedRead,
+        "add",
+        _begins_with_new(SharedRead.add),
+        mix=with_mail,
+    ),
+    "mail-while-reading": Plant(
+        "mail that comes while an owner reads what was there is not shown to it",
+        _shared_read._Behind,
+        "skipped",
+        _FORGETS,
+        mix=with_mail,
+    ),
+    "mail-after-break": Plant(
+        "a read of mailboxes that has broken off goes on with what is new",
+        SharedRead,
+        "_follow_on",
+        _goes_on_with_new(SharedRead._follow_on),
+        mix=with_mail,
+    ),
     "death-by-event": Plant(
         "a disconnect event alone counts as proof of death",
         Examiner,
@@ -175,8 +222,10 @@ PLANTS: dict[str, Plant] = {
 
 
 @contextmanager
-def planted(name: str, *, limits: OwnerLimits | None = None) -> Generator[None]:
-    """Plant a fault for the time of the block; and let journals have small bounds."""
+def planted(
+    name: str, *, limits: OwnerLimits | None = None, small_mail: bool = False
+) -> Generator[None]:
+    """Plant a fault for the time of the block; and let journals and mailboxes be small."""
 
     def small(_: int) -> OwnerLimits | None:
         return limits
@@ -184,6 +233,10 @@ def planted(name: str, *, limits: OwnerLimits | None = None) -> Generator[None]:
     with ExitStack() as stack:
         if limits is not None:
             stack.enter_context(patch.object(_journaled, "_limits", small))
+        if small_mail:
+            stack.enter_context(patch.object(_inbox, "INBOX_CAPACITY", 6))
+            stack.enter_context(patch.object(_shared_read, "MAX_SINGLE_READS", 1))
+            stack.enter_context(patch.object(_shared_read, "TURN_MESSAGES", 2))
         if name:
             plant = PLANTS[name]
             stack.enter_context(patch.object(plant.owner, plant.attribute, plant.replacement))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from attrs import asdict, define
 
-from aegis.actors._owner import OwnerLimits
+from aegis.actors._owner import SNAPSHOT_EVERY_RECORDS, OwnerLimits
 from aegis.contracts import Role
 from aegis.errors import AegisError
 from aegis.transport import HostLoop, MemoryTransport
@@ -86,7 +86,7 @@ def run_seed(
     # A collection could run the cleanup of what a killed host has left, at any moment.
     gc.disable()
     try:
-        with planted(plant, limits=_limits(plan)):
+        with planted(plant, limits=_limits(plan), small_mail=plan.mail):
             return _Simulation(seed, plan, plant, detailed=detailed).run()
     finally:
         random.setstate(before)
@@ -95,6 +95,9 @@ def run_seed(
 
 
 def _limits(plan: Plan) -> OwnerLimits | None:
+    if plan.mail:
+        every = 6 if plan.small_snapshots else SNAPSHOT_EVERY_RECORDS
+        return OwnerLimits(snapshot_every_records=every, mail_ahead=3)
     return OwnerLimits(snapshot_every_records=6) if plan.small_snapshots else None
 
 
@@ -515,6 +518,11 @@ class _Simulation:
                 partial(prober.read, timeout=PROBE_TIMEOUT),
             )
         ]
+        if self.plan.mail:
+            tasks += [
+                prober.host.start(prober.send(service, resource, PROBE_TIMEOUT))
+                for service, resource in self.resources
+            ]
         while not all(task.done() for task in tasks):
             await self._wait(POLL_SECONDS)
         if not all(task.result() for task in tasks):
@@ -533,7 +541,7 @@ class _Simulation:
                         f"{journal.name}: {name} follows up to {applied}, "
                         f"the journal ends at {journal.last_sequence}"
                     )
-        return ""
+        return self.checker.mail.waiting()
 
     # -- what is told -------------------------------------------------------------------
 

@@ -13,7 +13,13 @@ from typing import Final
 import pytest
 
 from tests.simulation.__main__ import Chunk, run_chunk
-from tests.simulation.system._plan import Plan, with_frozen_leaders, with_lone_owners, with_splits
+from tests.simulation.system._plan import (
+    Plan,
+    with_frozen_leaders,
+    with_lone_owners,
+    with_mail,
+    with_splits,
+)
 from tests.simulation.system._plants import PLANTS
 from tests.simulation.system._report import missing
 from tests.simulation.system._run import SeedFailed, run_seed
@@ -63,8 +69,8 @@ def test_a_fault_planted_into_the_system_is_caught(plant: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "mix",
-    [with_splits, with_lone_owners, with_frozen_leaders],
-    ids=["splits", "lone owners", "frozen leaders"],
+    [with_splits, with_lone_owners, with_frozen_leaders, with_mail],
+    ids=["splits", "lone owners", "frozen leaders", "mail"],
 )
 def test_what_the_plants_show_in_shows_nothing_without_them(mix: Callable[[Plan], Plan]) -> None:
     for seed in range(SEEDS_FOR_A_MIX):
