@@ -32,8 +32,15 @@ class Mode(StrEnum):
     """So many open at any time."""
     RATE = "1000/s"
     """So many started each second, whatever comes back (open loop)."""
-    DUE = "10000/s"
+    DUE_2500 = "2500/s"
+    DUE_5000 = "5000/s"
+    DUE_10000 = "10000/s"
     """So many due each second, at times that were set before."""
+
+    @property
+    def rate(self) -> int:
+        """How many are started, or due, each second; 0 where that depends on the answers."""
+        return int(self.removesuffix("/s")) if self.endswith("/s") else 0
 
 
 class Sync(StrEnum):
@@ -101,11 +108,9 @@ class Case:
     def figure(self) -> Figure:
         """Throughput with many at a time, the median of one, the tail at a fixed rate."""
         return {
-            Mode.ONE: Figure.P50,
             Mode.MANY: Figure.PER_SECOND,
             Mode.RATE: Figure.P99,
-            Mode.DUE: Figure.P50,
-        }[self.mode]
+        }.get(self.mode, Figure.P50)
 
     def limit(self, sync: Sync) -> str | None:
         """Return the name of the case that it is compared with."""
@@ -171,7 +176,10 @@ CASES: Final = (
         {Sync.OFF: Goal(milliseconds=5.0), Sync.ON: Goal(1.5)},
     ),
     Case("send", "send, 64 resources", Mode.RATE, _OF_APPENDS, {}),
-    Case("reminder", "reminder, how late", Mode.DUE, {}, {Sync.OFF: Goal(milliseconds=10.0)}),
+    *(
+        Case("reminder", "reminder, how late", mode, {}, {Sync.OFF: Goal(milliseconds=10.0)})
+        for mode in (Mode.DUE_2500, Mode.DUE_5000, Mode.DUE_10000)
+    ),
 )
 
 

@@ -25,8 +25,8 @@ SINKS: Final = (*(f"S-{number}" for number in range(64)), HOT)
 LINKS: Final = ("L-1", "L-2", "L-3")
 ALARMS: Final = tuple(f"A-{number}" for number in range(64))
 
-REMINDERS_PER_SECOND: Final = 10_000
-SETTING_SECONDS: Final = 1.0
+SETTING_SECONDS: Final = 0.2
+SETTING_SECONDS_EACH: Final = 0.0001
 """How long before the first is due reminders are set: far longer than that takes."""
 
 EFFECT_TIMEOUT: Final = 8.0
@@ -94,12 +94,14 @@ def mail_operations(cluster: Cluster, effects: Effects) -> Mapping[str, Operatio
     return {"send": send_to_some, "hot-send": send_to_one, "chain": along_the_chain}
 
 
-async def measure_reminders(cluster: Cluster, seconds: float) -> Load:
-    """Let reminders be due for so long, evenly; their latencies are how late they came."""
-    count = max(1, round(REMINDERS_PER_SECOND * seconds / len(ALARMS)))
-    apart = 1 / REMINDERS_PER_SECOND
+async def measure_reminders(cluster: Cluster, rate: int, seconds: float) -> Load:
+    """Let ``rate`` reminders a second be due, evenly; their latencies are how late they came."""
+    count = max(1, round(rate * seconds / len(ALARMS)))
+    apart = 1 / rate
     load = Load(sent=count * len(ALARMS))
-    first = datetime.now(UTC) + timedelta(seconds=SETTING_SECONDS)
+    first = datetime.now(UTC) + timedelta(
+        seconds=SETTING_SECONDS + load.sent * SETTING_SECONDS_EACH
+    )
     alarms = [cluster.actor(Alarm, name, timeout=DRAIN_SECONDS) for name in ALARMS]
     await asyncio.gather(
         *(

@@ -41,7 +41,6 @@ __all__ = ["SYNC_SETTINGS", "System", "open_system"]
 
 RESOURCES: Final = 64
 CONCURRENCY: Final = 64
-RATE: Final = 1_000.0
 
 SYNC_SETTINGS: Final = {Sync.OFF: "2m", Sync.ON: "always"}
 """What the server's setting is; two minutes are its own default."""
@@ -70,11 +69,13 @@ class System:
             concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
             driver = self.cluster.actor(Driver, timeout=seconds + START_TIMEOUT)
             return Load.from_plain(await driver.drive("C-0", concurrency, seconds))
-        if case.mode is Mode.DUE:
-            load = await measure_reminders(self.cluster, 2 * seconds)
+        if case.key == "reminder":
+            load = await measure_reminders(self.cluster, case.mode.rate, 2 * seconds)
         elif case.mode is Mode.RATE:
             # Tails need more requests than medians do.
-            load = await open_loop(self.operations[case.key], rate=RATE, seconds=2 * seconds)
+            load = await open_loop(
+                self.operations[case.key], rate=case.mode.rate, seconds=2 * seconds
+            )
         else:
             concurrency = 1 if case.mode is Mode.ONE else CONCURRENCY
             load = await closed_loop(
