@@ -345,7 +345,8 @@ class AegisActor(_PykkaActor):
         A caller goes on waiting, and is told at its deadline that time is up; a command
         whose time is up does not run any more. A durable message waits in the journal.
         After a failover or a restart all that was put aside comes again by itself, in its
-        order: what still has to wait puts itself aside anew.
+        order: what still has to wait puts itself aside anew. What a durable subscription
+        reads cannot wait so, and fails; it may send what has to wait to its own resource.
 
         Raises:
             StashFull: ``stash_capacity`` messages wait already. Not caught, it makes a

@@ -46,7 +46,8 @@ class Finding:
 class AuditedEntry:
     """One entry of a record, for people and programs.
 
-    ``kind`` is ``command``, ``fence``, ``snapshot`` or the name of another entry.
+    ``kind`` is ``command``, ``fence``, ``snapshot`` or the name of another entry. ``method``
+    is empty where the release that wrote it kept none.
     ``changed`` are the fields of the state that the *record* changed, each with what it
     was and is; it stands with the last entry of the record.
     """
@@ -56,6 +57,7 @@ class AuditedEntry:
     epoch: int
     kind: str
     message_id: str = ""
+    method: str = ""
     status: int = 0
     answer: Any = None
     events: list[dict[str, Any]] = field(factory=list[dict[str, Any]])
@@ -179,6 +181,7 @@ class Audit:
                     entry(
                         "command",
                         message_id=name,
+                        method=one.method,
                         status=one.status,
                         answer=answer,
                         events=events,

@@ -153,20 +153,20 @@ class PlainBehaviour:
             state = vars(self._actor)
             # Encoded: what a converter gives may share its lists with the state.
             before = encode_value(spec.unstructure_state(state["state"]))
-            outcome = await execute(self._actor, handler, request, may_wait=True)
+            outcome = await execute(self._actor, handler, request)
             if outcome.status == PUT_ASIDE and _differs(spec, state["state"], before):
                 late = stashed_too_late(request, "changed the state")
                 outcome = Outcome(late.code, error_bytes(late))
             if outcome.status not in (OK, PUT_ASIDE):
                 state["state"] = spec.structure_state(decode_value(before))
         else:
-            outcome = await execute(self._actor, handler, request, may_wait=True)
+            outcome = await execute(self._actor, handler, request)
         if outcome.status == PUT_ASIDE:
             put_aside()
             return
         if reply_to is not None:
             reply_to.answer(outcome.status, outcome.encoded)
-        for publication in outcome.published:
+        for publication in outcome.published or ():
             publication.answer(OK, b"")
 
     def emit(self, event: object) -> None:

@@ -1,24 +1,22 @@
 """Running the commands of one resource: what each did, or, if it failed, nothing.
 
-While a handler runs, its effects are gathered. What comes of it is a `Ran`: all that its
-entry in the journal says. Of a command that does not succeed the state is brought back to
-what it was before.
+While a handler runs, its effects are gathered. What comes of it is an `Outcome` with all
+that is to be journaled of it. Of a command that does not succeed the state is brought back
+to what it was before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
-from attrs import define
 
-from aegis.actors._answers import AnswerSink, error_bytes
+from aegis.actors._answers import error_bytes
 from aegis.actors._committer import Committer
 from aegis.actors._effects import Effects
-from aegis.actors._execution import NOT_RUN, PUT_ASIDE, execute, stashed_too_late
+from aegis.actors._execution import NOT_RUN, PUT_ASIDE, Outcome, execute, stashed_too_late
 from aegis.actors._handlers import HandlerSpec
-from aegis.actors._journal import RESERVED_BYTES, Journal
+from aegis.actors._journal import Journal
 from aegis.actors._live_state import LiveState
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry, Event
@@ -29,38 +27,28 @@ from aegis.contracts import OK, Kind, ReplyTo, Request
 from aegis.errors import AegisError, HandlerFailed, InvalidRequest, StashFull
 from aegis.transport._codec import encode_value
 
-__all__ = ["CommandRunner", "Ran"]
+__all__ = ["CommandRunner", "entry_of"]
 
 _log = structlog.get_logger("aegis.resource")
+
+MAX_METHOD_CHARACTERS: Final = 100
+"""So much of a method's name is journaled."""
 
 WARN_AT: Final = 0.5
 """The share of the largest state at which its size is told."""
 
 
-@define(slots=True, eq=False)
-class Ran:
-    """How a command ended, with all that is to be journaled of it."""
-
-    status: int
-    value: bytes
-    state: bytes | None = None
-    effects: Effects | None = None
-    published: Sequence[AnswerSink] = ()
-    """What leaves once the record is stored, each when it is answered 200."""
-
-    def entry(self, request: Request) -> CommandEntry:
-        """Return what the journal says of it."""
-        effects = self.effects
-        return CommandEntry(
-            request.session,
-            request.n,
-            request.low,
-            self.status,
-            self.value,
-            None if effects is None else effects.events or None,
-            None if effects is None else effects.outgoing or None,
-            reminders=None if effects is None else effects.reminders or None,
-        )
+def entry_of(outcome: Outcome, request: Request) -> CommandEntry:
+    """Return what the journal says of a command that has run."""
+    entry = CommandEntry(request.session, request.n, request.low, outcome.status, outcome.encoded)
+    # Of mail it may be anything.
+    entry.method = request.method[:MAX_METHOD_CHARACTERS]
+    effects = outcome.effects
+    if effects is not None:
+        entry.events = effects.events or None
+        entry.outgoing = effects.outgoing or None
+        entry.reminders = effects.reminders or None
+    return entry
 
 
 class CommandRunner:
@@ -104,48 +92,38 @@ class CommandRunner:
         return self._is_running
 
     async def run(
-        self,
-        handler: HandlerSpec,
-        request: Request,
-        reply_to: ReplyTo | None = None,
-        *,
-        may_wait: bool = False,
-    ) -> Ran:
+        self, handler: HandlerSpec, request: Request, reply_to: ReplyTo | None = None
+    ) -> Outcome:
         """Run a handler; of one that does not succeed nothing is left.
 
-        With ``may_wait`` it may put the message aside; see `execute`.
+        It may put the message aside; see `execute`.
         """
         self._is_running = True
-        self._effects = None
-        outcome = await execute(self._live.actor, handler, request, may_wait=may_wait)
-        effects = self._effects
-        ran = Ran(outcome.status, outcome.encoded, None, effects)
-        if ran.status in (PUT_ASIDE, StashFull.code):
-            self._check_untouched(ran, request)
-        if ran.status == PUT_ASIDE:
-            self._effects = None
-            self._is_running = False
-            return ran
-        if ran.status == OK:
-            self._take_state(ran, copies=1 if reply_to is None else 2)
-        if ran.status != OK and ran.status not in NOT_RUN:
-            await self._undo(effects)
-        if ran.status == OK:
-            ran.published = outcome.published
-        else:
-            ran.state = None
-            ran.effects = None
-        if ran.status != StashFull.code:
-            self.add_answer(request, reply_to, ran)
+        outcome = await execute(self._live.actor, handler, request)
+        if outcome.status == OK:
+            outcome.effects = self._effects
+            self._take_state(outcome, copies=1 if reply_to is None else 2)
+        if outcome.status != OK:
+            await self._take_back(outcome, request)
+        if reply_to is not None and outcome.status not in (PUT_ASIDE, StashFull.code):
+            self.add_answer(request, reply_to, outcome)
         # Not where it is interrupted: then the state may be half changed, and `stop` must
         # not wait for anything of this life.
         self._effects = None
         self._is_running = False
-        return ran
+        return outcome
 
-    def _check_untouched(self, ran: Ran, request: Request) -> None:
+    async def _take_back(self, outcome: Outcome, request: Request) -> None:
+        """Leave nothing of a command that did not succeed."""
+        if outcome.status in (PUT_ASIDE, StashFull.code):
+            self._check_untouched(outcome, request)
+        if outcome.status != PUT_ASIDE and outcome.status not in NOT_RUN:
+            await self._undo()
+        outcome.state = outcome.effects = outcome.published = None
+
+    def _check_untouched(self, outcome: Outcome, request: Request) -> None:
         """Make a failure of a message put aside whose handler has done something before."""
-        effects, what = ran.effects, ""
+        effects, what = self._effects, ""
         if effects is not None and effects.events:
             what = "emitted"
         elif effects is not None and effects.outgoing:
@@ -156,7 +134,7 @@ class CommandRunner:
             what = "changed the state"
         if what:
             failure = stashed_too_late(request, what)
-            ran.status, ran.value = failure.code, error_bytes(failure)
+            outcome.status, outcome.encoded = failure.code, error_bytes(failure)
 
     def _has_changed(self) -> bool:
         try:
@@ -164,31 +142,29 @@ class CommandRunner:
         except AegisError:
             return True
 
-    def _take_state(self, ran: Ran, *, copies: int) -> None:
+    def _take_state(self, outcome: Outcome, *, copies: int) -> None:
         """Take the encoded state if it changed; the command fails if it cannot be kept.
 
         ``copies`` is how often the record will hold the reply.
         """
         try:
-            ran.state = self._live.changed()
+            outcome.state = self._live.changed()
         except AegisError as error:
             failure = HandlerFailed(f"the new state cannot be journaled: {error}")
-            ran.status, ran.value = failure.code, error_bytes(failure)
+            outcome.status, outcome.encoded = failure.code, error_bytes(failure)
             return
-        problem = self._too_large(ran, copies)
+        problem = self._too_large(outcome, copies)
         if problem is not None:
-            ran.status, ran.value = problem.code, error_bytes(problem)
+            outcome.status, outcome.encoded = problem.code, error_bytes(problem)
 
-    def add_answer(self, request: Request, reply_to: ReplyTo | None, ran: Ran) -> None:
-        """Let the reply leave as a message, if the sender wants it."""
-        if reply_to is None:
-            return
-        if ran.effects is None:
-            ran.effects = self._new_effects()
-        for params in answer_params(request, ran.status, ran.value):
+    def add_answer(self, request: Request, reply_to: ReplyTo, outcome: Outcome) -> None:
+        """Let the reply leave as a message."""
+        if outcome.effects is None:
+            outcome.effects = self._new_effects()
+        for params in answer_params(request, outcome.status, outcome.encoded):
             try:
                 # However many wait: a reply is no burden of this actor's own making.
-                ran.effects.send_anyway(
+                outcome.effects.send_anyway(
                     reply_to.service, reply_to.resource, reply_to.method, params
                 )
                 return
@@ -254,20 +230,16 @@ class CommandRunner:
 
     # -- outcomes ---------------------------------------------------------------------
 
-    def _too_large(self, ran: Ran, copies: int) -> HandlerFailed | None:
-        limit = self._office.transport.max_payload_bytes - RESERVED_BYTES
-        size = copies * len(ran.value) + len(ran.state or b"")
-        if ran.effects is not None:
-            size += ran.effects.size_bytes
-        if ran.state is not None and not self._warned and size > limit * WARN_AT:
-            self._warned = True
-            _log.warning(
-                "state_grows_large",
-                service_name=self._key[0],
-                resource_id=self._key[1],
-                size_bytes=len(ran.state),
-                limit_bytes=limit,
-            )
+    def _too_large(self, outcome: Outcome, copies: int) -> HandlerFailed | None:
+        limit = self._owner.limits.record_bytes
+        state, effects = outcome.state, outcome.effects
+        size = copies * len(outcome.encoded)
+        if effects is not None:
+            size += effects.size_bytes
+        if state is not None:
+            size += len(state)
+            if size > limit * WARN_AT:
+                self._warn(len(state), limit)
         # A snapshot record carries the tables, too.
         if size + self._owner.tables_bytes <= limit:
             return None
@@ -278,13 +250,24 @@ class CommandRunner:
             limit_bytes=limit,
         )
 
-    async def _undo(self, effects: Effects | None) -> None:
+    def _warn(self, size: int, limit: int) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "state_grows_large",
+                service_name=self._key[0],
+                resource_id=self._key[1],
+                size_bytes=size,
+                limit_bytes=limit,
+            )
+
+    async def _undo(self) -> None:
         """Bring the state back to what it was before the command that failed."""
         if not self._spec.has_state:
             return
         if not self._spec.is_event_sourced:
             self._live.undo()
-        elif effects is not None and effects.events:
+        elif self._effects is not None and self._effects.events:
             await self._reload()
 
     async def _reload(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -39,10 +40,6 @@ class CommitHost(Protocol):
         """What was under way is stored; the next append is under way, if there is one."""
         ...
 
-    def on_answered(self) -> None:
-        """An answer of this owner has left."""
-        ...
-
     def on_append_fenced(self, newer_epoch: int) -> None:
         """A newer owner exists: nothing of what was under way will be stored."""
         ...
@@ -65,6 +62,7 @@ class Committer:
         "_journal",
         "_loop",
         "_tasks",
+        "on_first_answer",
         "owner",
     )
 
@@ -79,12 +77,15 @@ class Committer:
         self._flush_scheduled = False
         self._idle_waiter: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
+        self.on_first_answer: Callable[[], object] | None = None
+        """What to do once the next answer has left; then it is None again."""
 
     def hold(self, sink: AnswerSink, status: int, value: bytes) -> None:
         """Answer as soon as all that the answer could have seen is durable."""
         if self.owner.hold((sink, status, value)):
             sink.answer(status, value)
-            self._host.on_answered()
+            if self.on_first_answer is not None:
+                self._tell_first_answer()
 
     def flush_soon(self) -> None:
         """Append what has committed, but not at once.
@@ -98,10 +99,10 @@ class Committer:
     def flush(self) -> None:
         """Append what has committed, unless an append is under way."""
         self._flush_scheduled = False
-        if self._append is not None or not self.owner.append_due:
+        if self._append is not None:
             return
         owner = self.owner
-        whole_state = self._host.whole_state() if owner.snapshot_due else None
+        whole_state = self._host.whole_state() if owner.wants_state else None
         if owner.append_next(whole_state=whole_state) is not None:
             self._attempt = 0
             self._began = time.perf_counter()
@@ -138,9 +139,7 @@ class Committer:
         outcome = append.result()
         if isinstance(outcome, Appended):
             self._host.on_appended(time.perf_counter() - self._began)
-            answers = self.owner.appended(outcome.sequence)
-            if answers:
-                self._send(answers)
+            self._send(self.owner.appended(outcome.sequence))
             self._go_on()
             return
         task = self._loop.create_task(self._resolve(outcome))
@@ -173,17 +172,21 @@ class Committer:
             self._go_on()
 
     def _go_on(self) -> None:
-        if self.owner.append_due:
-            self.flush()
-        elif self._idle_waiter is not None and self.owner.quiescent:
+        self.flush()
+        if self._idle_waiter is not None and self.owner.quiescent:
             self._wake()
         self._host.on_committed()
 
     def _send(self, answers: list[Any]) -> None:
         for sink, status, value in answers:
             sink.answer(status, value)
-        if answers:
-            self._host.on_answered()
+        if self.on_first_answer is not None and answers:
+            self._tell_first_answer()
+
+    def _tell_first_answer(self) -> None:
+        tell, self.on_first_answer = self.on_first_answer, None
+        if tell is not None:
+            tell()
 
     def _wake(self) -> None:
         waiter, self._idle_waiter = self._idle_waiter, None

@@ -28,6 +28,7 @@ from aegis.transport._codec import encode_value
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
+    from aegis.actors._effects import Effects
 
 __all__ = [
     "NOT_RUN",
@@ -58,32 +59,29 @@ _log = structlog.get_logger("aegis.execution")
 
 @define(eq=False)
 class Outcome:
-    """How a handler ended: ``status`` 200 and a value, or an error.
+    """How a handler ended: ``status`` is 200 or that of an error.
 
-    ``encoded`` is the value or the error as a reply carries it. ``cause`` is what
-    the handler raised if that was a failure (500); the actor's supervisor has been
-    told. ``published`` is what it has published, each to be answered 200 once the
-    command has happened; one that failed has published nothing.
+    ``encoded`` is the value or the error as a reply carries it; of a failure (500) the
+    actor's supervisor has been told. ``published`` is what it has published, each to be
+    answered 200 once the command has happened; one that failed has published nothing.
     """
 
     status: int
     encoded: bytes
-    value: Any = None
-    error: AegisError | None = None
-    cause: BaseException | None = None
-    seconds: float = 0.0
-    published: Sequence[AnswerSink] = ()
+    published: Sequence[AnswerSink] | None = None
+    state: bytes | None = None
+    """What a resource's command has made of a state that is journaled whole, if it did."""
+    effects: Effects | None = None
+    """... and what it did beside its state."""
 
 
-async def execute(
-    actor: AegisActor, handler: HandlerSpec, request: Request, *, may_wait: bool = False
-) -> Outcome:
+async def execute(actor: AegisActor, handler: HandlerSpec, request: Request) -> Outcome:
     """Run ``handler`` for ``request`` and return how it ended; raise nothing.
 
     Status 400 means that the parameters did not fit and nothing ran. The result is
     encoded here, before anything else can change it; one that does not fit its hint
-    is a failure of the handler. With ``may_wait`` the handler may put the message aside:
-    then the status is `PUT_ASIDE`, or 429 if the stash was full.
+    is a failure of the handler. The handler may put the message aside: then the status is
+    `PUT_ASIDE`, or 429 if the stash was full.
 
     Only a cancellation by the kernel itself (the actor is being killed) passes
     through.
@@ -93,12 +91,11 @@ async def execute(
         arguments = handler.bind(request.params)
     except InvalidRequest as invalid:
         cell.runtime.observer.on_message_handled(cell, request.kind, invalid.code, 0.0)
-        return Outcome(invalid.code, encoded_error(invalid), error=invalid)
+        return Outcome(invalid.code, encoded_error(invalid))
     began = time.perf_counter()
-    value: Any = None
     error: AegisError | None = None
     cause: BaseException | None = None
-    status, encoded = OK, b""
+    encoded = b""
     try:
         if handler.is_async:
             value = await handler.function(actor, **arguments)
@@ -109,10 +106,7 @@ async def execute(
         error = rejected
     except (PutAside, StashFull) as raised:
         envelope = current_envelope.get()
-        if not may_wait:
-            cause = raised
-            error = handler_failed(request, raised)
-        elif isinstance(raised, StashFull):
+        if isinstance(raised, StashFull):
             error = raised
         elif envelope is not None and envelope.published:
             error = stashed_too_late(request, "published")
@@ -131,10 +125,9 @@ async def execute(
             error = handler_failed(request, raised)
     take_back_cancellation()
     seconds = time.perf_counter() - began
+    status = OK
     if error is not None:
-        value = None
-        status = error.code
-        encoded = encoded_error(error)
+        status, encoded = error.code, encoded_error(error)
     if seconds >= SLOW_HANDLER_SECONDS:
         _log.warning(
             "handler_slow",
@@ -145,11 +138,12 @@ async def execute(
             duration_ms=round(seconds * 1000, 1),
         )
     cell.runtime.observer.on_message_handled(cell, request.kind, status, seconds)
-    if cause is not None and not cell.is_interrupted(actor):
-        cell.fail(cause)
+    if error is not None:
+        if cause is not None and not cell.is_interrupted(actor):
+            cell.fail(cause)
+        return Outcome(status, encoded)
     envelope = current_envelope.get()
-    published = envelope.published if status == OK and envelope is not None else None
-    return Outcome(status, encoded, value, error, cause, seconds, published or ())
+    return Outcome(status, encoded, None if envelope is None else envelope.published)
 
 
 def was_withdrawn(raised: BaseException) -> bool:

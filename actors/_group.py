@@ -243,7 +243,7 @@ class GroupBehaviour:
         elif handler.kind is Kind.COMMAND and message_id:
             await self._command(handler, request, message_id, sink)
         else:
-            outcome = await execute(self._actor, handler, request, may_wait=True)
+            outcome = await execute(self._actor, handler, request)
             if outcome.status == PUT_ASIDE:
                 put_aside()
             else:
@@ -284,7 +284,7 @@ class GroupBehaviour:
             sending = self._sending = []
             self._sender = message_id
             try:
-                outcome = await execute(self._actor, handler, request, may_wait=True)
+                outcome = await execute(self._actor, handler, request)
             finally:
                 self._sending = None
             if outcome.status == PUT_ASIDE and not sending:
@@ -322,8 +322,8 @@ class GroupBehaviour:
             status, value = failure.code, error_bytes(failure)
             sending = []
         claim = Claim(request.first_sent_ms, connection, status, value)
-        published = outcome.published if status == OK else ()
-        self._claim(message_id, claim, sending, published)
+        published = outcome.published if status == OK else None
+        self._claim(message_id, claim, sending, published or ())
 
     def _claim(
         self,

@@ -25,15 +25,16 @@ from aegis._trace import current_traceparent
 from aegis.actors._actor import AegisActor
 from aegis.actors._answers import NO_ANSWER, AnswerSink, CallbackAnswer, error_bytes
 from aegis.actors._cell import ActorCell
-from aegis.actors._command_runner import CommandRunner, Ran
+from aegis.actors._command_runner import CommandRunner, entry_of
 from aegis.actors._committer import Committer
-from aegis.actors._execution import NOT_RUN, PUT_ASIDE, execute
+from aegis.actors._execution import NOT_RUN, PUT_ASIDE, Outcome, execute
 from aegis.actors._forwarder import Forwarder
 from aegis.actors._handlers import ActorSpec, HandlerSpec, describe
 from aegis.actors._journal import RESERVED_BYTES, Journal
 from aegis.actors._live_state import LiveState
 from aegis.actors._mail_desk import RESULT_METHOD, MailDesk, Slip
 from aegis.actors._mail_source import MailboxSource, MailSource, TopicSource
+from aegis.actors._mailbox import current_envelope
 from aegis.actors._owner import Owner, OwnerLimits, Phase
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry, Record
@@ -120,7 +121,6 @@ class JournaledBehaviour:
 
     __slots__ = (
         "_actor",
-        "_begun",
         "_cell",
         "_committer",
         "_desk",
@@ -138,7 +138,6 @@ class JournaledBehaviour:
         "_runner",
         "_spec",
         "_streams",
-        "_takeover",
         "_timer",
         "_voided",
         "owner",
@@ -190,8 +189,6 @@ class JournaledBehaviour:
         self._streams: OpenStreams | None = None
         self._on_first_answer = on_first_answer
         self._ready = False
-        self._begun = 0.0
-        self._takeover: Takeover | None = None
         self._voided = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._actor: Any = None
@@ -258,7 +255,7 @@ class JournaledBehaviour:
 
     async def _promote(self, epoch: int) -> Takeover:
         owner, actor, loop = self.owner, self._actor, self._loop
-        begun = self._begun = loop.time()
+        begun = loop.time()
         takeover = Takeover(epoch, trace=current_traceparent())
         feed, self._feed = self._feed, None
         if feed is not None:
@@ -277,9 +274,18 @@ class JournaledBehaviour:
         await self._wait_covered()
         self._ready = True
         takeover.covered = loop.time() - begun
-        self._takeover = takeover
+        if self._on_first_answer is not None:
+            self._committer.on_first_answer = partial(
+                self._answered_first, self._on_first_answer, takeover, begun
+            )
         self._open()
         return takeover
+
+    def _answered_first(
+        self, tell: Callable[[Takeover], object], takeover: Takeover, begun: float
+    ) -> None:
+        takeover.first_answer = self._loop.time() - begun
+        tell(takeover)
 
     async def _wait_covered(self) -> None:
         """Wait for the leases of earlier owners, unless a newer owner comes."""
@@ -348,6 +354,7 @@ class JournaledBehaviour:
         ]
         self._desk = self._desks[0]
         self._timer = ReminderTimer(self.key, self._office.clock, self.owner, mailbox)
+        self._timer.arm()
         self.on_committed()
 
     async def stop(self, actor: AegisActor) -> None:
@@ -529,15 +536,19 @@ class JournaledBehaviour:
                 self._streams = OpenStreams(self._actor, limit)
             await self._streams.handle(handler, request, partial(self._answer_query, sink))
             return
-        outcome = await execute(self._actor, handler, request, may_wait=True)
+        outcome = await execute(self._actor, handler, request)
         if outcome.status == PUT_ASIDE:
             put_aside()
             return
-        self._answer_query(sink, outcome.status, outcome.encoded)
+        envelope = current_envelope.get()
+        if envelope is not None and envelope.task is None:
+            # It has not waited: what it read is what there was when the lease covered it.
+            self._committer.hold(sink, outcome.status, outcome.encoded)
+        else:
+            self._answer_query(sink, outcome.status, outcome.encoded)
 
     def _answer_query(self, sink: AnswerSink, status: int, value: bytes) -> None:
-        # The handler may have waited: what it read is current only if no other owner
-        # can have written meanwhile.
+        """Answer a query that has waited, if no other owner can have written meanwhile."""
         if not self.owner.serving or not self._covered():
             sink.answer(Unavailable.code, error_bytes(_no_lease(self.resource)))
             return
@@ -549,25 +560,24 @@ class JournaledBehaviour:
     async def _command(
         self, handler: HandlerSpec, request: Request, sink: AnswerSink, drops: str | None
     ) -> None:
-        ran = await self._runner.run(handler, request, may_wait=True)
-        if ran.status == PUT_ASIDE:
+        outcome = await self._runner.run(handler, request)
+        status = outcome.status
+        if status == PUT_ASIDE:
             put_aside()
-            return
-        if ran.status in NOT_RUN:
-            sink.answer(ran.status, ran.value)  # There is nothing to journal.
-            return
-        if not self.owner.serving:
+        elif status in NOT_RUN:
+            sink.answer(status, outcome.encoded)  # There is nothing to journal.
+        elif not self.owner.serving:
             sink.answer(Moved.code, _FENCED)  # Fenced while the handler ran.
-            return
-        self._commit(ran, ran.entry(request), drops)
-        self._committer.hold(sink, ran.status, ran.value)
+        else:
+            self._commit(outcome, entry_of(outcome, request), drops)
+            self._committer.hold(sink, status, outcome.encoded)
 
     def _withdraw(self, request: Request, sink: AnswerSink, drops: str | None) -> None:
         """Journal that the message has not run: now it never will."""
-        withdrawn = Ran(DeadlineExpired.code, WITHDRAWN)
+        withdrawn = Outcome(DeadlineExpired.code, WITHDRAWN)
         self._observe_refusal(request.kind, withdrawn.status)
-        self._commit(withdrawn, withdrawn.entry(request), drops)
-        self._committer.hold(sink, withdrawn.status, withdrawn.value)
+        self._commit(withdrawn, entry_of(withdrawn, request), drops)
+        self._committer.hold(sink, withdrawn.status, withdrawn.encoded)
 
     async def _run_mail(self, slip: Slip, mail: Mail, drops: str | None) -> int | AegisError:
         """Run a message of the mailbox: whatever comes of it is its effect.
@@ -583,21 +593,26 @@ class JournaledBehaviour:
                     f"method: {self.service}.{handler.name} is a query; only commands can be sent",
                     field="method",
                 )
-            ran = await self._runner.run(handler, request, mail.reply_to, may_wait=not source)
+            outcome = await self._runner.run(handler, request, mail.reply_to)
         except AegisError as error:
             self._observe_refusal(request.kind, error.code)
-            ran = Ran(error.code, error_bytes(error))
-            self._runner.add_answer(request, mail.reply_to, ran)
-        if source and ran.status in (PUT_ASIDE, StashFull.code):
-            return HandlerFailed("what a durable subscription reads cannot be put aside")
-        if source and ran.status not in (OK, Rejected.code):
-            return from_wire(ran.status, decode_value(ran.value))
-        if self.owner.serving and ran.status not in (PUT_ASIDE, StashFull.code):
-            entry = ran.entry(request)
+            outcome = Outcome(error.code, error_bytes(error))
+            if mail.reply_to is not None:
+                self._runner.add_answer(request, mail.reply_to, outcome)
+        status = outcome.status
+        if source and status in (PUT_ASIDE, StashFull.code):
+            return HandlerFailed(
+                f"{self.service}.{request.method} called self.stash(): what a durable subscription "
+                "reads cannot be put aside; let it send itself what has to wait (self.send)"
+            )
+        if source and status not in (OK, Rejected.code):
+            return from_wire(status, decode_value(outcome.encoded))
+        if self.owner.serving and status not in (PUT_ASIDE, StashFull.code):
+            entry = entry_of(outcome, request)
             entry.mail, entry.source = slip.letter.sequence, source
-            self._commit(ran, entry, drops)
-            slip.desk.tell(request.message_id, ran.status, ran.value)
-        return ran.status
+            self._commit(outcome, entry, drops)
+            slip.desk.tell(request.message_id, status, outcome.encoded)
+        return status
 
     def _may_retry(self) -> bool:
         """Whether this life of the actor goes on after a handler has failed."""
@@ -612,43 +627,45 @@ class JournaledBehaviour:
         if due is None:
             return
         reminder, change = due
-        ran = Ran(OK, _NIL)
+        request = ring.request
+        outcome = Outcome(OK, _NIL)
         if not ring.is_missed:
-            request = ring.request
             try:
                 handler = self._spec.handler(reminder.method, Kind.COMMAND)
                 request.params = decode_value(reminder.params)
-                ran = await self._runner.run(handler, request, may_wait=True)
+                outcome = await self._runner.run(handler, request)
             except AegisError as error:
                 self._observe_refusal(request.kind, error.code)
-                ran = Ran(error.code, error_bytes(error))
-            if ran.status in (PUT_ASIDE, StashFull.code):
+                outcome = Outcome(error.code, error_bytes(error))
+            if outcome.status in (PUT_ASIDE, StashFull.code):
                 # However full the stash is: the journal bounds the number of reminders.
                 put_aside()
                 timer.put_aside(reminder)
                 return
-            if ran.status != OK:
+            if outcome.status != OK:
                 _log.warning(
                     "reminder_failed",
                     service_name=self.service,
                     resource_id=self.resource,
                     reminder=reminder.name,
                     operation=reminder.method,
-                    status=ran.status,
+                    status=outcome.status,
                 )
         if self.owner.serving:
-            entry = ran.entry(Request(Kind.COMMAND, "", 0, 0, *self.key, reminder.method, {}, 0))
+            entry = entry_of(outcome, request)
+            entry.session, entry.n = "", 0  # Nobody repeats it.
             entry.reminders = [change, *(entry.reminders or ())]
-            self._commit(ran, entry, None)
-        timer.arm()
+            self._commit(outcome, entry, None)
 
-    def _commit(self, ran: Ran, entry: CommandEntry, drops: str | None) -> None:
-        self.owner.commit(entry, ran.state, drops=drops)
+    def _commit(self, outcome: Outcome, entry: CommandEntry, drops: str | None) -> None:
+        self.owner.commit(entry, outcome.state, drops=drops)
+        if entry.reminders and self._timer is not None:
+            self._timer.arm()
         tracer = self._cell.runtime.tracer
         if tracer is not None:
             span = tracer.begin(Operation.COMMIT, service=self.service, resource=self.resource)
             self.release(SpanSink(span))
-        for publication in ran.published:
+        for publication in outcome.published or ():
             self.release(publication)
         self._committer.flush_soon()
 
@@ -730,22 +747,12 @@ class JournaledBehaviour:
         self._cell.runtime.observer.on_committed(seconds)
 
     def on_committed(self) -> None:
-        """Let what has become possible begin: messages out, mail in, the next reminder."""
+        """Let what has become possible begin: messages out, mail in."""
         # After each commit: what most resources have none of must cost next to nothing.
-        owner = self.owner
-        if not owner.outbox.is_empty:
+        if not self.owner.outbox.is_empty:
             self._forwarder.wake()
         for desk in self._desks:
             desk.on_committed()
-        if self._timer is not None and not owner.reminders.is_empty:
-            self._timer.arm()
-
-    def on_answered(self) -> None:
-        """Tell the first answer after a promotion."""
-        takeover, self._takeover = self._takeover, None
-        if takeover is not None and self._on_first_answer is not None:
-            takeover.first_answer = self._loop.time() - self._begun
-            self._on_first_answer(takeover)
 
     def on_append_fenced(self, newer_epoch: int) -> None:
         """Stop: whatever was under way is another owner's to do."""

@@ -112,9 +112,10 @@ class LiveState:
         Raises:
             AegisError: it has no form on the wire.
         """
-        if not self.spec.has_state or self.spec.is_event_sourced:
+        spec = self.spec
+        if not spec.has_state or spec.is_event_sourced:
             return None
-        encoded = self.encoded()
+        encoded = encode_value(spec.unstructure_state(self.actor.state))
         return None if encoded == self._last() else encoded
 
     def undo(self) -> bool:

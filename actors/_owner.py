@@ -75,6 +75,8 @@ RECORD_BYTES: Final = 8 * 1024 * 1024 - 4 * 1024
 record for its size would refuse it for ever. The embedded server takes 8 MiB."""
 
 _RECORD_OVERHEAD_BYTES: Final = 80
+_SUBSCRIPTION_BYTES: Final = 32
+"""Upper bounds of what a record, and in a snapshot a subscription, takes besides."""
 
 SNAPSHOT_EVERY_RECORDS: Final = 512
 """A snapshot replaces the journal at the latest after so many records."""
@@ -188,6 +190,7 @@ class Owner:
         "_pending",
         "_snapshot_bytes",
         "_snapshot_state",
+        "_subscriptions_bytes",
         "cursor",
         "cursors",
         "epoch",
@@ -224,6 +227,7 @@ class Owner:
         """The mail up to this sequence is dealt with, or will be with what is pending."""
         self.cursors: dict[str, int] = {}
         """... and so is what each durable subscription reads, by its name."""
+        self._subscriptions_bytes = 0
         self.stored_cursor = 0
         """... and is by what the journal holds: nobody will read it again."""
         self.uncommitted_mail = 0
@@ -372,10 +376,12 @@ class Owner:
         ``drops`` is the session that `admit` or `admit_mail` said must make room.
         """
         if drops is not None:
-            self._add(MailSessionDropped(drops) if entry.mail else SessionDropped(drops), None)
+            self._add(MailSessionDropped(drops) if entry.mail else SessionDropped(drops))
         if entry.mail:
             self._pass_mail(entry.mail, entry.source)
-        self._add(entry, state)
+        self._note_command(entry)
+        self._pending.append(_Done(entry, state, self.cursor))
+        self._executed += 1
         if state is not None:
             self.state = state
 
@@ -385,7 +391,7 @@ class Owner:
 
     def subscribe(self, source: str, sequence: int) -> None:
         """Begin a durable subscription behind ``sequence`` of its stream."""
-        self._add(Subscribed(source, sequence), None)
+        self._add(Subscribed(source, sequence))
 
     def pass_over(self, sequence: int, source: str = "") -> None:
         """Leave out a message that is a repeat; of the mailbox the next record says so.
@@ -397,9 +403,9 @@ class Owner:
     def skip(self, skipped: MailSkipped, *, drops: str | None = None) -> None:
         """Give up a message; the dead letters have it by now."""
         if drops is not None:
-            self._add(MailSessionDropped(drops), None)
+            self._add(MailSessionDropped(drops))
         self._pass_mail(skipped.sequence, skipped.source)
-        self._add(skipped, None)
+        self._add(skipped)
 
     def has_stash_room(self, size_bytes: int) -> bool:
         """Whether one more message of the mailbox may be put aside."""
@@ -408,9 +414,9 @@ class Owner:
     def put_aside(self, stashed: MailStashed, *, drops: str | None = None) -> None:
         """Keep a message of the mailbox for later: it has had no effect."""
         if drops is not None:
-            self._add(MailSessionDropped(drops), None)
+            self._add(MailSessionDropped(drops))
         self._pass_mail(stashed.sequence)
-        self._add(stashed, None)
+        self._add(stashed)
 
     def _pass_mail(self, sequence: int, source: str = "") -> None:
         self._move(source, sequence)
@@ -422,7 +428,7 @@ class Owner:
         Returns how often that has been noted before. Run it when all is `quiescent`.
         """
         tries = self.tries(sequence, source)
-        self._add(MailTried(sequence, source), None)
+        self._add(MailTried(sequence, source))
         return tries
 
     def tries(self, sequence: int, source: str = "") -> int:
@@ -435,14 +441,16 @@ class Owner:
 
     def _move(self, source: str, sequence: int) -> None:
         if source:
+            if source not in self.cursors:
+                self._subscriptions_bytes += _SUBSCRIPTION_BYTES + len(source)
             self.cursors[source] = sequence
         else:
             # One that was put aside stands before the cursor.
             self.cursor = max(self.cursor, sequence)
 
-    def _add(self, entry: Entry, state: bytes | None) -> None:
+    def _add(self, entry: Entry) -> None:
         self._note(entry)
-        self._pending.append(_Done(entry, state, self.cursor))
+        self._pending.append(_Done(entry, None, self.cursor))
         self._executed += 1
 
     def hold(self, answer: Any) -> bool:
@@ -476,6 +484,11 @@ class Owner:
     def append_due(self) -> bool:
         """Whether `append_next` would return a plan."""
         return bool(self._pending) and self._in_flight is None and self.phase is Phase.SERVING
+
+    @property
+    def wants_state(self) -> bool:
+        """Whether `append_next` would make a snapshot, if it got the whole state."""
+        return not self._snapshot_state and self.append_due and self.snapshot_due
 
     @property
     def snapshot_due(self) -> bool:
@@ -544,9 +557,11 @@ class Owner:
         self.last_sequence = sequence
         self._committed += self._in_flight_count
         self.uncommitted_mail -= self._in_flight_mail
-        self.stored_cursor = max(self.stored_cursor, plan.record.cursor)
-        self.outbox.settle(self._in_flight_outgoing)
-        if plan.rollup:
+        if plan.record.cursor > self.stored_cursor:
+            self.stored_cursor = plan.record.cursor
+        if self._in_flight_outgoing:
+            self.outbox.settle(self._in_flight_outgoing)
+        if plan.record.tables is not None:
             self._journal_records, self._journal_bytes = 1, 0
             self._snapshot_bytes = len(plan.payload)
             if not self._snapshot_state:
@@ -641,10 +656,12 @@ class Owner:
                 self.mail.keep(f"{entry.session}-{entry.n}", entry.status, entry.reply)
         else:
             self.sessions.record(entry.session, entry.n, entry.low, entry.status, entry.reply)
-        for message in entry.outgoing or ():
-            self.outbox.add(message)
-        for change in entry.reminders or ():
-            self.reminders.change(change)
+        if entry.outgoing:
+            for message in entry.outgoing:
+                self.outbox.add(message)
+        if entry.reminders:
+            for change in entry.reminders:
+                self.reminders.change(change)
 
     @property
     def tables_bytes(self) -> int:
@@ -655,7 +672,7 @@ class Owner:
             + self.mail.size_bytes
             + self.outbox.size_bytes
             + self.reminders.size_bytes
-            + sum(32 + len(source) for source in self.cursors)
+            + self._subscriptions_bytes
         )
 
     def _snapshot_fits(self, state: bytes | None) -> bool:
@@ -663,6 +680,8 @@ class Owner:
         return len(state or b"") + self.tables_bytes <= self.limits.record_bytes
 
     def _cut(self) -> int:
+        if len(self._pending) == 1:
+            return 1  # However large it is.
         limits = self.limits
         size = state_bytes = 0
         for count, done in enumerate(self._pending):
@@ -711,8 +730,9 @@ class Owner:
             self.outbox.load(outbox)
             self.reminders.load(reminders)
             self.cursors, self.tried = {}, {"": (tried[0], tried[1])}
+            self._subscriptions_bytes = 0
             for source, cursor, sequence, tries in subscriptions[0] if subscriptions else ():
-                self.cursors[source] = cursor
+                self._move(source, cursor)
                 self.tried[source] = (sequence, tries)
 
     def _stop(self, newer_epoch: int) -> None:

@@ -7,8 +7,8 @@ entry is an array whose first element is its kind:
 ====  ==========================================================================
 kind  then
 ====  ==========================================================================
-0     command: session, n, low, status, reply, events|nil, outgoing|nil, mail, and
-      reminders if it set or forgot any, and source if it was no mail of the mailbox
+0     command: session, n, low, status, reply, events|nil, outgoing|nil, mail,
+      reminders|nil, source, method. Earlier releases left out what is last of these
 1     session dropped: session. The floor rises to its start
 2     mail tried: sequence, source. An owner is about to run it alone
 3     mail skipped: sequence, reason, session, n, low, source. It went to the dead
@@ -23,8 +23,8 @@ kind  then
 ``reply``, ``state`` and each event's body are encoded msgpack values, carried as
 bytes: replaying, comparing and forwarding never decodes them. ``mail`` is the
 sequence of a durable message and 0 for a call. ``source`` is the name of the durable
-subscription whose stream that stands in, and empty for the mailbox: then it is left out
-at the end of an entry. An outgoing message is ``[n, service, resource, payload]``, the
+subscription whose stream that stands in, and empty for the mailbox: as the last of an entry
+it is left out then. An outgoing message is ``[n, service, resource, payload]``, the
 payload being what its mailbox will hold; with an empty service the resource is a topic. A
 reminder that is set is ``[name, method, params, due_ms, every_ms, skip_missed,
 trace]``, with ``[text, zone]`` behind it if a cron text says when it comes again, and one
@@ -185,18 +185,26 @@ class CommandEntry:
     mail: int = 0
     reminders: list[Reminder | ReminderOver] | None = None
     source: str = ""
+    method: str = ""
+    """What was called; nothing depends on it but whoever reads the journal later."""
 
     @property
     def size_bytes(self) -> int:
         """At least as many bytes as the entry takes in an encoded record."""
-        size = _ENTRY_OVERHEAD_BYTES + len(self.session) + len(self.reply)
+        size = (
+            _ENTRY_OVERHEAD_BYTES
+            + len(self.session)
+            + len(self.reply)
+            + len(self.source)
+            + 4 * len(self.method)
+        )
         if self.events:
             size += sum(16 + len(event.name) + len(event.body) for event in self.events)
         if self.outgoing:
             size += sum(message.size_bytes for message in self.outgoing)
         if self.reminders:
             size += sum(reminder.size_bytes for reminder in self.reminders)
-        return size + len(self.source)
+        return size
 
 
 @define(slots=True, frozen=True)
@@ -367,23 +375,20 @@ class Record:
 def _entry_to_wire(entry: Entry) -> list[Any]:
     match entry:
         case CommandEntry():
-            events = [[e.name, e.version, e.body] for e in entry.events or ()]
-            wire: list[Any] = [
+            return [
                 _COMMAND,
                 entry.session,
                 entry.n,
                 entry.low,
                 entry.status,
                 entry.reply,
-                events or None,
+                [[e.name, e.version, e.body] for e in entry.events] if entry.events else None,
                 [message.to_wire() for message in entry.outgoing] if entry.outgoing else None,
                 entry.mail,
+                [reminder.to_wire() for reminder in entry.reminders] if entry.reminders else None,
+                entry.source,
+                entry.method,
             ]
-            if entry.reminders or entry.source:
-                wire.append([reminder.to_wire() for reminder in entry.reminders or ()])
-            if entry.source:
-                wire.append(entry.source)
-            return wire
         case MailSessionDropped():
             return [_MAIL_DROPPED, entry.session]
         case SessionDropped():
@@ -420,6 +425,7 @@ def _entry_from_wire(wire: list[Any]) -> Entry:
             mail=mail,
             reminders=[reminder_from_wire(one) for one in more[0]] if more and more[0] else None,
             source=more[1] if len(more) > 1 else "",
+            method=more[2] if len(more) > 2 else "",
         )
     if kind in _OTHERS:
         return _OTHERS[kind](*wire[1:])

@@ -14,6 +14,7 @@ from aegis._dead_letter_office import DeadLetterOffice
 from aegis.actors._dead_letters import DeadLetter
 from aegis.errors import ProtocolError
 from aegis.ops._options import CommandContext
+from aegis.ops._output import Item
 from aegis.ops._session import CONNECT_TIMEOUT
 from aegis.transport._codec import decode_mail
 
@@ -29,17 +30,19 @@ def list_all(context: CommandContext, address: str) -> None:
     if not letters:
         context.output.line("no dead letters")
         return
-    rows = [
-        [
-            str(letter.sequence),
-            f"{letter.service}/{letter.resource_id}",
-            letter.method or "?",
-            _time(letter.died_ms),
+    items = [
+        Item(
+            (
+                str(letter.sequence),
+                f"{letter.service}/{letter.resource_id}",
+                letter.method or "?",
+                _time(letter.died_ms),
+            ),
             letter.reason,
-        ]
+        )
         for letter in letters
     ]
-    context.output.table(("id", "to", "method", "died", "reason"), rows)
+    context.output.listing(("id", "to", "method", "died"), items)
 
 
 def show(context: CommandContext, sequence: int) -> None:

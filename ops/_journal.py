@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from aegis._subjects import Subjects, unescape
 from aegis.actors._audit import Audit, AuditedEntry
 from aegis.errors import ConfigurationError, InvalidRequest, NotFound
 from aegis.ops._options import CommandContext
-from aegis.ops._output import EXIT_FAILED, to_json
+from aegis.ops._output import EXIT_FAILED, Item, to_json
 from aegis.ops._session import CONNECT_TIMEOUT
 from aegis.transport._base import Transport
 
@@ -47,18 +47,8 @@ def show(context: CommandContext, address: str, last: int | None) -> None:
         document = [{**asdict(entry), "time": _time(entry)} for entry in entries]
         context.output.document({"service": service, "resource": resource, "entries": document})
         return
-    rows = [
-        [
-            str(entry.sequence),
-            _time(entry),
-            str(entry.epoch),
-            entry.message_id or entry.kind,
-            str(entry.status or "-"),
-            _told(entry),
-        ]
-        for entry in entries
-    ]
-    context.output.table(("sequence", "time", "epoch", "message", "status", "what"), rows)
+    columns = ("sequence", "time", "command", "status", "message")
+    context.output.listing(columns, list(_items(entries)))
 
 
 def verify(context: CommandContext, address: str | None) -> int:
@@ -142,8 +132,25 @@ def _time(entry: AuditedEntry) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}"
 
 
-def _told(entry: AuditedEntry) -> str:
-    """Return what an entry did, in one line."""
+def _items(entries: Sequence[AuditedEntry]) -> Iterator[Item]:
+    """Yield a row for each entry; the day and the epoch stand where they change."""
+    day, epoch = "", None
+    for entry in entries:
+        today, _, time = _time(entry).partition(" ")
+        name = entry.method or entry.kind
+        if entry.method and not name.isidentifier():
+            name = to_json(name)  # Of mail it is what somebody wrote.
+        told = [] if entry.epoch == epoch else [f"epoch {entry.epoch}"]
+        yield Item(
+            (str(entry.sequence), time, name, str(entry.status or "-"), entry.message_id),
+            "; ".join([*told, *_told(entry)]),
+            f"{today} UTC" if today != day else "",
+        )
+        day, epoch = today, entry.epoch
+
+
+def _told(entry: AuditedEntry) -> list[str]:
+    """Return what an entry did, piece by piece."""
     told = [
         f"{name}: {to_json(old)} -> {to_json(new)}" for name, (old, new) in entry.changed.items()
     ]
@@ -154,7 +161,7 @@ def _told(entry: AuditedEntry) -> str:
         f"{name} {value if isinstance(value, str | int) else to_json(value)}"
         for name, value in entry.facts.items()
     ]
-    return "; ".join(told)
+    return told
 
 
 def _with_transport[T](

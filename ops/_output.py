@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["DEBUG_VARIABLE", "EXIT_FAILED", "EXIT_USAGE", "Output", "guard", "to_json"]
+__all__ = ["DEBUG_VARIABLE", "EXIT_FAILED", "EXIT_USAGE", "Item", "Output", "guard", "to_json"]
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -31,6 +31,19 @@ DEBUG_VARIABLE: Final = "AEGIS_DEBUG"
 
 TABLE_WIDTH: Final = 80
 """How wide tables are where no terminal tells its own width."""
+
+
+MIN_TEXT_WIDTH: Final = 20
+"""... and how wide a text below a row is at least."""
+
+
+@frozen
+class Item:
+    """A row of a `Output.listing`: its cells, a text below them, a line above them."""
+
+    cells: Sequence[str]
+    text: str = ""
+    heading: str = ""
 
 
 @frozen
@@ -73,6 +86,27 @@ class Output:
             # Names are data: markup in them means nothing.
             table.add_row(*(Text(cell, style=_STATE_STYLES.get(cell, "")) for cell in row))
         return table
+
+    def listing(self, columns: Sequence[str], items: Sequence[Item]) -> None:
+        """Print a table in which each row has a text below it, over the whole width."""
+        from rich.text import Text
+
+        console = self.console()
+        rows = [columns, *(item.cells for item in items)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        indent = " " * (widths[0] + 2)
+        for item in (Item(columns), *items):
+            if item.heading:
+                self.line(item.heading)
+            cells = (
+                Text(cell).plain.ljust(width)
+                for cell, width in zip(item.cells, widths, strict=True)
+            )
+            self.line("  ".join(cells).rstrip())
+            if item.text:
+                width = max(MIN_TEXT_WIDTH, console.width - len(indent))
+                for line in Text(item.text).wrap(console, width, overflow="fold"):
+                    self.line(f"{indent}{line.plain.rstrip()}")
 
     def console(self) -> Console:
         """Return a Rich console on stdout: colour only on a terminal."""

@@ -70,6 +70,15 @@ class Journal:
         return [(finding.sequence, finding.problem) for finding in self.audit.findings]
 
 
+def test_an_entry_tells_which_command_it_is_the_effect_of() -> None:
+    journal = Journal()
+    journal.fence(expect=0)
+    named, unnamed = command(1), command(2)
+    named.method = "deposit"
+    found = [entry.method for entry in journal.add(named, unnamed, SessionDropped("4-z"))]
+    assert found == ["deposit", "", ""]
+
+
 def test_a_journal_that_keeps_the_rules_tells_what_each_message_did() -> None:
     journal = Journal()
     assert [e.kind for e in journal.fence(expect=0)] == ["fence"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from aegis.actors._record import (
     MailStashed,
     MailTried,
     Record,
+    ReminderOver,
     SessionDropped,
     Subscribed,
 )
@@ -37,6 +39,7 @@ commands = st.builds(
     events=st.none() | st.lists(events, min_size=1, max_size=3),
     mail=numbers,
     source=st.sampled_from(["", "ledger"]),
+    method=st.text(max_size=12),
 )
 entries: st.SearchStrategy[Entry] = st.one_of(
     commands,
@@ -84,6 +87,20 @@ def test_no_events_and_an_empty_list_of_them_are_the_same_on_the_wire() -> None:
     without = CommandEntry("1-a", 1, 1, 200, b"")
     empty = CommandEntry("1-a", 1, 1, 200, b"", events=[], outgoing=[])
     assert Record(1, [without]).to_wire() == Record(1, [empty]).to_wire()
+
+
+def test_entries_of_earlier_releases_are_read() -> None:
+    bare: list[Any] = [0, "1-a", 1, 1, 200, b"", None, None, 0]
+    reminded = [*bare, [["r"]]]
+    of_mail: list[Any] = [*bare[:-1], 7, [], "ledger"]
+    plain = CommandEntry("1-a", 1, 1, 200, b"")
+    expected: list[Entry] = [
+        plain,
+        evolve(plain, reminders=[ReminderOver("r")]),
+        evolve(plain, mail=7, source="ledger"),
+    ]
+    found = Record.from_wire([1, 1, [bare, reminded, of_mail], 0, None])
+    assert found.entries == expected
 
 
 def test_a_fence_is_no_empty_group() -> None:

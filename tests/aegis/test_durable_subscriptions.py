@@ -19,16 +19,19 @@ from aegis import (
     subscribes,
 )
 from aegis._dead_letter_office import DeadLetterOffice
+from aegis.actors import _journaled
 from aegis.actors._handlers import describe
-from aegis.actors._inbox import MAX_TRIES
+from aegis.actors._inbox import INBOX_CAPACITY, MAX_TRIES
 from aegis.actors._observer import Observer
-from aegis.actors._record import CommandEntry, MailSkipped, MailTried, Subscribed
+from aegis.actors._owner import OwnerLimits
+from aegis.actors._record import CommandEntry, MailSkipped, MailStashed, MailTried, Subscribed
 from aegis.testing import Hop, MemoryTransport
 from aegis.transport import Append, Appended, StreamConfig
 from aegis.transport._codec import decode_value
 from tests.support.poll import wait_until
 from tests.support.services import Gate
 from tests.support.system import Backend, System, on_both
+from tests.support.virtual import pass_time
 
 
 @define
@@ -343,6 +346,96 @@ async def test_a_copy_in_the_stream_has_no_second_effect(system: System) -> None
     assert actor.heard == [1, 2]
 
 
+class TwiceLedger(AegisActor):
+    """Books each trade twice, by two subscriptions to the same topic."""
+
+    service = "twice"
+    state: LedgerState
+
+    @command
+    @subscribes("trades.*", durable="one")
+    async def one(self, trade: Trade) -> None:
+        self.state.lines.append(f"one {trade.size}")
+
+    @command
+    @subscribes("trades.*", durable="two")
+    async def two(self, trade: Trade) -> None:
+        self.state.lines.append(f"two {trade.size}")
+
+    @query
+    async def lines(self) -> list[str]:
+        return self.state.lines
+
+
+@on_both
+async def test_each_of_two_subscriptions_to_one_topic_hears_everything_once(
+    system: System,
+) -> None:
+    await system.start_node((TwiceLedger, ["T-1"]), (Exchange, ["X-1"]))
+    await publish(system, 1)
+    await system.cluster.actor(Exchange, "X-1").trade("A", 2)
+    found = await lines_of(system, 4, "twice", "T-1")
+    assert sorted(found) == ["one 1", "one 2", "two 1", "two 2"]
+
+
+def test_an_owner_killed_between_a_message_and_its_effect_runs_it_again() -> None:
+    async def scenario(system: System) -> None:
+        gate = Gate()
+
+        class Held(Ledger):
+            pass
+
+        Held.gate = gate
+        node = await system.start_node((Held, ["L-1"]), instance_id="one")
+        await publish(system, 1)
+        await publish(system, 2, symbol="hanging")
+        await gate.entered.wait()
+        await pass_time(5.0)  # Whatever could be stored meanwhile is.
+        await system.kill_node(node)
+        await system.start_node((Ledger, ["L-1"]), instance_id="one")
+        assert await lines_of(system, 2) == [*trades(1), *trades(2, symbol="hanging")]
+
+    Backend(None).run(scenario)
+
+
+def test_a_snapshot_holds_where_each_subscription_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(_: int) -> OwnerLimits:
+        return OwnerLimits(snapshot_every_records=1)
+
+    monkeypatch.setattr(_journaled, "_limits", small)
+
+    async def scenario(system: System) -> None:
+        node = await system.start_node((NewLedger, ["N-1"]), instance_id="one")
+        await publish(system, 1, 2)
+        assert await lines_of(system, 2, "new", "N-1") == trades(1, 2)
+        await system.kill_node(node)
+        _, last = (await system.records("new", "N-1"))[-1]
+        assert last.is_snapshot
+        await system.start_node()
+        await publish(system, 3)
+        # One that took itself for new would begin behind what is there.
+        await system.start_node((NewLedger, ["N-1"]), instance_id="one")
+        assert await lines_of(system, 3, "new", "N-1") == trades(1, 2, 3)
+
+    Backend(None).run(scenario)
+
+
+@on_both
+async def test_what_is_sent_and_what_is_published_have_cursors_of_their_own(
+    system: System,
+) -> None:
+    first = await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    await system.kill_node(first)
+    await system.start_node()
+    for number in range(5):
+        await system.cluster.send(Ledger, "write", {"line": f"sent {number}"}, resource_id="L-1")
+        await publish(system, *range(10 * number, 10 * number + 10))
+    await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    found = await lines_of(system, 55)
+    assert [line for line in found if line.startswith("sent")] == [f"sent {n}" for n in range(5)]
+    assert [line for line in found if line.startswith("trades")] == trades(*range(50))
+
+
 # -- publishing -----------------------------------------------------------------------
 
 
@@ -421,6 +514,43 @@ async def test_what_the_stream_let_go_of_is_told_and_the_rest_takes_effect(
     ]
     assert [(entry.source, entry.sequence) for entry in skipped] == [("ledger", 3)]
     assert "let go of 2 to 3" in skipped[0].reason
+
+
+@on_both
+async def test_what_went_while_an_owner_had_no_room_for_it_is_told(system: System) -> None:
+    listener, gate = Listener(), Gate()
+
+    class Held(Ledger):
+        pass
+
+    Held.gate = gate
+    await system.start_node((Held, ["L-1"]), observer=listener)
+    await publish(system, 0, symbol="hanging")
+    await gate.entered.wait()
+    many = range(1, INBOX_CAPACITY + 100)
+    await asyncio.gather(*(publish(system, size, symbol="hanging") for size in many))
+    expected = trades(0, *many, symbol="hanging")
+    kept_from = len(expected) - 20
+    await system.transport.purge(system.subjects.topic("trades.hanging"), below=kept_from)
+    gate.opened.set()
+
+    async def is_read() -> bool:
+        found = await system.cluster.call("ledger", "lines", resource_id="L-1")
+        return bool(found) and found[-1] == expected[-1]
+
+    await wait_until(is_read, what="the last is read", timeout=30)
+    assert listener.gaps == ["ledger"]
+    (gap,) = [
+        entry
+        for _, record in await system.records("ledger", "L-1")
+        for entry in record.entries or ()
+        if isinstance(entry, MailSkipped)
+    ]
+    assert gap.sequence == kept_from - 1
+    found = await lines_of(system, 0)
+    in_memory = len(found) - len(expected[gap.sequence :])
+    assert INBOX_CAPACITY <= in_memory < gap.sequence
+    assert found == expected[:in_memory] + expected[gap.sequence :]
 
 
 @on_both
@@ -516,6 +646,55 @@ async def test_a_message_at_which_owners_die_is_given_up_after_its_tries(system:
     assert await lines_of(system, 2) == trades(1, 2)
     (letter,) = await office_of(system).all("ledger/L-1")
     assert (letter.tries, letter.source) == (MAX_TRIES, "ledger")
+
+
+class Door(AegisActor):
+    """Puts aside what it reads, which fails, or sends it to itself, where it can wait."""
+
+    service = "door"
+    state: LedgerState
+
+    @command
+    @subscribes("calls.*", durable="calls")
+    async def hear(self, name: str, topic: str) -> None:
+        if topic == "calls.wait":
+            self.stash()
+        self.send(Door, "D-1", "enter", name=name)
+
+    @command
+    async def enter(self, name: str) -> None:
+        if not self.state.lines:
+            self.stash()
+        self.state.lines.append(name)
+
+    @command
+    async def open(self) -> None:
+        self.state.lines.append("open")
+        self.unstash_all()
+
+    @query
+    async def lines(self) -> list[str]:
+        return self.state.lines
+
+
+@on_both
+async def test_what_cannot_be_put_aside_says_what_to_do_and_what_it_sends_itself_can(
+    system: System,
+) -> None:
+    await system.start_node((Door, ["D-1"]))
+    await system.cluster.publish("calls.wait", "never")
+    await system.cluster.publish("calls.send", "a")
+
+    async def is_waiting() -> bool:
+        records = await system.records("door", "D-1")
+        entries = [entry for _, record in records for entry in record.entries or ()]
+        return any(isinstance(entry, MailStashed) for entry in entries)
+
+    await wait_until(is_waiting, what="what was sent is put aside")
+    (letter,) = await office_of(system).all("door/D-1")
+    assert "reads cannot be put aside; let it send itself what has to wait" in letter.reason
+    await system.cluster.actor(Door, "D-1").open()
+    assert await lines_of(system, 2, "door", "D-1") == ["open", "a"]
 
 
 @on_both

@@ -434,6 +434,13 @@ def test_a_journal_is_shown_entry_by_entry(aegis: Aegis) -> None:
     assert deposit["sequence"] > fence["sequence"]
     assert (refused["status"], refused["changed"]) == (422, {})
     assert deposit["message_id"].count("-") == 2
+    assert (fence["method"], deposit["method"], refused["method"]) == ("", "deposit", "deposit")
+    lines = aegis("journal", "show", "account/a/b").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [number for number, line in enumerate(lines) if deposit["message_id"] in line]
+    assert lines[row].split()[0] == str(deposit["sequence"])
+    assert lines[row].split()[2:4] == ["deposit", "200"]
+    assert lines[row + 1].strip() == 'cash: null -> "5"; answered "5"'
     shown = aegis("journal", "show", "account/a/b", "--last", "1")
     assert shown.exit_code == 0
     assert "422" in shown.stdout
