@@ -35,8 +35,11 @@ _DAILY: Final = 9
 _LEVELS: Final = 18
 
 
+type _Prices = tuple[float | None, ...]
+
+
 class Normalizer:
-    """Makes ticks; feed, epoch and sequence are left to whoever publishes them."""
+    """Makes ticks."""
 
     def __init__(self, calendar: Calendar, feed: str = "") -> None:
         self.feed = feed
@@ -44,16 +47,28 @@ class Normalizer:
         """Ticks that were refused, by reason."""
         self._calendar = calendar
         self._times: dict[str, int] = {}
+        self._days: dict[str, tuple[_Prices, _Prices]] = {}
         # Of the hour of the newest tick. No trading day begins or ends within an hour, and
         # no zone changes its clocks: both do at whole hours.
-        self._hour = -1
+        self._hour_ns = 0
+        self._hour_ms = 0
         self._trading_day = 0
-        self._offset = 0
 
-    def normalize(self, raw: RawTick) -> Tick | None:
+    def normalize(self, raw: RawTick, epoch: int = 0, sequence: int = 0) -> Tick | None:
         """Return the tick, or None for one that makes no sense (counted by reason)."""
-        head, day = raw[:_DAILY], raw[_DAILY:_LEVELS]
-        exchange, symbol, time_of_day, millisecond, received_ns, last, volume, *amounts = head
+        # For every tick of a market: so all in one place, and by position.
+        (
+            exchange,
+            symbol,
+            time_of_day,
+            millisecond,
+            received_ns,
+            last,
+            volume,
+            turnover,
+            interest,
+        ) = raw[:_DAILY]
+        levels, trading_day, flags = raw[_LEVELS:]
         of_day = self._times.get(time_of_day)
         if of_day is None:
             of_day = self._time_of_day(time_of_day)
@@ -69,35 +84,39 @@ class Normalizer:
         if reason:
             self.invalid[reason] += 1
             return None
-        if received_ns // _HOUR_NS != self._hour:
+        if not 0 <= received_ns - self._hour_ns < _HOUR_NS:
             self._enter_hour(received_ns)
         # The date is that of yesterday, today or tomorrow which brings the time of day
         # closest to the arrival: true for every exchange at any hour, whatever each writes
         # into its date fields at night.
-        arrived_ms = received_ns // 1_000_000 + self._offset
-        distance = (of_day + millisecond - arrived_ms + _HALF_DAY_MS) % _DAY_MS - _HALF_DAY_MS
-        # Thrice as fast as to name each field.
-        fields = (
-            VERSION,
-            self.feed,
-            0,
-            0,
-            exchange,
-            symbol,
-            raw.trading_day or self._trading_day,
-            (arrived_ms + distance - self._offset) * 1_000_000,
-            received_ns,
-            raw.flags if -_STALE_MS <= distance <= _STALE_MS else raw.flags | _STALE,
-            last if last is not None and -HIGHEST_PRICE < last < HIGHEST_PRICE else None,
-            volume,
-            *[amount if -HIGHEST_PRICE < amount < HIGHEST_PRICE else 0.0 for amount in amounts],
-            *[
-                value if value is not None and -HIGHEST_PRICE < value < HIGHEST_PRICE else None
-                for value in day
-            ],
-            _book(raw.levels),
+        into_hour = (received_ns - self._hour_ns) // 1_000_000
+        early = of_day + millisecond - self._hour_ms - into_hour
+        distance = (early + _HALF_DAY_MS) % _DAY_MS - _HALF_DAY_MS
+        day = raw[_DAILY:_LEVELS]
+        known = self._days.get(symbol)
+        if known is None or known[0] != day:
+            # They change rarely: most ticks are of the book alone.
+            known = self._days[symbol] = day, tuple(map(price, day))
+        return Tick._make(
+            (
+                VERSION,
+                self.feed,
+                epoch,
+                sequence,
+                exchange,
+                symbol,
+                trading_day or self._trading_day,
+                self._hour_ns + (into_hour + distance) * 1_000_000,
+                received_ns,
+                flags if -_STALE_MS <= distance <= _STALE_MS else flags | _STALE,
+                last if last is not None and -HIGHEST_PRICE < last < HIGHEST_PRICE else None,
+                volume,
+                turnover if -HIGHEST_PRICE < turnover < HIGHEST_PRICE else 0.0,
+                interest if -HIGHEST_PRICE < interest < HIGHEST_PRICE else 0.0,
+                *known[1],
+                _book(levels),
+            )
         )
-        return Tick._make(fields)
 
     # -- time ---------------------------------------------------------------------------
 
@@ -111,14 +130,14 @@ class Normalizer:
         return found
 
     def _enter_hour(self, at_ns: int) -> None:
-        """Find the trading day, and how far the exchange's zone is ahead of UTC."""
-        at = datetime.fromtimestamp(at_ns / 1e9, UTC)
-        delta = at.astimezone(self._calendar.zone).utcoffset()
-        assert delta is not None
-        day = self._calendar.trading_day(at)
-        self._offset = int(delta.total_seconds() * 1000)
+        """Find an hour's trading day, and the time of day at which it begins."""
+        hour_ns = at_ns - at_ns % _HOUR_NS
+        begin = datetime.fromtimestamp(hour_ns // 1_000_000_000, UTC)
+        local = begin.astimezone(self._calendar.zone)
+        day = self._calendar.trading_day(begin)
+        self._hour_ms = (local.hour * 60 + local.minute) * 60_000
         self._trading_day = day.year * 10_000 + day.month * 100 + day.day
-        self._hour = at_ns // _HOUR_NS
+        self._hour_ns = hour_ns
 
     def statistics(self) -> Mapping[str, int]:
         """Return how many ticks were refused, by reason."""

@@ -30,7 +30,7 @@ from aegis.marketdata._ports import (
     RawTick,
 )
 from aegis.marketdata._subscriptions import Pace, Subscriptions
-from aegis.marketdata._tick import VERSION, Tick, TickFlag
+from aegis.marketdata._tick import Tick, TickFlag
 
 __all__ = ["FeedPipeline"]
 
@@ -39,6 +39,12 @@ MAX_NAMED: Final = 1_000
 
 OTHER: Final = "other"
 """Stands for any exchange that does not exist, where it is a label."""
+
+_NEWS: Final = Verdict.NEWS
+# Plain numbers: what comes of two flags takes a microsecond to be made.
+_STALE: Final = int(TickFlag.STALE)
+_SNAPSHOT: Final = int(TickFlag.SNAPSHOT)
+_CONFLATED: Final = int(TickFlag.CONFLATED)
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -79,7 +85,7 @@ class FeedPipeline:
         self._wall_ns = wall_ns
         self._publish_until = float("-inf")
         self._sequences: Counter[str] = Counter()
-        self._heard: set[str] = set()
+        self._heard: set[tuple[str, str]] = set()
         """Contracts of which a tick has come since they were subscribed."""
 
     # -- who publishes --------------------------------------------------------------------
@@ -99,7 +105,12 @@ class FeedPipeline:
         self._sequences.clear()
         last = self.arbiter.last.values()
         _log.info("feed_activated", feed=self._gateway.name, epoch=epoch, contracts=len(last))
-        self._publish([tick._replace(flags=tick.flags | TickFlag.SNAPSHOT) for tick in last])
+        snapshots: list[Tick] = []
+        for tick in last:
+            self._sequences[tick.exchange] += 1
+            stamped = self._stamped(tick, self._sequences[tick.exchange])
+            snapshots.append(_flagged(stamped, _SNAPSHOT))
+        self._publish(snapshots)
 
     def mute(self) -> None:
         """Stand by: publish nothing until activated again."""
@@ -155,37 +166,44 @@ class FeedPipeline:
 
     def on_ticks(self, ticks: Sequence[RawTick], conflated: bool) -> None:
         """Normalise ticks, judge them, and publish the news."""
-        figures = self.figures
+        figures, sequences = self.figures, self._sequences
         normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, figures.ticks
-        confirmed, on_tick = self.subscriptions.confirmed, self.coverage.on_tick
+        confirming, on_tick = not self.subscriptions.all_confirmed, self.coverage.on_tick
         lags, heard = figures.lags, self._heard
+        publishing = self.publishing
+        epoch = self.epoch if publishing else 0
         news: list[Tick] = []
         for raw in ticks:
-            tick = normalize(raw)
+            exchange = raw.exchange
+            sequence = sequences[exchange] + 1 if publishing else 0
+            tick = normalize(raw, epoch, sequence)
             if tick is None:
-                known = raw.exchange if raw.exchange in EXCHANGES else OTHER
+                known = exchange if exchange in EXCHANGES else OTHER
                 counts[known, "invalid"] += 1
                 continue
-            key = tick.key
-            if key not in confirmed:
-                self.subscriptions.confirm(key)
+            if confirming:
+                self.subscriptions.confirm(tick.key)
             on_tick(tick)
+            key = (exchange, tick.symbol)
             first = key not in heard
             if first:
                 heard.add(key)
             verdict = judge(tick)
-            if verdict is not Verdict.NEWS:
-                counts[tick.exchange, verdict.value] += 1
+            if verdict is not _NEWS:
+                counts[exchange, verdict.value] += 1
                 continue
-            if tick.stale:
-                counts[tick.exchange, "stale"] += 1
+            if publishing:
+                sequences[exchange] = sequence
+            if tick.flags & _STALE:
+                counts[exchange, "stale"] += 1
             elif not first:
                 # The first is how it stood, maybe for long.
-                lags[tick.exchange].append(tick.lag_seconds)
-            news.append(tick._replace(flags=tick.flags | TickFlag.SNAPSHOT) if first else tick)
+                lags[exchange].append((tick.received_ns - tick.time_ns) / 1e9)
+            news.append(_flagged(tick, _SNAPSHOT) if first else tick)
         if conflated:
-            news = [tick._replace(flags=tick.flags | TickFlag.CONFLATED) for tick in news]
-        if self.publishing:
+            news = [_flagged(tick, _CONFLATED) for tick in news]
+        # Asked again: what was done since took its time.
+        if publishing and self.publishing:
             self._publish(news)
             published_ns = self._wall_ns()
             figures.bridged += [(published_ns - tick.received_ns) / 1e9 for tick in news]
@@ -193,27 +211,24 @@ class FeedPipeline:
             figures.count("withheld", news)
 
     def _publish(self, ticks: Sequence[Tick]) -> None:
-        feed, epoch, sequences = self._gateway.name, self.epoch, self._sequences
-        stamped: list[Tick] = []
-        for tick in ticks:
-            sequence = sequences[tick.exchange] = sequences[tick.exchange] + 1
-            stamped.append(Tick(VERSION, feed, epoch, sequence, *tick[4:]))
         try:
-            self._publisher.publish(stamped)
+            self._publisher.publish(ticks)
         except Unavailable as error:
             # The sequence goes on: whoever listens sees the gap.
-            self.figures.count("lost", stamped)
-            _log.warning("ticks_lost", feed=feed, ticks=len(stamped), reason=str(error))
+            self.figures.count("lost", ticks)
+            _log.warning("ticks_lost", feed=self._gateway.name, ticks=len(ticks), reason=str(error))
         else:
-            self.figures.count("published", stamped)
+            self.figures.count("published", ticks)
 
     def last(self, exchange: str, symbol: str) -> Tick | None:
         """Return the last tick of a contract, as it was or would have been published."""
         tick = self.arbiter.last.get((exchange, symbol))
         if tick is None:
             return None
-        sequence = self._sequences[exchange]
-        return Tick(VERSION, self._gateway.name, self.epoch, sequence, *tick[4:])
+        return self._stamped(tick, self._sequences[exchange])
+
+    def _stamped(self, tick: Tick, sequence: int) -> Tick:
+        return tick._replace(feed=self._gateway.name, epoch=self.epoch, sequence=sequence)
 
     # -- what is wanted -------------------------------------------------------------------
 
@@ -240,7 +255,7 @@ class FeedPipeline:
         dropped = [key for key in self.subscriptions.wanted if key not in wanted]
         told = self.subscriptions.drop(dropped)
         self.coverage.drop(dropped)
-        self._heard.difference_update(dropped)
+        self._heard -= {(c.exchange, c.symbol) for c in self._known(dropped)}
         if told:
             self._gateway.unsubscribe(self._known(told))
         self.coverage.want(wanted.values())
@@ -318,6 +333,10 @@ class FeedPipeline:
 
 
 _LOGIN: Final = (GatewayState.AUTHENTICATING, GatewayState.LOGGING_IN)
+
+
+def _flagged(tick: Tick, flag: int) -> Tick:
+    return tick._replace(flags=tick.flags | flag)
 
 
 def _plain(report: ExchangeCoverage) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class Subscriptions:
         return len(self._pending)
 
     @property
+    def all_confirmed(self) -> bool:
+        """Whether the front has answered for all that is wanted with a yes, or a tick."""
+        return len(self.confirmed) == len(self._wanted)
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to be asked for or waited for."""
         return not self._waiting and not self._pending

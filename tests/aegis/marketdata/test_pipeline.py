@@ -63,6 +63,7 @@ class Feed:
 
     def __init__(self, calendar: Calendar, *include: str) -> None:
         self.now = 100.0
+        self.seconds_per_look = 0.0
         self.wall = ns("2026-11-23 10:00:01")
         self.gateway = Gateway()
         self.publisher = Publisher()
@@ -71,9 +72,14 @@ class Feed:
             self.publisher,
             calendar,
             UniverseFilter(include or ("*",)),
-            now=lambda: self.now,
+            now=self.look,
             wall_ns=lambda: self.wall,
         )
+
+    def look(self) -> float:
+        """Look at the clock, which may go on with every look."""
+        self.now += self.seconds_per_look
+        return self.now
 
     def connect(self, *contracts: Contract) -> None:
         self.pipeline.on_state(GatewayState.CONNECTING, None)
@@ -134,6 +140,16 @@ def test_it_publishes_no_longer_than_it_was_last_told_to(feed: Feed) -> None:
     feed.tick(volume=200)
     assert feed.published == [("rb2701", 7, 1)]
     assert not feed.pipeline.publishing
+
+
+def test_what_was_under_way_when_the_time_was_up_is_withheld(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick()
+    feed.seconds_per_look = 1.0
+    feed.tick(volume=200)
+    assert feed.published == [("rb2701", 7, 1)]
+    assert feed.pipeline.status()["ticks"] == {"published": 1, "withheld": 1}
 
 
 def test_muted_it_is_silent_at_once(feed: Feed) -> None:
