@@ -55,7 +55,8 @@ class Consumer:
         """No tick twice, none before an older one, and no feed speaks after its time."""
         epochs = [tick.epoch for tick in self.raw]
         assert epochs == sorted(epochs)
-        numbers = [(tick.epoch, tick.exchange, tick.sequence) for tick in self.ticks]
+        # The states that a consumer begins with all have the number of the newest tick.
+        numbers = [(tick.epoch, tick.key, tick.sequence) for tick in self.ticks]
         assert len(set(numbers)) == len(numbers)
         last: dict[str, Tick] = {}
         for tick in self.ticks:
