@@ -35,7 +35,7 @@ __all__ = ["Terminal", "commands_of"]
 START_TIMEOUT: Final = 60.0
 COMMAND_TIMEOUT: Final = 60.0
 
-SERVES: Final = re.compile(r"aegis (?:feed )?run\b(?!.*--help)")
+SERVES: Final = re.compile(r"aegis (?:(?:feed )?run|feed record)\b(?!.*--help)")
 
 PGREP: Final = """#!/bin/sh
 # As the real one, among the nodes of this page alone.

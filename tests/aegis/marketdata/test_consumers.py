@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import aegis
 from aegis import AegisActor, ConfigurationError, subscribes
 from aegis.marketdata import Tick, TickGap, TickStream, ticks_of
 from aegis.marketdata._calendar import Calendar
@@ -20,8 +21,9 @@ from aegis.marketdata._ports import GatewayListener, GatewayState
 from aegis.marketdata._subjects import tick_subject
 from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
 from tests.support.marketdata import ns, raw_tick, tick
+from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
-from tests.support.system import System, on_both
+from tests.support.system import Backend, System, on_both
 
 # -- the rules ------------------------------------------------------------------------------
 
@@ -238,6 +240,35 @@ async def test_a_slow_consumer_loses_the_oldest_ticks_and_is_told_where(system: 
             ([], "rb2701", 7),
             ([], "rb2701", 8),
         ]
+
+
+def test_a_blocking_client_iterates_over_ticks_and_is_told_what_it_missed(
+    nats_server: NatsServer,
+) -> None:
+    async def scenario(system: System) -> None:
+        async with Market.open(system, Calendar.load()) as market:
+            market.tick("cu2701")
+            market.tick()
+
+            def in_a_thread() -> None:
+                with aegis.connect_blocking(nats_server.url) as cluster:
+                    ticks = cluster.ticks("SHFE.rb*")
+                    stream = iter(ticks)
+                    assert next(stream).volume == 2
+                    loop.call_soon_threadsafe(go_on)
+                    assert next(stream).volume == 5
+                    assert ticks.take_gaps() == [TickGap("SHFE", 7, 2)]
+                    stream.close()
+
+            def go_on() -> None:
+                market.lose()
+                market.lose()
+                market.tick()
+
+            loop = asyncio.get_running_loop()
+            await asyncio.to_thread(in_a_thread)
+
+    Backend(nats_server.url).run(scenario)
 
 
 # -- actors ---------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from attrs import define, field
 
+import aegis
 from aegis import ConfigurationError
 from aegis.marketdata import Tick
 from aegis.marketdata._calendar import Calendar
@@ -35,6 +38,7 @@ from aegis.marketdata._recorder_actor import (
     RecorderConfig,
     decode_batch,
 )
+from aegis.marketdata._recorder_stream import TickStreamCopy
 from aegis.marketdata._simulated_market import PHASE_NS, SimulatedMarket
 from aegis.marketdata._simulated_universe import SimulatedUniverse
 from aegis.marketdata._tick import Level, TickFlag
@@ -43,6 +47,7 @@ from aegis.marketdata.adapters._parquet import ParquetSink, facts_of, recorded_f
 from aegis.marketdata.adapters._recordings import Recordings
 from aegis.marketdata.adapters._replay import ReplayGateway
 from tests.support.marketdata import SHANGHAI, ns, tick
+from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.system import System, on_both
 
@@ -326,6 +331,54 @@ def test_a_file_that_grows_too_large_for_the_disk_is_written_once_there_is_room(
     assert facts.ticks == 2_999
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KB, where the host lets one be made."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_on_a_full_disk_nothing_is_torn_and_what_waited_is_written_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    record(small_disk, batch(1, 2))
+    now = 0.0
+    sink = ParquetSink(small_disk, SHANGHAI)
+    recorder = TickRecorder(sink, every=60.0, bound=5_000, now=lambda: now)
+    recorder.state = RecorderState.RECORDING
+    recorder.put(batch(*range(3, 2_003)))
+    recorder.work()
+    filling = small_disk / "else"
+    with suppress(OSError), filling.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4_096))
+    now = 60.0
+    recorder.work()
+    assert recorder.state is RecorderState.DISK_FULL
+    assert recorder.statistics()["reason"] == "No space left on device"
+    for first in range(2_003, 9_003, 1_000):
+        recorder.put(batch(*range(first, first + 1_000)))
+        recorder.work()
+    assert recorder.counts["not_recorded"] == 4_000
+    filling.unlink()
+    now = 120.0
+    recorder.work()
+    assert recorder.statistics()["state"] == "recording"
+    assert recorder.counts == {"recorded": 5_000, "not_recorded": 4_000}
+    parts = [facts for file in recorded_files(small_disk) if (facts := facts_of(file))]
+    assert sum(facts.ticks for facts in parts) == 5_002
+    assert not list(small_disk.rglob("*.tmp"))
+    found = Recordings.open(ReplaySource((str(small_disk),)), Calendar.load())
+    assert [raw.volume for raw in found.ticks()] == list(range(1, 5_003))
+
+
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="name another folder"):
@@ -461,6 +514,34 @@ async def test_what_was_recorded_is_played_as_it_was_published(system: System) -
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECORDING", str(tmp_path / "recording"))
     monkeypatch.setenv(RECORDER_VARIABLE, "")
+
+
+async def test_batches_go_into_a_stream_each_acknowledged(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEGIS_NATS_URL", nats_server.url)
+    copy = TickStreamCopy("ticks", max_age=3_600, max_bytes=2**24, bound=5)
+    copy.start()
+    copy.put(batch(1, 2))
+    copy.put(batch(3, 4, 5))
+    copy.put(batch(6))
+    await wait_until(lambda: copy.counts["recorded"] == 5, what="the stream has them")
+    copy.put(batch(7, exchange="DCE"))
+    await copy.stop()
+    assert copy.statistics() == {
+        "state": "stopped",
+        "waiting": 0,
+        "ticks": {"recorded": 6, "not_recorded": 1},
+    }
+    async with aegis.connect(nats_server.url) as cluster:
+        kept = [stored async for stored in cluster.transport.read("md.record.>")]
+    assert [stored.subject for stored in kept] == [
+        "md.record.SHFE.20261123",
+        "md.record.SHFE.20261123",
+        "md.record.DCE.20261123",
+    ]
+    numbers = [[tick.sequence for tick in decode_batch(stored.payload)] for stored in kept]
+    assert numbers == [[1, 2], [3, 4, 5], [7]]
 
 
 def test_a_recorder_without_a_place_to_record_to_is_refused() -> None:
