@@ -26,7 +26,10 @@ from aegis.marketdata.adapters._ctp_fields import contract_of
 from aegis.marketdata.adapters._ctp_session import CtpSession
 from aegis.marketdata.adapters._paced_requests import PacedRequests
 
-__all__ = ["CtpAdapter", "guarded"]
+__all__ = ["REQUEST_PAUSE", "CtpAdapter", "guarded"]
+
+REQUEST_PAUSE: Final = 1.0
+"""Seconds until a request that exceeds a limit is sent again; fronts take a query a second."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -162,7 +165,17 @@ class CtpAdapter(ABC):
                 self.counts["requests_not_sent"] += 1
         return code
 
-    def later(self, seconds: float, work: Callable[[], None]) -> None:
+    def request(self, send: Callable[[], int]) -> int:
+        """Send a request, again in a moment if it exceeds a limit, as often as it takes.
+
+        One that finds no connection is not repeated: the next login begins anew.
+        """
+        code = self.sent(send())
+        if limit_of(code):
+            self.later(REQUEST_PAUSE, lambda: self.request(send))
+        return code
+
+    def later(self, seconds: float, work: Callable[[], object]) -> None:
         """Do something in a moment, unless it is stopped by then.
 
         Not on the library's thread: as long as that waits, nothing comes in.

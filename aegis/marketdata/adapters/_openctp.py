@@ -16,7 +16,7 @@ from aegis.marketdata._ports import RawTick
 from aegis.marketdata._tick import Level
 from aegis.marketdata._vendor_library import import_vendor
 from aegis.marketdata._vendor_sources import CtpSource
-from aegis.marketdata.adapters._ctp_adapter import CtpAdapter, guarded
+from aegis.marketdata.adapters._ctp_adapter import REQUEST_PAUSE, CtpAdapter, guarded
 from aegis.marketdata.adapters._ctp_errors import QUERY_AGAIN
 from aegis.marketdata.adapters._ctp_fields import CONTRACT_FIELDS, CTP_PRODUCTS
 
@@ -24,9 +24,6 @@ __all__ = ["OpenCTPGatewayAdapter"]
 
 SYMBOLS: Final = 500
 """In one request; the vendor's library packs them into as many packets as they need."""
-
-REQUEST_PAUSE: Final = 1.0
-"""Seconds until a query or a login that the library would not take is given to it again."""
 
 
 class OpenCTPGatewayAdapter(CtpAdapter):
@@ -97,7 +94,7 @@ class OpenCTPGatewayAdapter(CtpAdapter):
         request = self._td.CThostFtdcReqAuthenticateField()
         request.BrokerID, request.UserID = self.source.broker, self.source.user
         request.AppID, request.AuthCode = self.source.app_id, self.auth_code
-        self._request(lambda: self.trading.ReqAuthenticate(request, self._next_id()))
+        self.request(lambda: self.trading.ReqAuthenticate(request, self._next_id()))
 
     def log_in_trading(self) -> None:
         """Log in to the trading front."""
@@ -110,14 +107,14 @@ class OpenCTPGatewayAdapter(CtpAdapter):
     def _log_in(self, api: Any, request: Any) -> None:
         request.BrokerID, request.UserID = self.source.broker, self.source.user
         request.Password = self.password
-        self._request(lambda: api.ReqUserLogin(request, self._next_id()))
+        self.request(lambda: api.ReqUserLogin(request, self._next_id()))
 
     # -- requests -------------------------------------------------------------------------
 
     def query_contracts(self) -> None:
         """Ask for all contracts."""
         request = self._td.CThostFtdcQryInstrumentField()
-        self._request(lambda: self.trading.ReqQryInstrument(request, self._next_id()))
+        self.request(lambda: self.trading.ReqQryInstrument(request, self._next_id()))
 
     def query_later(self) -> None:
         """Ask for the contracts once more in a moment."""
@@ -126,11 +123,6 @@ class OpenCTPGatewayAdapter(CtpAdapter):
     def _next_id(self) -> int:
         self._request_id += 1
         return self._request_id
-
-    def _request(self, request: Callable[[], int]) -> None:
-        """Send a request, again and again in a moment if the library would not take it."""
-        if self.sent(request()):
-            self.later(REQUEST_PAUSE, lambda: self._request(request))
 
     def subscribe_symbols(self, symbols: Sequence[str]) -> int:
         """Ask for the ticks of symbols in one request."""

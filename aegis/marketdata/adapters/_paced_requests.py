@@ -35,6 +35,7 @@ class PacedRequests:
         self._size = size
         self._pause = _BURST / per_second
         self._waiting: deque[str] = deque()
+        self._session = 0
         self._more = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -59,6 +60,7 @@ class PacedRequests:
 
     def clear(self) -> None:
         """Forget what has not been sent: its session is gone."""
+        self._session += 1
         self._waiting.clear()
 
     def _run(self) -> None:
@@ -69,7 +71,10 @@ class PacedRequests:
             while batch := self._take():
                 if self._stopping.is_set():
                     return
+                session = self._session
                 if self._send(batch):
+                    if session != self._session:
+                        break
                     self._waiting.extendleft(reversed(batch))
                     self._stopping.wait(REFUSED_PAUSE)
                     continue

@@ -24,7 +24,7 @@ from aegis.marketdata._contract import Product
 from aegis.marketdata._ports import GatewayListener, GatewayStatistics, RawTick
 from aegis.marketdata._vendor_library import import_vnpy
 from aegis.marketdata._vendor_sources import CtpSource
-from aegis.marketdata.adapters._ctp_adapter import CtpAdapter, guarded
+from aegis.marketdata.adapters._ctp_adapter import REQUEST_PAUSE, CtpAdapter, guarded
 from aegis.marketdata.adapters._ctp_errors import QUERY_AGAIN
 from aegis.marketdata.adapters._ctp_fields import CTP_PRODUCTS, SOPT_PRODUCTS, raw_tick_of
 from aegis.marketdata.adapters._vnpy_events import EventThread
@@ -33,9 +33,6 @@ __all__ = ["CTP", "SOPT", "Binding", "CTPGatewayAdapter"]
 
 QUICK: Final = 2
 """From the vendor's header: of the private stream only what is new, not the day's orders."""
-
-QUERY_PAUSE: Final = 1.0
-"""Seconds until a query is sent again; fronts take one a second."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -162,7 +159,7 @@ class CTPGatewayAdapter(CtpAdapter):
 
     def query_later(self) -> None:
         """Ask for the contracts once more in a moment, and again until the request leaves."""
-        self.later(QUERY_PAUSE, self._query)
+        self.later(REQUEST_PAUSE, self._query)
 
     def _query(self) -> None:
         api = self.trading
@@ -261,14 +258,21 @@ class _Trading(_Api):
     def onRtnTrade(self, data: Any) -> None:
         """Leave out: trades are not this service's."""
 
+    # vnpy sends each of these once, whether it is taken or not.
+
     def reqAuthenticate(self, request: Any, reqid: int) -> int:
-        return self.adapter.sent(super().reqAuthenticate(request, reqid))
+        send = super().reqAuthenticate
+        return self.adapter.request(lambda: send(request, reqid))
 
     def reqUserLogin(self, request: Any, reqid: int) -> int:
-        return self.adapter.sent(super().reqUserLogin(request, reqid))
+        send = super().reqUserLogin
+        return self.adapter.request(lambda: send(request, reqid))
 
     def reqSettlementInfoConfirm(self, request: Any, reqid: int) -> int:
-        return self.adapter.sent(super().reqSettlementInfoConfirm(request, reqid))
+        send = super().reqSettlementInfoConfirm
+        return self.adapter.request(lambda: send(request, reqid))
+
+    # This one it sends until it is taken.
 
     def reqQryInstrument(self, request: Any, reqid: int) -> int:
         return self.adapter.sent(super().reqQryInstrument(request, reqid))
@@ -310,4 +314,5 @@ class _Market(_Api):
         self.adapter.on_tick(data["InstrumentID"], data["ExchangeID"], data)
 
     def reqUserLogin(self, request: Any, reqid: int) -> int:
-        return self.adapter.sent(super().reqUserLogin(request, reqid))
+        send = super().reqUserLogin
+        return self.adapter.request(lambda: send(request, reqid))

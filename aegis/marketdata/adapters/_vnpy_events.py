@@ -81,6 +81,8 @@ class EventThread:
     def start(self) -> None:
         """Start the engine's threads."""
         self.engine.register(_BEAT, self._on_beat)
+        # A process that ends waits for threads that are no daemons: for these, for ever.
+        self.engine._thread.daemon = self.engine._timer.daemon = True
         self.engine.start()
         self._watcher.start()
 

@@ -247,6 +247,28 @@ async def test_answers_of_the_flow_control_are_counted_and_asked_again(account: 
     assert limited == {"outstanding": 1, "per_second": 1}
 
 
+@pytest.mark.parametrize(
+    "name", ["reqAuthenticate", "reqUserLogin", "reqSettlementInfoConfirm", "reqQryInstrument"]
+)
+async def test_a_request_that_exceeds_a_limit_is_sent_again(account: Account, name: str) -> None:
+    account.front.answers[name] = [-3]
+    account.log_in_trading()
+    await wait_until(
+        lambda: account.front.names().count(f"td.{name}") == 2, what="it is sent again"
+    )
+    assert account.adapter.statistics().rate_limited == {"per_second": 1}
+    assert account.heard.failures == []
+
+
+async def test_a_request_without_a_connection_waits_for_the_next_login(account: Account) -> None:
+    account.front.answers["reqAuthenticate"] = [-1]
+    account.td.onFrontConnected()
+    account.td.onFrontDisconnected(4097)
+    account.td.onFrontConnected()
+    assert account.front.names().count("td.reqAuthenticate") == 2
+    assert account.adapter.counts["requests_not_sent"] == 1
+
+
 async def test_an_answer_to_a_subscription_is_told_by_contract(account: Account) -> None:
     account.come_up()
     account.md.onRspSubMarketData({"InstrumentID": "rb2701"}, {}, 0, True)

@@ -14,7 +14,7 @@ from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import GatewayState
 from aegis.marketdata._vendor_sources import CtpSource
-from aegis.marketdata.adapters import _openctp
+from aegis.marketdata.adapters import _ctp_adapter, _openctp
 from aegis.marketdata.adapters._openctp import OpenCTPGatewayAdapter
 from tests.support.ctp import Heard, depth, instrument
 from tests.support.ctp_rows import CONTRACTS
@@ -111,6 +111,7 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
 
     monkeypatch.setattr(_openctp, "import_vendor", load)
     monkeypatch.setattr(_openctp, "REQUEST_PAUSE", 0.0)
+    monkeypatch.setattr(_ctp_adapter, "REQUEST_PAUSE", 0.0)
     monkeypatch.setenv("A_PASSWORD", "hunter2")
     source = CtpSource(
         broker="9999",

@@ -68,6 +68,27 @@ def test_what_the_library_would_not_take_is_given_to_it_again_before_the_rest() 
     assert front.asked == [["a"], ["b"], ["b"], ["b"], ["c"]]
 
 
+def test_what_the_library_would_not_take_is_not_sent_in_the_next_session() -> None:
+    asked: list[str] = []
+    done = threading.Event()
+
+    def send(symbols: Sequence[str]) -> int:
+        asked.extend(symbols)
+        if symbols == ["a"]:
+            requests.clear()  # The session is lost just now.
+            requests.add(["b"])
+            return -1
+        done.set()
+        return 0
+
+    requests = PacedRequests("test", send, size=1, per_second=100_000)
+    requests.start()
+    requests.add(["a", "c"])
+    assert done.wait(TIMEOUT)
+    requests.stop()
+    assert asked == ["a", "b"]
+
+
 def test_what_belongs_to_a_lost_session_is_not_sent() -> None:
     front = Front(1)
     with sending(front) as requests:

@@ -83,12 +83,12 @@ async def running(server: NatsServer, config: MarketConfig) -> AsyncGenerator[Ru
         await connection.flush()
         await wait_until(lambda: bool(gateway.subscribed), what="it is subscribed to")
         yield run
-        # The end of its process would end them.
-        gateway.event_engine.stop()
     finally:
         orders.put_nowait(json.dumps({"do": "stop"}))
         await task
         await connection.close()
+        for gateway in KnownGateway.made[before:]:
+            gateway.event_engine._active = False  # Its process would end here.
 
 
 @pytest.fixture
