@@ -85,6 +85,8 @@ class FeedPipeline:
         self._wall_ns = wall_ns
         self._publish_until = float("-inf")
         self._sequences: Counter[str] = Counter()
+        self._kept_back: dict[tuple[str, str], None] = {}
+        """Contracts of which consumers have not got the newest tick."""
         self._heard: set[tuple[str, str]] = set()
         """Contracts of which a tick has come since they were subscribed."""
 
@@ -94,19 +96,24 @@ class FeedPipeline:
         """Publish under ``epoch`` for so many seconds from now on; renewed by repeating it.
 
         With a new epoch the state of every contract is published first, so that whoever
-        followed another feed has this one's view of all.
+        followed another feed has this one's view of all; with the same one the states of
+        those whose ticks could not leave.
         """
         if epoch < self.epoch:
             return
         self._publish_until = self._now() + seconds
+        last = self.arbiter.last
         if epoch == self.epoch:
-            return
-        self.epoch = epoch
-        self._sequences.clear()
-        last = self.arbiter.last.values()
-        _log.info("feed_activated", feed=self._gateway.name, epoch=epoch, contracts=len(last))
+            states = [last[key] for key in self._kept_back if key in last]
+        else:
+            self.epoch = epoch
+            self._sequences.clear()
+            states = [*last.values()]
+            count = len(states)
+            _log.info("feed_activated", feed=self._gateway.name, epoch=epoch, contracts=count)
+        self._kept_back.clear()
         snapshots: list[Tick] = []
-        for tick in last:
+        for tick in states:
             self._sequences[tick.exchange] += 1
             stamped = self._stamped(tick, self._sequences[tick.exchange])
             snapshots.append(_flagged(stamped, _SNAPSHOT))
@@ -118,6 +125,7 @@ class FeedPipeline:
             _log.info("feed_muted", feed=self._gateway.name, epoch=self.epoch)
         self.epoch = 0
         self._publish_until = float("-inf")
+        self._kept_back.clear()
 
     @property
     def publishing(self) -> bool:
@@ -170,12 +178,11 @@ class FeedPipeline:
         normalize, judge, counts = self._normalizer.normalize, self.arbiter.judge, figures.ticks
         confirming, on_tick = not self.subscriptions.all_confirmed, self.coverage.on_tick
         lags, heard = figures.lags, self._heard
-        publishing = self.publishing
-        epoch = self.epoch if publishing else 0
+        publishing, epoch = self.publishing, self.epoch
         news: list[Tick] = []
         for raw in ticks:
             exchange = raw.exchange
-            sequence = sequences[exchange] + 1 if publishing else 0
+            sequence = sequences[exchange] + 1 if epoch else 0
             tick = normalize(raw, epoch, sequence)
             if tick is None:
                 known = exchange if exchange in EXCHANGES else OTHER
@@ -192,7 +199,7 @@ class FeedPipeline:
             if verdict is not _NEWS:
                 counts[exchange, verdict.value] += 1
                 continue
-            if publishing:
+            if epoch:
                 sequences[exchange] = sequence
             if tick.flags & _STALE:
                 counts[exchange, "stale"] += 1
@@ -209,6 +216,9 @@ class FeedPipeline:
             figures.bridged += [(published_ns - tick.received_ns) / 1e9 for tick in news]
         else:
             figures.count("withheld", news)
+            if epoch:
+                # Not renewed in time. As with what cannot leave: whoever listens sees the gap.
+                self._keep_back(news)
 
     def _publish(self, ticks: Sequence[Tick]) -> None:
         try:
@@ -216,9 +226,14 @@ class FeedPipeline:
         except Unavailable as error:
             # The sequence goes on: whoever listens sees the gap.
             self.figures.count("lost", ticks)
+            self._keep_back(ticks)
             _log.warning("ticks_lost", feed=self._gateway.name, ticks=len(ticks), reason=str(error))
         else:
             self.figures.count("published", ticks)
+
+    def _keep_back(self, ticks: Iterable[Tick]) -> None:
+        """Have the states of their contracts published when ticks may leave again."""
+        self._kept_back.update(((tick.exchange, tick.symbol), None) for tick in ticks)
 
     def last(self, exchange: str, symbol: str) -> Tick | None:
         """Return the last tick of a contract, as it was or would have been published."""

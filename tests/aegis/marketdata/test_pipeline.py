@@ -152,6 +152,33 @@ def test_what_was_under_way_when_the_time_was_up_is_withheld(feed: Feed) -> None
     assert feed.pipeline.status()["ticks"] == {"published": 1, "withheld": 1}
 
 
+def test_what_it_kept_back_is_seen_as_a_gap_and_followed_by_how_it_stands(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=1)
+    feed.tick(symbol="cu2701")
+    feed.now += 2.0
+    feed.tick(volume=2)
+    feed.tick(volume=3)
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=4)
+    told = [(tick.symbol, tick.volume, tick.sequence) for tick in feed.publisher.ticks]
+    assert told == [("rb2701", 1, 1), ("cu2701", 100, 2), ("rb2701", 3, 5), ("rb2701", 4, 6)]
+    assert snapshots(feed) == [True, True, True, False]
+
+
+def test_what_could_not_leave_is_followed_by_how_it_stands(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.publisher.full = True
+    feed.tick(volume=1)
+    feed.pipeline.activate(7, 1.5)
+    feed.publisher.full = False
+    feed.pipeline.activate(7, 1.5)
+    feed.pipeline.activate(7, 1.5)
+    assert [(tick.volume, tick.sequence) for tick in feed.publisher.ticks] == [(1, 3)]
+
+
 def test_muted_it_is_silent_at_once(feed: Feed) -> None:
     feed.connect()
     feed.pipeline.activate(7, 1.5)
