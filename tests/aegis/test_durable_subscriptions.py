@@ -24,6 +24,7 @@ from aegis.actors._handlers import describe
 from aegis.actors._inbox import INBOX_CAPACITY, MAX_TRIES
 from aegis.actors._observer import Observer
 from aegis.actors._owner import OwnerLimits
+from aegis.actors._publication import encode_publication
 from aegis.actors._record import CommandEntry, MailSkipped, MailStashed, MailTried, Subscribed
 from aegis.testing import Hop, MemoryTransport
 from aegis.transport import Append, Appended, StreamConfig
@@ -424,16 +425,16 @@ def test_a_snapshot_holds_where_each_subscription_is(monkeypatch: pytest.MonkeyP
 async def test_what_is_sent_and_what_is_published_have_cursors_of_their_own(
     system: System,
 ) -> None:
+    sizes = range(300)
     first = await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    await asyncio.gather(*(publish(system, size) for size in sizes))
+    assert await lines_of(system, 300) == trades(*sizes)
     await system.kill_node(first)
     await system.start_node()
-    for number in range(5):
-        await system.cluster.send(Ledger, "write", {"line": f"sent {number}"}, resource_id="L-1")
-        await publish(system, *range(10 * number, 10 * number + 10))
+    sent = await system.cluster.send(Ledger, "write", {"line": "sent"}, resource_id="L-1")
+    assert sent.sequence < len(sizes)  # The topic's stream has more messages by now.
     await system.start_node((Ledger, ["L-1"]), instance_id="one")
-    found = await lines_of(system, 55)
-    assert [line for line in found if line.startswith("sent")] == [f"sent {n}" for n in range(5)]
-    assert [line for line in found if line.startswith("trades")] == trades(*range(50))
+    assert await lines_of(system, 301) == [*trades(*sizes), "sent"]
 
 
 # -- publishing -----------------------------------------------------------------------
@@ -466,6 +467,23 @@ async def test_what_is_published_without_knowing_that_it_is_kept_is_kept(system:
     assert not system.cluster.is_kept("trades.A")
     await publish(system, 1)
     assert await lines_of(system, 1) == trades(1)
+
+
+@on_both
+async def test_what_others_publish_who_number_nothing_takes_effect_once_each(
+    system: System,
+) -> None:
+    node = await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    subject = system.subjects.topic("trades.A")
+    for size in (1, 2, 3):
+        payload = encode_publication("trades.A", {"symbol": "A", "size": size}, 10_000)
+        outcome = await system.transport.append(Append(subject, payload), timeout=10)
+        assert isinstance(outcome, Appended)
+    assert await lines_of(system, 3) == trades(1, 2, 3)
+    await system.kill_node(node)
+    await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    await publish(system, 4)
+    assert await lines_of(system, 4) == trades(1, 2, 3, 4)
 
 
 @on_both
@@ -553,6 +571,34 @@ async def test_what_went_while_an_owner_had_no_room_for_it_is_told(system: Syste
     assert found == expected[:in_memory] + expected[gap.sequence :]
 
 
+def test_what_goes_between_a_look_at_the_stream_and_its_read_is_told() -> None:
+    async def scenario(system: System) -> None:
+        listener = Listener()
+        node = await system.start_node((Ledger, ["L-1"]), instance_id="one")
+        await publish(system, 1)
+        assert await lines_of(system, 1) == trades(1)
+        await system.kill_node(node)
+        await system.start_node()
+        await publish(system, 2, 3, 4)
+        broker, reads = system.broker, 0
+        assert broker is not None
+
+        def fate(hop: Hop) -> list[float]:
+            nonlocal reads
+            if hop.kind == "read" and ".topic.trades" in hop.subject:
+                reads += 1
+                if reads == 2:  # The first follows what is new; this one reads what was there.
+                    broker.purge(system.subjects.topic("trades.A"), 4)
+            return [0.0001]
+
+        broker.fate = fate
+        await system.start_node((Ledger, ["L-1"]), instance_id="one", observer=listener)
+        assert await lines_of(system, 2) == trades(1, 4)
+        assert listener.gaps == ["ledger"]
+
+    Backend(None).run(scenario)
+
+
 @on_both
 async def test_a_stream_that_was_made_anew_is_read_from_its_beginning(system: System) -> None:
     listener = Listener()
@@ -598,6 +644,30 @@ async def test_what_nobody_can_read_is_a_dead_letter_and_the_rest_goes_on(
     await office_of(system).drop(letters[0].sequence)
     assert len(await office_of(system).all("ledger/L-1")) == 1
     assert len(await office_of(system).all("ledger/L-2")) == 2
+
+
+@on_both
+async def test_the_next_owner_does_not_give_up_again_what_was_given_up(system: System) -> None:
+    node = await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    outcome = system.transport.append(
+        Append(system.subjects.topic("trades.A"), b"\xc1"), timeout=10
+    )
+    assert isinstance(await outcome, Appended)
+
+    async def given_up() -> list[MailSkipped]:
+        records = await system.records("ledger", "L-1")
+        entries = [entry for _, record in records for entry in record.entries or ()]
+        return [entry for entry in entries if isinstance(entry, MailSkipped)]
+
+    async def is_given_up() -> bool:
+        return bool(await given_up())
+
+    await wait_until(is_given_up, what="it is given up")
+    await system.kill_node(node)
+    await system.start_node((Ledger, ["L-1"]), instance_id="one")
+    await publish(system, 1)
+    assert await lines_of(system, 1) == trades(1)
+    assert len(await given_up()) == 1
 
 
 @on_both
