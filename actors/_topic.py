@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from attrs import define, field
@@ -44,8 +45,14 @@ class Overflow(StrEnum):
     """The message that comes: those before it were not to be missed."""
 
 
-def topic_problem(topic: str) -> str | None:
+def topic_problem(topic: object) -> str | None:
     """Return what is wrong with ``topic`` as one to publish to, or None."""
+    return _topic_problem(topic) if isinstance(topic, str) else _levels_problem(topic)
+
+
+# Each publication asks, some more than once, and most go to the same few topics.
+@lru_cache(maxsize=4_096)
+def _topic_problem(topic: str) -> str | None:
     problem = _levels_problem(topic)
     if problem is not None:
         return problem
