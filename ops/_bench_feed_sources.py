@@ -131,10 +131,10 @@ class _Hosted:
         return conflated
 
     async def begin(self) -> None:
-        self.host.activate(1, FOR_LONG)
+        self.host.activate(1, time.monotonic() + FOR_LONG)
 
     async def end(self) -> int:
-        self.host.mute()
+        await self.host.mute()
         await self._wait(
             lambda: not self._status["publishing"], END_TIMEOUT, "the gateway does not fall silent"
         )

@@ -16,6 +16,7 @@ from aegis import ConfigurationError
 from aegis.marketdata._calendar import BUILT_IN, Calendar
 from aegis.marketdata._contract import Product, UniverseFilter
 from aegis.marketdata._coverage import Patience
+from aegis.marketdata._failover import FailoverLimits
 from aegis.marketdata._lifecycle import Deadlines
 from aegis.marketdata._subscriptions import Pace
 from aegis.marketdata._vendor_sources import SECRET_SETTINGS, CtpSource, VnpySource
@@ -119,6 +120,7 @@ class MarketConfig:
     pace: Pace = field(factory=Pace)
     deadlines: Deadlines = field(factory=Deadlines)
     patience: Patience = field(factory=Patience)
+    failover: FailoverLimits = field(factory=FailoverLimits)
 
     @classmethod
     def load(cls, path: Path) -> Self:

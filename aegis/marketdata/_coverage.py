@@ -46,6 +46,8 @@ class ExchangeCoverage:
     stalled: list[str] = field(factory=list[str])
     quiet_seconds: float | None = None
     """Since the last tick of any of its contracts; None if there was none."""
+    newest_ns: int = 0
+    """When the exchange made that tick; 0 if there was none."""
     silent: bool = False
     """It is open and has been quiet for longer than `Patience.exchange`."""
 
@@ -77,7 +79,8 @@ class Coverage:
         self._kinds: dict[str, str] = {}
         self._seen: dict[tuple[str, str], _Seen] = {}
         self._trading_day = 0
-        self._last_ns: dict[str, int] = {}
+        self._last: dict[str, Tick] = {}
+        """By exchange, of ticks that are not stale."""
 
     def want(self, contracts: Iterable[Contract]) -> None:
         """Expect ticks of contracts."""
@@ -111,7 +114,7 @@ class Coverage:
             seen.last_ns = received_ns
             seen.count += 1
         if not stale:
-            self._last_ns[exchange] = received_ns
+            self._last[exchange] = tick
 
     def report(self, now_ns: int) -> list[ExchangeCoverage]:
         """Return how each exchange stands, in the order of their names.
@@ -168,12 +171,14 @@ class Coverage:
     def _judge_exchange(
         self, exchange: str, report: ExchangeCoverage, now: datetime, phases: Mapping[str, Phase]
     ) -> None:
-        last_ns = self._last_ns.get(exchange)
-        if last_ns is not None:
+        last = self._last.get(exchange)
+        last_ns = 0
+        if last is not None:
+            last_ns, report.newest_ns = last.received_ns, last.time_ns
             report.quiet_seconds = max(0.0, now.timestamp() - last_ns / 1e9)
         if report.phase is not Phase.OPEN:
             return
-        since = datetime.fromtimestamp((last_ns or 0) / 1e9, UTC)
+        since = datetime.fromtimestamp(last_ns / 1e9, UTC)
         limit = self.patience.exchange
         if (now - since).total_seconds() <= limit:
             return

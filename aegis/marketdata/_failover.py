@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Self
 
 from attrs import define, field, frozen
+
+from aegis.marketdata._calendar import Phase
+from aegis.marketdata._ports import GatewayState
 
 __all__ = [
     "Cause",
@@ -23,6 +26,7 @@ __all__ = [
     "FailoverLimits",
     "GivingWay",
     "Standing",
+    "told_to_others",
 ]
 
 FRESH_SECONDS: Final = 2.0
@@ -32,8 +36,21 @@ BEHIND_SECONDS: Final = 1.5
 """A feed whose newest tick of an exchange is so much older than another's misses ticks:
 both tell how they stand twice a second, and an exchange speaks as often."""
 
+BEHIND_NS: Final = int(BEHIND_SECONDS * 1e9)
+
 THIN_SHARE: Final = 0.95
 """A standby that has heard of fewer of the contracts, compared with the active feed, is worse."""
+
+TOLD_OF_EXCHANGES: Final = ("exchange", "phase", "quiet_seconds", "newest_ns", "covered")
+
+
+def told_to_others(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a gateway's status what the other feeds of the market are to know."""
+    told = {name: status[name] for name in ("feed", "state", "connected", "lag_p99")}
+    told["exchanges"] = [
+        {name: report[name] for name in TOLD_OF_EXCHANGES} for report in status["exchanges"]
+    ]
+    return told
 
 
 class Cause(StrEnum):
@@ -104,6 +121,35 @@ class Standing:
     """p99 of the newest ticks."""
     exchanges: Mapping[str, ExchangeStanding] = field(factory=dict[str, ExchangeStanding])
 
+    @classmethod
+    def of(
+        cls,
+        told: Mapping[str, Any],
+        at: float,
+        *,
+        feed: str = "",
+        alive: bool = True,
+        given_up: bool = False,
+    ) -> Self:
+        """Return how a feed stands by what its gateway told, which may be nothing."""
+        return cls(
+            feed or told["feed"],
+            at,
+            alive,
+            given_up,
+            told.get("state") == GatewayState.READY and told["connected"],
+            told.get("lag_p99"),
+            {
+                report["exchange"]: ExchangeStanding(
+                    report["phase"] == Phase.OPEN,
+                    report["quiet_seconds"],
+                    report["newest_ns"],
+                    report["covered"],
+                )
+                for report in told.get("exchanges", ())
+            },
+        )
+
     @property
     def trading(self) -> bool:
         """Whether any exchange is open."""
@@ -121,9 +167,6 @@ class Standing:
         if here is None or here.quiet is None:
             return True
         return here.quiet > BEHIND_SECONDS and there.newest_ns - here.newest_ns > BEHIND_NS
-
-
-BEHIND_NS: Final = int(BEHIND_SECONDS * 1e9)
 
 
 @frozen

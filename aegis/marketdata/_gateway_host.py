@@ -22,6 +22,7 @@ import structlog
 
 from aegis import Role
 from aegis.marketdata._contract import Contract, Product
+from aegis.marketdata._failover import Cause, Standing
 from aegis.marketdata._figures import added
 from aegis.marketdata._ports import GatewayState
 
@@ -37,6 +38,13 @@ STABLE_SECONDS: Final = 60.0
 """After so long a life, the next pause is the first again."""
 
 STOP_TIMEOUT: Final = 2.0
+
+HANG_SECONDS: Final = 10.0
+"""A process that tells nothing for so long, though it should twice a second, is replaced."""
+
+START_SECONDS: Final = 60.0
+"""The same before it has told anything: a vendor's library is slow to load."""
+
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """Of what the process tells; the contracts of the whole market are some 3 MB."""
 
@@ -66,7 +74,7 @@ class GatewayHost:
         self.role = Role.STANDBY
         self.epoch = 0
         """Under which its feed owns the market; 0 while it does not."""
-        self.promotions: Counter[str] = Counter()
+        self.promotions: Counter[str] = Counter({cause.value: 0 for cause in Cause})
         """How often that has come about, by cause."""
         self._ended: dict[str, Any] = {}
         """The figures of all lives but the present one."""
@@ -75,7 +83,9 @@ class GatewayHost:
         self._environment = environment or {}
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._orders: dict[str, dict[str, Any]] = {}
+        self._universe: dict[str, Any] | None = None
+        self._publish_until = float("-inf")
+        self._silent = asyncio.Event()
 
     @property
     def alive(self) -> bool:
@@ -101,6 +111,16 @@ class GatewayHost:
         exchanges: list[dict[str, Any]] = self.status.get("exchanges", [])
         return exchanges
 
+    def standing(self) -> Standing:
+        """Return how the feed stands, to be compared with others."""
+        return Standing.of(
+            self.status,
+            self.status_at,
+            feed=self.feed,
+            alive=bool(self.status),
+            given_up=bool(self.failure and self.failure["permanent"]),
+        )
+
     def figures(self) -> dict[str, Any]:
         """Return what was counted in all lives; see `Figures.plain`."""
         return added(self._ended, self.status.get("figures", {}))
@@ -120,19 +140,31 @@ class GatewayHost:
 
     # -- orders ---------------------------------------------------------------------------
 
-    def activate(self, epoch: int, seconds: float) -> None:
-        """Let it publish under ``epoch`` for so long."""
-        self._say({"do": "activate", "epoch": epoch, "seconds": seconds})
+    def activate(self, epoch: int, until: float) -> None:
+        """Let it publish under ``epoch`` until a moment, of `time.monotonic`."""
+        self._publish_until = until
+        self._say({"do": "activate", "epoch": epoch, "until": until})
 
-    def mute(self) -> None:
-        """Let it stand by."""
+    async def mute(self) -> None:
+        """Let it stand by; return when it publishes no more, whatever state it is in."""
+        self._silent.clear()
         self._say({"do": "mute"})
+        left = self._publish_until - time.monotonic()
+        if left > 0 and self.alive:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._silent.wait()
 
     def set_universe(self, include: list[str], exclude: list[str]) -> None:
-        """Let it subscribe to other contracts, in later lives too."""
+        """Let it subscribe to other contracts, in later lives too; none are those configured."""
         order = {"do": "universe", "include": include, "exclude": exclude}
-        self._orders["universe"] = order
-        self._say(order)
+        if order != self._universe and (include or self._universe is not None):
+            self._universe = order
+            self._say(order)
+
+    def announce(self, event: str, facts: dict[str, Any]) -> None:
+        """Let it tell of an event, if it is there."""
+        self._say({"do": "announce", "event": event, "facts": facts})
 
     def _say(self, order: dict[str, Any]) -> None:
         process = self._process
@@ -183,20 +215,30 @@ class GatewayHost:
         _log.info("gateway_started", feed=self.feed, pid=process.pid)
         try:
             self._say({"config": str(self._config), "feed": self.feed})
-            for order in self._orders.values():
-                self._say(order)
-            while line := await process.stdout.readline():
+            if self._universe is not None:
+                self._say(self._universe)
+            while self.failure is None and (line := await self._next_line(process.stdout)):
                 self.hear(json.loads(line))
-                if self.failure is not None:
-                    break
         finally:
             failure = await self._end(process)
             self.end_life()
         return failure
 
+    async def _next_line(self, told: asyncio.StreamReader) -> bytes:
+        """Return what the process tells next; nothing if it has ended, or hangs."""
+        limit = HANG_SECONDS if self.status else START_SECONDS
+        try:
+            async with asyncio.timeout(limit):
+                return await told.readline()
+        except TimeoutError:
+            reason = f"the process has told nothing for {limit:g} s"
+            self.failure = {"reason": reason, "code": 0, "permanent": False}
+            return b""
+
     def end_life(self) -> None:
         """Keep what the process has counted; how it stood is over."""
         self._ended, self.status = self.figures(), {}
+        self._silent.set()
 
     async def _end(self, process: Process) -> dict[str, Any]:
         if process.returncode is None:
@@ -225,6 +267,8 @@ class GatewayHost:
             case "contracts":
                 self.contracts = [_contract(fields) for fields in told["contracts"]]
                 self.contracts_version += 1
+            case "muted":
+                self._silent.set()
             case "failed":
                 self.failure = {name: told[name] for name in ("reason", "code", "permanent")}
             case "universe_refused":

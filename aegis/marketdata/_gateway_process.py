@@ -9,22 +9,25 @@ goes to stderr.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import msgpack
 import structlog
-from attrs import astuple
+from attrs import astuple, define
 
 import aegis
 from aegis.marketdata._bridge import Bridge
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._contract import UniverseFilter
+from aegis.marketdata._failover import told_to_others
 from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._last_ticks import answer_last
 from aegis.marketdata._pipeline import FeedPipeline
@@ -40,7 +43,7 @@ from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
 if TYPE_CHECKING:
     from aegis.transport import Transport
 
-__all__ = ["GatewayProcess", "status_of"]
+__all__ = ["STANDING", "GatewayProcess", "status_of"]
 
 WORK_INTERVAL: Final = 0.05
 STATUS_INTERVAL: Final = 0.5
@@ -54,7 +57,37 @@ START_SECONDS: Final = 60.0
 STUCK_SECONDS: Final = 10.0
 """A loop that has not come round for so long never will: the interpreter stands still."""
 
+STANDING: Final = "feed.standing"
+"""With the market behind it, the topic on which its feeds tell one another how they stand."""
+
 _log = structlog.get_logger("aegis.feed")
+
+
+@define(eq=False)
+class _Parts:
+    """What a gateway's process is made of."""
+
+    config: MarketConfig
+    cluster: aegis.Cluster
+    gateway: MarketDataGatewayPort
+    bridge: Bridge
+    pipeline: FeedPipeline
+
+    def status(self) -> dict[str, Any]:
+        """Return how all of it stands."""
+        connected = self.cluster.transport.connected
+        return status_of(self.pipeline, self.gateway, self.bridge, connected=connected)
+
+    async def tell_others(self, status: Mapping[str, Any]) -> None:
+        """Tell the active feed how this one stands; without a server nobody is told."""
+        with contextlib.suppress(aegis.AegisError):
+            await self.cluster.publish(f"{STANDING}.{self.config.resource}", told_to_others(status))
+
+    def announce(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Tell of an event, as `aegis events` shows them."""
+        payload = msgpack.packb({"event": event, "service_name": "feed", **facts})
+        with contextlib.suppress(aegis.AegisError):
+            self.cluster.transport.publish(self.cluster.subjects.event(event), payload)
 
 
 class GatewayProcess:
@@ -65,7 +98,6 @@ class GatewayProcess:
     ) -> None:
         self._tell = tell
         self._bridge = bridge
-        self._pipeline: FeedPipeline | None = None
         self._told_contracts = 0
 
     async def run(self, config: MarketConfig, feed: str, orders: asyncio.Queue[str]) -> None:
@@ -84,7 +116,7 @@ class GatewayProcess:
                 singles=config.publish != "batches",
                 batches=config.publish != "ticks",
             )
-            pipeline = self._pipeline = FeedPipeline(
+            pipeline = FeedPipeline(
                 gateway,
                 publisher,
                 calendar if recorded is None else recorded.calendar,
@@ -98,63 +130,76 @@ class GatewayProcess:
             bridge = self._bridge(asyncio.get_running_loop(), pipeline, bound=config.bridge_bound)
             async with answer_last(cluster, pipeline):
                 gateway.start(bridge)
-                working = [asyncio.create_task(self._work(gateway, bridge))]
+                parts = _Parts(config, cluster, gateway, bridge, pipeline)
+                working = [asyncio.create_task(self._work(parts, orders))]
                 if recorded is not None:
                     window = min(REPLAY_WINDOW, config.bridge_bound)
                     playing = _play(recorded, pipeline, bridge, cluster.transport, window)
                     working.append(asyncio.create_task(playing))
                 try:
-                    await self._obey(orders)
+                    await self._obey(parts, orders)
                 finally:
                     for task in working:
                         task.cancel()
                     bridge.close()
                     await cluster.transport.flush()
 
-    async def _obey(self, orders: asyncio.Queue[str]) -> None:
-        pipeline = self._pipeline
-        assert pipeline is not None
+    async def _obey(self, parts: _Parts, orders: asyncio.Queue[str]) -> None:
+        pipeline = parts.pipeline
         while line := await orders.get():
             order = json.loads(line)
             match order["do"]:
                 case "activate":
-                    pipeline.activate(order["epoch"], order["seconds"])
+                    # A moment, not a time from now on: this process may have been frozen.
+                    pipeline.activate(order["epoch"], order["until"] - time.monotonic())
                 case "mute":
                     pipeline.mute()
+                    self._tell({"told": "muted"})
                 case "universe":
-                    self._set_universe(pipeline, order)
+                    self._set_universe(parts, order)
+                case "announce":
+                    parts.announce(order["event"], order["facts"])
                 case "stop":
                     return
                 case other:
                     _log.error("order_unknown", order=other)
 
-    def _set_universe(self, pipeline: FeedPipeline, order: dict[str, Any]) -> None:
+    def _set_universe(self, parts: _Parts, order: dict[str, Any]) -> None:
+        universe = UniverseFilter(tuple(order["include"]), tuple(order["exclude"]))
         try:
-            pipeline.set_universe(UniverseFilter(tuple(order["include"]), tuple(order["exclude"])))
+            parts.pipeline.set_universe(universe if order["include"] else parts.config.universe)
         except aegis.ConfigurationError as error:
             self._tell({"told": "universe_refused", "reason": str(error)})
 
-    async def _work(self, gateway: MarketDataGatewayPort, bridge: Bridge) -> None:
-        pipeline = self._pipeline
-        assert pipeline is not None
+    async def _work(self, parts: _Parts, orders: asyncio.Queue[str]) -> None:
+        try:
+            await self._work_on(parts)
+        except Exception as error:
+            _log.exception("gateway_work_failed")
+            self._tell_failure(GatewayFailure(f"{type(error).__name__}: {error}"))
+            orders.put_nowait("")
+
+    async def _work_on(self, parts: _Parts) -> None:
+        pipeline = parts.pipeline
         status_at = 0.0
         resubscribe_at = time.monotonic() + RESUBSCRIBE_INTERVAL
         while True:
             failure = pipeline.work()
             now = time.monotonic()
-            if failure is not None:
-                self._tell({"told": "status", "status": status_of(pipeline, gateway, bridge)})
-                self._tell_failure(failure)
             if now >= resubscribe_at:
                 resubscribe_at = now + RESUBSCRIBE_INTERVAL
                 again = pipeline.resubscribe_missing()
                 if again:
                     _log.warning("feed_resubscribes", contracts=again)
-            if now >= status_at:
+            if now >= status_at or failure is not None:
                 status_at = now + STATUS_INTERVAL
                 _end_if_stuck_for(STUCK_SECONDS)
                 self._tell_contracts(pipeline)
-                self._tell({"told": "status", "status": status_of(pipeline, gateway, bridge)})
+                status = parts.status()
+                self._tell({"told": "status", "status": status})
+                await parts.tell_others(status)
+            if failure is not None:
+                self._tell_failure(failure)
             await asyncio.sleep(WORK_INTERVAL)
 
     def _tell_contracts(self, pipeline: FeedPipeline) -> None:
@@ -180,9 +225,12 @@ class GatewayProcess:
 
 
 def status_of(
-    pipeline: FeedPipeline, gateway: MarketDataGatewayPort, bridge: Bridge
+    pipeline: FeedPipeline, gateway: MarketDataGatewayPort, bridge: Bridge, *, connected: bool
 ) -> dict[str, Any]:
-    """Return what the owner is told twice a second, as plain values."""
+    """Return what the owner is told twice a second, as plain values.
+
+    ``connected`` says whether there is a server to publish to.
+    """
     status = pipeline.status()
     measured = GatewayStatistics()
     if isinstance(gateway, MeasuredGateway):
@@ -193,6 +241,7 @@ def status_of(
         figures["ticks"].setdefault(exchange, {})["conflated"] = number
     return {
         **status,
+        "connected": connected,
         "bridge": {"depth": bridge.depth, "conflated": bridge.conflated.total()},
         "gateway": {"event_queue": measured.event_queue, "counts": dict(measured.counts)},
         "replay": gateway.progress() if isinstance(gateway, RecordedGatewayPort) else None,

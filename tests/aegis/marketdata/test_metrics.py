@@ -96,7 +96,7 @@ class Node:
 
     def tell(self) -> None:
         """Have the owner hear what its process says twice a second."""
-        status = status_of(self.pipeline, self.gateway, self.bridge)
+        status = status_of(self.pipeline, self.gateway, self.bridge, connected=True)
         self.host.hear(json.loads(json.dumps({"told": "status", "status": status})))
 
     def labels(self) -> dict[str, set[str]]:
