@@ -18,10 +18,18 @@ from aegis.marketdata._contract import Product, UniverseFilter
 from aegis.marketdata._coverage import Patience
 from aegis.marketdata._failover import FailoverLimits
 from aegis.marketdata._lifecycle import Deadlines
+from aegis.marketdata._simulated_faults import SimulatedFaults
 from aegis.marketdata._subscriptions import Pace
 from aegis.marketdata._vendor_sources import SECRET_SETTINGS, CtpSource, VnpySource
 
-__all__ = ["FeedConfig", "MarketConfig", "ReplaySource", "SimulatedSource", "Source"]
+__all__ = [
+    "FeedConfig",
+    "MarketConfig",
+    "ReplaySource",
+    "SimulatedSource",
+    "Source",
+    "read_faults",
+]
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}", re.ASCII)
 
@@ -35,6 +43,7 @@ class SimulatedSource:
     seed: int = 1
     rate: float = 1.0
     even: bool = False
+    faults: SimulatedFaults = field(factory=SimulatedFaults)
 
 
 @frozen
@@ -184,6 +193,21 @@ class MarketConfig:
             ConfigurationError: it cannot be used.
         """
         return Calendar.load(self.calendar)
+
+
+def read_faults(path: Path) -> SimulatedFaults:
+    """Read what goes wrong with a made-up feed (TOML).
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no TOML, or says something that cannot be.
+    """
+    try:
+        return _converter().structure(
+            tomllib.loads(path.read_text(encoding="utf-8")), SimulatedFaults
+        )
+    except ClassValidationError as error:
+        raise ValueError(f"{path}: {'; '.join(_explain(error, ''))}") from error
 
 
 def _converter() -> cattrs.Converter:

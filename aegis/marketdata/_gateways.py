@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Final
 
 from aegis import ConfigurationError
 from aegis.marketdata._calendar import Calendar
-from aegis.marketdata._config import FeedConfig, MarketConfig, ReplaySource, SimulatedSource
+from aegis.marketdata._config import (
+    FeedConfig,
+    MarketConfig,
+    ReplaySource,
+    SimulatedSource,
+    read_faults,
+)
 from aegis.marketdata._contract import EXCHANGES
 from aegis.marketdata._ports import MarketDataGatewayPort
+from aegis.marketdata._simulated_faults import FAULTS_VARIABLE, FaultFile
 from aegis.marketdata._vendor_checks import check_account, check_vnpy
 from aegis.marketdata._vendor_library import import_class
 from aegis.marketdata._vendor_sources import CtpSource, VnpySource
@@ -82,6 +90,8 @@ def _simulated(feed: str, source: SimulatedSource, calendar: Calendar) -> Market
     from aegis.marketdata.adapters._simulated import SimulatedGateway
 
     today = datetime.now(calendar.zone).date()
+    folder = os.environ.get(FAULTS_VARIABLE)
+    file = FaultFile(Path(folder or ".") / f"{feed}.toml", read_faults)
     return SimulatedGateway(
         feed,
         SimulatedUniverse(today, source.futures, source.options).contracts(),
@@ -89,6 +99,8 @@ def _simulated(feed: str, source: SimulatedSource, calendar: Calendar) -> Market
         seed=source.seed,
         rate=source.rate,
         even=source.even,
+        faults=source.faults,
+        look=file.look if folder else None,
     )
 
 

@@ -158,7 +158,12 @@ class SimulatedMarket:
         Its time is that of the last phase in which the contract spoke.
         """
         book = self._books.get(key)
-        if book is None or key in self.faults.stalled:
+        faults = self.faults
+        if (
+            book is None
+            or key in faults.stalled
+            or book.contract.exchange in faults.silent_exchanges
+        ):
             return None
         phase = last = at_ns // PHASE_NS
         while (chance := hash((book.number, phase))) >= book.limit and last - phase < _LOOK_BACK:

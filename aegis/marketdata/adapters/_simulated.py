@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+from fnmatch import fnmatchcase
 from typing import Final
 
 from attrs import frozen
 
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
+from aegis.marketdata._simulated_faults import SimulatedFaults
 from aegis.marketdata._simulated_market import PHASE_NS, Burst, MarketFaults, SimulatedMarket
 
 __all__ = ["GatewayFaults", "SimulatedGateway"]
@@ -31,12 +33,19 @@ class GatewayFaults:
     """Subscriptions to these contracts get no answer, and no ticks."""
     late_contracts: int = 0
     """So many of the contracts are told only after the gateway said that it is ready."""
+    cut_at: int = 0
+    """The front cuts a session that subscribes to more than so many in half a second."""
+    last_night: bool = False
+    """With a subscription a tick that is hours old is sent first."""
+    lag: float = 0.0
+    """Ticks come so many seconds late; below 0 the exchange's clock is ahead."""
 
 
 class SimulatedGateway:
     """A `MarketDataGatewayPort` over a `SimulatedMarket`, with a thread of its own.
 
-    ``even`` spreads the ticks of each half second over it, instead of a burst.
+    ``even`` spreads the ticks of each half second over it, instead of a burst. ``look``
+    is asked twice a second what goes wrong from now on; None is no news.
     """
 
     def __init__(
@@ -48,6 +57,8 @@ class SimulatedGateway:
         seed: int = 1,
         rate: float = 1.0,
         even: bool = False,
+        faults: SimulatedFaults | None = None,
+        look: Callable[[], SimulatedFaults | None] | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.faults = GatewayFaults()
@@ -57,6 +68,7 @@ class SimulatedGateway:
         self._contracts = list(contracts)
         self._market = SimulatedMarket(contracts, seed=seed, zone=zone, rate=rate)
         self._even = even
+        self._look = look
         self._wall_ns = wall_ns
         self._phase = 0
         self._wanted: dict[str, None] = {}
@@ -64,6 +76,7 @@ class SimulatedGateway:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self.suffer(faults or SimulatedFaults())
 
     @property
     def name(self) -> str:
@@ -102,15 +115,51 @@ class SimulatedGateway:
         """Have the market say wrong things from now on."""
         self._market.faults = faults
 
+    def suffer(self, faults: SimulatedFaults) -> None:
+        """Have these things go wrong from now on, and nothing else."""
+        code = faults.login_code
+        refused = GatewayFailure("the login was refused", code, permanent=code in _FOR_GOOD)
+        self.faults = GatewayFaults(
+            refused if code else None,
+            faults.unreachable,
+            self._matching(faults.unanswered),
+            faults.late_contracts,
+            faults.cut_at,
+            faults.last_night,
+            faults.lag,
+        )
+        self.break_market(
+            MarketFaults(
+                frozenset(faults.silent_exchanges),
+                self._matching(faults.stalled),
+                faults.repeat_share,
+            )
+        )
+        self.connected = not faults.disconnected
+
+    def _matching(self, patterns: Sequence[str]) -> frozenset[str]:
+        return frozenset(
+            contract.key
+            for contract in self._contracts
+            if any(fnmatchcase(contract.key, pattern) for pattern in patterns)
+        )
+
     # -- on the thread --------------------------------------------------------------------
 
+    def _look_at_faults(self) -> None:
+        faults = self._look() if self._look is not None else None
+        if faults is not None:
+            self.suffer(faults)
+
     def _run(self, listener: GatewayListener) -> None:
+        self._look_at_faults()
         if not self._log_in(listener):
             return
         up = True
         self._phase = self._wall_ns() // PHASE_NS
         while not self._stopping.wait(self._until_next_phase()):
             self._phase = self._wall_ns() // PHASE_NS
+            self._look_at_faults()
             if not self.connected:
                 if up:
                     self._cut(listener)
@@ -118,6 +167,10 @@ class SimulatedGateway:
                 continue
             if not up:
                 up = self._log_in(listener)
+            elif self._is_too_much():
+                self._cut(listener)
+                up = False
+                continue
             self._speak(listener)
 
     def _until_next_phase(self) -> float:
@@ -150,13 +203,22 @@ class SimulatedGateway:
             GatewayState.CONNECTING, GatewayFailure("the front does not answer", code=8193)
         )
 
+    def _is_too_much(self) -> bool:
+        with self._lock:
+            return 0 < self.faults.cut_at < len(self._fresh)
+
     def _speak(self, listener: GatewayListener) -> None:
         with self._lock:
             fresh, self._fresh = self._fresh, []
             wanted = list(self._wanted)
-        now = self._wall_ns()
+        received = self._wall_ns()
+        now = received - int(self.faults.lag * 1e9)
         for key in fresh:
-            snapshot = self._market.snapshot(key, now, now)
+            if self.faults.last_night:
+                old = self._market.snapshot(key, now - _NIGHT_NS, received)
+                if old is not None:
+                    listener.on_tick(old)
+            snapshot = self._market.snapshot(key, now, received)
             if snapshot is not None:
                 listener.on_tick(snapshot)
         burst = self._market.burst(wanted, now)
@@ -180,6 +242,11 @@ class SimulatedGateway:
             if pause > 0 and self._stopping.wait(pause):
                 return
 
+
+_FOR_GOOD: Final = (3, 63, 75)
+"""Codes of CTP that say that the account cannot log in: a repetition locks it."""
+
+_NIGHT_NS: Final = 8 * 3_600_000_000_000
 
 _SLICE: Final = 8
 _MOST_SLICES: Final = 250
