@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "contracts",
+    "drill",
     "health",
     "run",
     "status",
     "subscribe",
+    "switch",
     "tell_children",
     "ticks",
     "validate",
@@ -42,6 +45,8 @@ EXIT_WRONG_USE: Final = 4
 """Of the health command alone: its 2 says that a feed is in a critical state."""
 
 WAIT_INTERVAL: Final = 0.5
+SWITCH_TIMEOUT: Final = 20.0
+SWITCH_POLL: Final = 0.1
 ASK_TIMEOUT: Final = 3.0
 SHOWN: Final = 10
 
@@ -255,6 +260,53 @@ def subscribe(context: CommandContext, market: str, include: list[str], exclude:
         context.output.document({"contracts": count})
     else:
         context.output.line(f"{count:,} contracts are wanted")
+
+
+def drill(context: CommandContext, market: Path, kind: str) -> None:
+    """Run a drill; the exit code says whether it went as promised."""
+    from aegis.ops._feed_drill import run_drill
+
+    options = context.connect()
+    tell_children(context)
+    told_server = bool(options.nats)
+    if not context.output.json:
+        context.output.line("the feeds are started, and given time to settle ...")
+    report = run_drill(options, market, kind, told_server)
+    if context.output.json:
+        context.output.document(report.document())
+    else:
+        for line in report.lines():
+            context.output.line(line)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def switch(context: CommandContext, market: str, to: str) -> None:
+    """Let a standby be the active feed; return when it is."""
+
+    async def work(cluster: Cluster) -> dict[str, Any]:
+        before = await _status(cluster, market)
+        others = [standby["feed"] for standby in before["standbys"] if standby["ready"]]
+        if not others or (to and to not in others):
+            raise Unavailable(
+                f"{to or 'no other feed'} is no standby that is ready; ready are: "
+                f"{', '.join(others) or 'none'}"
+            )
+        await cluster.call("feed", "give_way", {"to": to}, resource_id=market)
+        until = time.monotonic() + SWITCH_TIMEOUT
+        while time.monotonic() < until:
+            with contextlib.suppress(AegisError):
+                found = await _status(cluster, market)
+                if found["epoch"] > before["epoch"] and found["publishing"]:
+                    return {"from": before["feed"], "to": found["feed"], "epoch": found["epoch"]}
+            await asyncio.sleep(SWITCH_POLL)
+        raise Unavailable(f"no other feed publishes after {SWITCH_TIMEOUT:g} s; see the logs")
+
+    found = _with_cluster(context, work)
+    if context.output.json:
+        context.output.document(found)
+    else:
+        context.output.line(f"{found['from']} gave way to {found['to']}, epoch {found['epoch']}")
 
 
 def ticks(context: CommandContext, patterns: list[str], count: int) -> None:

@@ -199,6 +199,36 @@ def recorded(
     work(context, folder)
 
 
+def drill(
+    context: CommandContext,
+    file: MarketFile,
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="kill, silence, disconnect or lag.")
+    ] = "kill",
+) -> None:
+    """Break the first of a market's feeds, and print what a consumer saw of it.
+
+    Both feeds run on a server of their own unless one is told with --nats, on which nobody
+    may publish. The exit code is 1 if a tick came twice or the change was not told.
+    """
+    from aegis.ops._feed import drill as work
+
+    work(context, file, kind)
+
+
+def switch(
+    context: CommandContext,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FEED", help="Which one. [default: the best standby]")
+    ] = "",
+    market: Market = "market",
+) -> None:
+    """Let a standby be the active feed."""
+    from aegis.ops._feed import switch as work
+
+    work(context, market, to)
+
+
 feed = typer.Typer(
     name="feed",
     help="Market data: run feeds, and look at what they publish.",
@@ -210,5 +240,6 @@ add_command(feed, replay, RunOptions, ConnectOptions)
 add_command(feed, record, RunOptions, ConnectOptions)
 add_command(feed, validate, LogOptions)
 add_command(feed, recorded, LogOptions)
-for work in (status, health, contracts, subscribe, ticks):
+add_command(feed, drill, ConnectOptions, LogOptions)
+for work in (status, health, contracts, subscribe, switch, ticks):
     add_command(feed, work, ConnectOptions, LogOptions)
