@@ -31,7 +31,7 @@ from aegis.marketdata._ticks import ticks
 from aegis.ops._bench_processes import BenchFailed
 from aegis.ops._feed_drill_report import DrillReport, Witness
 from aegis.ops._node_processes import NodeProcess, stop_all
-from aegis.transport import ServerOptions, ensure_server
+from aegis.transport._server import ServerOptions, ensure_server
 
 if TYPE_CHECKING:
     from aegis._cluster import Cluster
@@ -202,7 +202,7 @@ async def _watch(
 
     before = await _wait(status, stands_by, START_TIMEOUT, "have a standby that hears all")
     exchange = before["exchanges"][0]["exchange"]
-    async with ticks(cluster) as stream:
+    async with ticks(cluster, snapshot=False) as stream:
         witness = Witness(drill.active, drill.standby)
         listening = await cluster.transport.subscribe("md.tick.>", witness.on_message)
         following = asyncio.create_task(witness.follow(stream))

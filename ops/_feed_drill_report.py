@@ -9,9 +9,10 @@ from typing import Any
 from attrs import asdict, define, field, frozen
 
 from aegis.errors import Unavailable
+from aegis.marketdata._follower import TickGap
 from aegis.marketdata._tick import Tick, TickFlag, TickUnreadable
-from aegis.marketdata._ticks import TickGap, TickStream
-from aegis.transport import Message
+from aegis.marketdata._ticks import TickStream
+from aegis.transport._base import Message
 
 __all__ = ["DrillReport", "Witness"]
 

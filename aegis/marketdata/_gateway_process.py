@@ -27,6 +27,7 @@ import aegis
 from aegis.marketdata._bridge import Bridge
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._contract import UniverseFilter
+from aegis.marketdata._escalation import ESCALATED
 from aegis.marketdata._failover import told_to_others
 from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._last_ticks import answer_last
@@ -82,6 +83,14 @@ class _Parts:
         """Tell the active feed how this one stands; without a server nobody is told."""
         with contextlib.suppress(aegis.AegisError):
             await self.cluster.publish(f"{STANDING}.{self.config.resource}", told_to_others(status))
+
+    def tell_notices(self) -> None:
+        """Tell of what persists although it was subscribed to again, and of what is over."""
+        notices, self.pipeline.notices = self.pipeline.notices, []
+        for notice in notices:
+            log = _log.error if notice.event == ESCALATED else _log.info
+            log(notice.event, feed=self.gateway.name, **notice.facts())
+            self.announce(notice.event, {"instance_id": self.gateway.name, **notice.facts()})
 
     def announce(self, event: str, facts: Mapping[str, Any]) -> None:
         """Tell of an event, as `aegis events` shows them."""
@@ -191,6 +200,7 @@ class GatewayProcess:
                 again = pipeline.resubscribe_missing()
                 if again:
                     _log.warning("feed_resubscribes", contracts=again)
+                parts.tell_notices()
             if now >= status_at or failure is not None:
                 status_at = now + STATUS_INTERVAL
                 _end_if_stuck_for(STUCK_SECONDS)

@@ -19,6 +19,7 @@ from aegis.marketdata._arbiter import Arbiter, Verdict
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import EXCHANGES, Contract, UniverseFilter
 from aegis.marketdata._coverage import Coverage, ExchangeCoverage, Patience
+from aegis.marketdata._escalation import ESCALATED, Escalations, Notice
 from aegis.marketdata._figures import Figures
 from aegis.marketdata._lifecycle import Deadlines, Lifecycle
 from aegis.marketdata._normalizer import Normalizer
@@ -78,6 +79,9 @@ class FeedPipeline:
         self.figures = Figures()
         self.epoch = 0
         """Under which it publishes; 0 while it stands by."""
+        self.notices: list[Notice] = []
+        """What whoever runs this is to tell of, and then to take from here."""
+        self._escalations = Escalations()
         self._gateway = gateway
         self._publisher = publisher
         self._normalizer = Normalizer(calendar, gateway.name)
@@ -315,11 +319,18 @@ class FeedPipeline:
 
     def resubscribe_missing(self) -> int:
         """Ask again for what should be heard of and is not; return for how many contracts."""
+        if not self.subscriptions.complete:
+            return 0
         again: list[str] = []
-        for report in self.coverage.report(self._wall_ns()):
+        reports = self.coverage.report(self._wall_ns())
+        for report in reports:
             again += report.missing
             again += report.stalled
-        return self.subscriptions.retry(again) if self.subscriptions.complete else 0
+        for notice in self._escalations.take(reports):
+            self.notices.append(notice)
+            if notice.event == ESCALATED:
+                self.figures.escalations[notice.exchange, notice.kind] += len(notice.contracts)
+        return self.subscriptions.retry(again)
 
     # -- how it stands --------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from aegis._config_sources import CONFIG_FILE, CONFIG_VARIABLE, Option, options_
 from aegis.actors import _actor as actor_module
 from aegis.marketdata._feed import CONFIG_VARIABLE as FEED_VARIABLE
 from aegis.marketdata._recorder_actor import RECORDER_VARIABLE
+from aegis.marketdata._simulated_faults import FAULTS_VARIABLE
 from aegis.ops._output import DEBUG_VARIABLE
 from aegis.ops.cli import app
 from aegis.ops.ipc_cli import app as ipc_app
@@ -39,6 +40,8 @@ VARIABLES: Final = {
     DEBUG_VARIABLE: "With `1`, a command that fails shows the traceback before its line.",
     FEED_VARIABLE: "File that describes a market, for a feed that `aegis run` serves; "
     "`aegis feed run` sets it.",
+    FAULTS_VARIABLE: "Folder with a file `FEED.toml` for each simulated feed that is to go wrong; "
+    "`aegis feed drill` sets it.",
     RECORDER_VARIABLE: "Where a recorder that `aegis run` serves records to, in JSON; "
     "`aegis feed record` sets it.",
     "XDG_DATA_HOME": "Folder below which this host's own server keeps its data, unless "

@@ -333,6 +333,25 @@ def test_what_is_missing_is_subscribed_again(feed: Feed) -> None:
     assert sorted(feed.gateway.subscribed[-1]) == [M.key, CU.key]
 
 
+def test_what_stays_missing_after_it_was_subscribed_again_is_told_and_counted(feed: Feed) -> None:
+    feed.connect()
+    for key in (RB.key, CU.key, M.key):
+        feed.pipeline.on_subscribed(key, None)
+    feed.tick()
+    for _ in range(3):
+        assert feed.pipeline.notices == []
+        assert feed.pipeline.resubscribe_missing() == 2
+        feed.pipeline.work()
+        for key in (CU.key, M.key):
+            feed.pipeline.on_subscribed(key, None)
+    told = [(notice.event, notice.contracts) for notice in feed.pipeline.notices]
+    assert told == [("feed_escalated", (M.key,)), ("feed_escalated", (CU.key,))]
+    assert feed.pipeline.figures.plain()["escalations"] == {
+        "DCE": {"missing": 1},
+        "SHFE": {"missing": 1},
+    }
+
+
 def test_stale_ticks_are_published_as_such_and_left_out_of_lags(feed: Feed) -> None:
     feed.connect()
     feed.pipeline.activate(7, 1.5)
