@@ -42,6 +42,7 @@ class NodeProcess:
         """Return the next log line of ``event``."""
         while True:
             line = self.lines.get(timeout=timeout)
+            self._read_all = line is None
             assert line is not None, f"ended without {event}:\n{''.join(self.log)}"
             self.log.append(line)
             facts: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
