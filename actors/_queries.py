@@ -119,7 +119,11 @@ def query_resources(registry: Registry, request: registration.QueryResources) ->
 
 def _list_resources(registry: Registry, request: registration.QueryResources) -> dict[str, Any]:
     if request.instance_id is not None:
-        keys = sorted(registry.owned.get(request.instance_id, ()))
+        held = set(registry.owned.get(request.instance_id, ()))
+        if request.held:
+            # What has lost its owner is not listed.
+            held |= registry.stood_by.get(request.instance_id, set()) & registry.resources.keys()
+        keys = sorted(held)
     else:
         keys = registry.sorted_resources()
     start = 0

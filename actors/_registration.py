@@ -100,7 +100,8 @@ class QueryResources:
     With ``resource_ids`` the answer is about exactly these. Otherwise it lists all
     that match, ``limit`` at a time, behind the pair ``after`` of the page before: those
     whose id has the text ``contains`` in it, whatever the case, and that are in one of
-    the conditions ``only``.
+    the conditions ``only``. With ``held`` those are listed, too, that the instance stands
+    by for.
     """
 
     service_name: str | None = None
@@ -112,6 +113,7 @@ class QueryResources:
     min_sequence: int = 0
     contains: str = ""
     only: tuple[str, ...] = ()
+    held: bool = False
 
 
 UNHEALTHY: Final = "unhealthy"
@@ -228,6 +230,7 @@ def query_resources(payload: Any) -> QueryResources:
         min_sequence=fields.count("min_sequence", 0),
         contains=(fields.optional_name("contains") or "").lower(),
         only=_conditions(fields),
+        held=fields.flag("held"),
     )
 
 

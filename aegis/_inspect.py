@@ -170,11 +170,13 @@ class Inspector:
         instance_id: str | None = None,
         contains: str = "",
         only: Sequence[str] = (),
+        held: bool = False,
     ) -> tuple[list[dict[str, Any]], list[Any] | None]:
         """Return at most ``limit`` resources, and ``after`` of the page behind them, if any.
 
-        Those that an instance owns, whose id contains a text, and that are in one of some
-        conditions: `UNHEALTHY`, `ALONE`. A page may be short, and have one behind it all the same.
+        Those that an instance owns (with ``held``: or stands by for), whose id contains a
+        text, and that are in one of some conditions: `UNHEALTHY`, `ALONE`. A page may be
+        short, and have one behind it all the same.
 
         Raises:
             InvalidRequest: ``after`` comes from no page, or ``limit`` is above `MAX_PAGE`.
@@ -189,6 +191,7 @@ class Inspector:
                 "instance_id": instance_id,
                 "contains": contains or None,
                 "only": list(only) or None,
+                "held": held or None,
             },
         )
         return list(answer["resources"]), answer.get("next")
@@ -292,20 +295,40 @@ class Inspector:
 
         return list(await asyncio.gather(*(ask(name) for name in sorted(names))))
 
-    async def picture(
-        self, *, resources: bool = True, children: int | None = None
-    ) -> SystemPicture:
-        """Return the whole system; see `health` for ``children``.
+    async def picture(self, *, held: int | None = None) -> SystemPicture:
+        """Return the whole system; with ``held``, of each instance only so many resources.
 
         Raises:
             Unavailable: no supervisor answers.
         """
         services = await self.services()
         picture = SystemPicture(self._subjects.namespace, services)
+        # The instance itself is an actor beside those of its resources.
+        children = None if held is None else held + 1
         picture.nodes = await self.nodes(services, await self.beating(), children=children)
-        if resources:
+        if held is None or sum(map(_held, _instances(services))) <= MAX_PAGE:
             picture.resources = await self.resources()
+        elif held:
+            picture.resources = await self._first_held(services, held)
         return picture
+
+    async def _first_held(
+        self, services: Iterable[Mapping[str, Any]], most: int
+    ) -> list[dict[str, Any]]:
+        """Return the first resources that each instance holds, by service and id."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        places = asyncio.Semaphore(MAX_HEALTH_REQUESTS)
+
+        async def ask(instance_id: str) -> None:
+            async with places:
+                page, _ = await self.resource_page(
+                    limit=min(most, MAX_PAGE), instance_id=instance_id, held=True
+                )
+            found.update({(one["service_name"], one["resource_id"]): one for one in page})
+
+        holding = (one["instance_id"] for one in _instances(services) if _held(one))
+        await asyncio.gather(*map(ask, holding))
+        return [found[key] for key in sorted(found)]
 
     async def _ask(self, operation: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         asked = {key: value for key, value in payload.items() if value is not None}
@@ -343,3 +366,11 @@ def _unrefused(answer: dict[str, Any]) -> dict[str, Any]:
     if code == NotFound.code:
         raise NotFound(str(facts.pop("message", "")), **facts)
     raise from_wire(int(code), facts)
+
+
+def _instances(services: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    return (instance for service in services for instance in service["instances"])
+
+
+def _held(instance: Mapping[str, Any]) -> int:
+    return int(instance.get("resources", 0)) + int(instance.get("standby_for", 0))

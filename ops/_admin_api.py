@@ -246,7 +246,7 @@ def _reading(api: _Api) -> Sequence[ControllerRouterHandler]:
             int, Parameter(ge=0, le=MAX_PAGE, description="How many to show of an instance.")
         ] = 20,
     ) -> SystemTree:
-        return tree_view(await api.inspector.picture(children=max(1, resources)), resources)
+        return tree_view(await api.inspector.picture(held=resources), resources)
 
     @get(
         f"{API}/nodes/{{node_id:str}}",

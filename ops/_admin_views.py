@@ -125,7 +125,7 @@ def tree_view(picture: SystemPicture, most: int) -> SystemTree:
                 TreeInstance(
                     instance=instance,
                     held=[_held(actors, instance, role, what) for role, what in held[:most]],
-                    left_out=max(0, len(held) - most),
+                    left_out=max(0, instance.resources + instance.standby_for - len(held[:most])),
                 )
             )
         services.append(TreeService(name, instances))

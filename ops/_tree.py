@@ -39,7 +39,7 @@ def tree(
 
     async def ask(inspector: Inspector) -> SystemPicture:
         # The drawing shows the first of each instance; only the document has all.
-        return await inspector.picture(children=None if context.output.json else max(1, shown))
+        return await inspector.picture(held=None if context.output.json else shown)
 
     show(
         context,
@@ -124,8 +124,9 @@ def _drawn(picture: SystemPicture, shown: int) -> Tree:
             held = holdings.get(instance["instance_id"], [])
             for role, resource in held[:shown]:
                 leaf.add(_resource_line(role, resource, instance, actors))
-            if len(held) > shown:
-                leaf.add(Text(f"... and {len(held) - shown} more", style="dim"))
+            more = instance["resources"] + instance["standby_for"] - len(held[:shown])
+            if more > 0:
+                leaf.add(Text(f"... and {more} more", style="dim"))
     return root
 
 
