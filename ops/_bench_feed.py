@@ -35,6 +35,7 @@ from aegis.ops._bench_feed_soak import SOAK_RATE, Soak, soak
 from aegis.ops._bench_feed_sources import Stage
 from aegis.ops._bench_loop import run
 from aegis.ops._logging import configure_logging
+from aegis.transport._ports import free_port
 from aegis.transport._server import ServerOptions, ensure_server
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ async def _run(plan: _Plan, report: Report, tell: Callable[[str], None]) -> Soak
                 rate = SOAK_RATE if plan.rate is None else plan.rate
                 return await soak(plan.minutes, rate, stage, cluster, tell)
             for row in plan.rows:
+                if row.way.problem:
+                    report.skipped[row.name] = row.way.problem
+                    continue
                 tell(row.name)
                 measured = await measure(row, plan.seconds, stage, cluster, rate=plan.rate)
                 report.rows.append(measured)
@@ -181,4 +185,5 @@ async def _open_stage(folder: Path) -> AsyncGenerator[tuple[Stage, Cluster]]:
         await ensure_server(ServerOptions(data_dir=data_dir)) as server,
         connect(options=ConnectOptions(data_dir=data_dir)) as cluster,
     ):
-        yield Stage(folder, server, config), cluster
+        rep, pub = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+        yield Stage(folder, server, config, (rep, pub)), cluster

@@ -35,6 +35,8 @@ class Report:
     rows: list[Measured] = field(factory=list[Measured])
     loads: list[float] = field(factory=list[float])
     """The load average after each row."""
+    skipped: dict[str, str] = field(factory=dict[str, str])
+    """Rows that were not measured, and why."""
     complete: bool = True
 
     @property
@@ -61,6 +63,7 @@ class Report:
                 {**_plain(row), "load_average": round(load, 2)}
                 for row, load in zip(self.rows, self.loads, strict=True)
             ],
+            "skipped": self.skipped,
         }
 
 
@@ -97,6 +100,8 @@ def print_report(report: Report, console: Console) -> None:
         if rows:
             console.print(_table(load, rows))
             console.print()
+    for name, reason in report.skipped.items():
+        console.print(f"{name} was not measured: {reason}.", style="yellow")
     lost = sum(row.lost for row in report.rows)
     repeated = sum(row.repeated for row in report.rows)
     console.print(
@@ -139,7 +144,7 @@ def _goal(row: Row) -> str:
 
 
 def _verdict(measured: Measured) -> Text:
-    if not measured.ok:
+    if measured.lost or measured.repeated:
         return Text("lost", style="bold red")
     if measured.meets is None:
         return Text("")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Final
 
 from attrs import frozen
 
-from aegis.ops._bench_feed_subscriber import BATCHES, TICKS
+from aegis.ops._bench_feed_subscriber import BATCHES, RPC, TICKS
 
 __all__ = ["OFFERS", "QUICK", "RATE", "ROWS", "Goal", "Load", "Offer", "Row", "Way"]
 
@@ -18,17 +19,33 @@ class Way(StrEnum):
     SIMULATED = "simulated"
     LITERAL = "literal"
     PLAIN = "plain"
+    VNPY = "vnpy"
+    RPC = "rpc"
 
     @property
     def shown(self) -> str:
         """The way for a person."""
         return _TITLES[self]
 
+    @property
+    def problem(self) -> str:
+        """Return what it needs and is not installed; empty if nothing."""
+        wanted = {Way.VNPY: ("vnpy",), Way.RPC: ("vnpy", "zmq")}.get(self, ())
+        missing = [name for name in wanted if not find_spec(name)]
+        return f"{' and '.join(missing)} not installed" if missing else ""
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether it is known to drop what a slow subscriber does not take in time."""
+        return self is Way.RPC
+
 
 _TITLES: Final = {
     Way.SIMULATED: "simulated gateway",
     Way.LITERAL: "coroutine per tick",
     Way.PLAIN: "plain nats-py",
+    Way.VNPY: "vnpy's engine",
+    Way.RPC: "vnpy's own RPC",
 }
 
 
@@ -111,11 +128,17 @@ ROWS: Final = (
     Row(Way.SIMULATED, Load.EVEN, goal=Goal(p99_ms=5.0)),
     Row(Way.LITERAL, Load.EVEN),
     Row(Way.PLAIN, Load.EVEN),
+    Row(Way.VNPY, Load.EVEN, goal=Goal(p99_ms=5.0)),
+    Row(Way.RPC, Load.EVEN, RPC),
     Row(Way.SIMULATED, Load.BURSTS, goal=Goal(p99_ms=30.0)),
     Row(Way.LITERAL, Load.BURSTS),
     Row(Way.PLAIN, Load.BURSTS),
+    Row(Way.VNPY, Load.BURSTS, goal=Goal(p99_ms=150.0)),
+    Row(Way.RPC, Load.BURSTS, RPC),
     Row(Way.SIMULATED, Load.MOST, BATCHES, Goal(per_second=100_000)),
     Row(Way.PLAIN, Load.MOST),
+    Row(Way.VNPY, Load.MOST, BATCHES, Goal(per_second=20_000)),
+    Row(Way.RPC, Load.MOST, RPC),
 )
 
 RATE: Final = 5_000.0

@@ -15,7 +15,7 @@ from aegis._cluster import Cluster
 from aegis.ops._bench_feed_host import cpu_seconds
 from aegis.ops._bench_feed_rows import OFFERS, RATE, Load, Offer, Row
 from aegis.ops._bench_feed_sources import Stage, open_source
-from aegis.ops._bench_feed_subscriber import TALLY
+from aegis.ops._bench_feed_subscriber import RPC, TALLY
 from aegis.ops._bench_feed_tally import Latencies
 from aegis.ops._bench_processes import Child, child
 
@@ -90,6 +90,8 @@ async def open_subscriber(
 ) -> AsyncGenerator[Subscriber]:
     """Run a subscriber for the time of the block; it listens."""
     arguments = ["-m", "aegis.ops._bench_feed_subscriber", *forms]
+    if RPC in forms:
+        arguments = ["-m", "aegis.ops._bench_feed_rpc", "subscribe", *stage.rpc]
     async with child(
         "subscriber", arguments, folder=stage.folder, environment=stage.environment
     ) as one:
@@ -119,15 +121,16 @@ class Measured:
 
     @property
     def ok(self) -> bool:
-        """Whether all that was published came, once and in order."""
-        return not self.lost and not self.repeated
+        """Whether all that was published came, once and in order, as the way promises."""
+        return self.row.way.may_lose or not (self.lost or self.repeated)
 
     @property
     def sustained(self) -> bool:
         """Whether the way kept up with what was offered."""
         p99 = self.latencies.percentile_ms(0.99)
         return (
-            self.ok
+            not self.lost
+            and not self.repeated
             and not self.conflated
             and self.per_second >= SUSTAINED_SHARE * self.offered
             and p99 is not None

@@ -15,6 +15,7 @@ from aegis._cluster import Cluster
 from aegis.marketdata._gateway_host import GATEWAY_MODULE, GatewayHost
 from aegis.ops._bench_feed_plain import BEGIN, END, SOURCE
 from aegis.ops._bench_feed_rows import Offer, Way
+from aegis.ops._bench_feed_vnpy import VNPY_GATEWAY
 from aegis.ops._bench_limits import PASSWORD_VARIABLE, USER_VARIABLE
 from aegis.ops._bench_processes import BenchFailed, Child, child
 from aegis.transport._server import EmbeddedServer
@@ -25,6 +26,8 @@ START_TIMEOUT: Final = 120.0
 END_TIMEOUT: Final = 20.0
 FOR_LONG: Final = 7 * 86_400.0
 """Seconds for which a gateway may publish: nobody else wants to."""
+
+RPC_SETTLE_SECONDS: Final = 1.0
 
 _POLL_SECONDS: Final = 0.05
 _REQUEST_TIMEOUT: Final = 20.0
@@ -39,6 +42,8 @@ class Stage:
     server: EmbeddedServer
     config: Path
     """Options by which they find the server, and nothing of whoever runs the bench."""
+    rpc: tuple[str, str]
+    """Two addresses for vnpy's RPC: where it answers, and where it publishes."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -78,29 +83,43 @@ async def open_source(
     way: Way, offer: Offer, stage: Stage, cluster: Cluster
 ) -> AsyncGenerator[Source]:
     """Run a source for the time of the block; it is ready, and publishes nothing yet."""
-    if way is Way.PLAIN:
-        async with _open_child(offer, stage, cluster) as plain:
-            yield plain
+    if way in (Way.PLAIN, Way.RPC):
+        async with _open_child(way, offer, stage, cluster) as one:
+            yield one
+    elif way is Way.VNPY:
+        async with _open_hosted(offer, stage, GATEWAY_MODULE, _VNPY_MARKET) as hosted:
+            yield hosted
     else:
         module = "aegis.ops._bench_feed_literal" if way is Way.LITERAL else GATEWAY_MODULE
-        async with _open_hosted(offer, stage, module) as hosted:
+        async with _open_hosted(offer, stage, module, _MARKET) as hosted:
             yield hosted
 
 
 # -- feeds ----------------------------------------------------------------------------------
 
-_MARKET: Final = """\
+_PACE: Final = """\
 calendar = "always"
 bridge_bound = {bound}
 [pace]
 batch = 50_000
 outstanding = 200_000
-[feeds.bench.simulated]
+"""
+
+_SETTING: Final = """\
 futures = {futures}
 options = {options}
 rate = {scale}
 even = {even}
 """
+
+_MARKET: Final = f"{_PACE}[feeds.bench.simulated]\n{_SETTING}"
+
+_VNPY_MARKET: Final = f"""\
+{_PACE}[feeds.bench.vnpy]
+gateway = "{VNPY_GATEWAY}"
+requests_per_second = 100_000
+[feeds.bench.vnpy.setting]
+{_SETTING}"""
 
 
 @define(eq=False)
@@ -152,10 +171,12 @@ class _Hosted:
 
 
 @contextlib.asynccontextmanager
-async def _open_hosted(offer: Offer, stage: Stage, module: str) -> AsyncGenerator[_Hosted]:
+async def _open_hosted(
+    offer: Offer, stage: Stage, module: str, config: str
+) -> AsyncGenerator[_Hosted]:
     market = stage.folder / "market.toml"
     market.write_text(
-        _MARKET.format(
+        config.format(
             bound=max(50_000, round(offer.rate)),
             futures=offer.futures,
             options=offer.options,
@@ -163,14 +184,17 @@ async def _open_hosted(offer: Offer, stage: Stage, module: str) -> AsyncGenerato
             even=str(offer.even).lower(),
         )
     )
-    host = GatewayHost(market, "bench", module=module, environment=stage.environment)
-    hosted = _Hosted(host)
-    host.start()
-    try:
-        await hosted.wait_ready(offer.futures + offer.options)
-        yield hosted
-    finally:
-        await host.stop()
+    with (stage.folder / "gateway.log").open("ab") as log:
+        host = GatewayHost(
+            market, "bench", module=module, environment=stage.environment, stderr=log
+        )
+        hosted = _Hosted(host)
+        host.start()
+        try:
+            await hosted.wait_ready(offer.futures + offer.options)
+            yield hosted
+        finally:
+            await host.stop()
 
 
 # -- others ---------------------------------------------------------------------------------
@@ -202,17 +226,25 @@ class _Child:
 
 
 @contextlib.asynccontextmanager
-async def _open_child(offer: Offer, stage: Stage, cluster: Cluster) -> AsyncGenerator[_Child]:
+async def _open_child(
+    way: Way, offer: Offer, stage: Stage, cluster: Cluster
+) -> AsyncGenerator[_Child]:
     async def ask(what: bytes) -> int:
         return int(
             (await cluster.transport.request(SOURCE, what, timeout=_REQUEST_TIMEOUT)).payload
         )
 
+    program = ["-m", "aegis.ops._bench_feed_plain", stage.server.url]
+    if way is Way.RPC:
+        program = ["-m", "aegis.ops._bench_feed_rpc", "publish", stage.server.url, *stage.rpc]
     arguments = [
-        *("-m", "aegis.ops._bench_feed_plain", stage.server.url),
+        *program,
         *(str(offer.futures), str(offer.options), str(offer.scale)),
         "even" if offer.even else "bursts",
     ]
-    async with child("plain", arguments, folder=stage.folder, environment=stage.environment) as one:
+    async with child(way, arguments, folder=stage.folder, environment=stage.environment) as one:
         await one.wait_line()
+        if way is Way.RPC:
+            # Its subscriber's connection is tried again ten times a second; nothing tells.
+            await asyncio.sleep(RPC_SETTLE_SECONDS)
         yield _Child(one, ask)

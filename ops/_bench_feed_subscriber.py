@@ -21,10 +21,13 @@ from aegis.ops._bench_feed_tally import Tally
 from aegis.ops._bench_loop import run
 from aegis.transport._base import Message, Transport
 
-__all__ = ["BATCHES", "READY", "TALLY", "TICKS", "answer_tallies"]
+__all__ = ["BATCHES", "READY", "RPC", "TALLY", "TICKS", "answer_tallies"]
 
 TICKS: Final = "ticks"
 BATCHES: Final = "batches"
+RPC: Final = "rpc"
+"""As events of vnpy: see `aegis.ops._bench_feed_rpc`."""
+
 TALLY: Final = "bench.feed.tally"
 READY: Final = "ready"
 

@@ -16,7 +16,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 
@@ -52,7 +52,11 @@ _log = structlog.get_logger("aegis.feed")
 
 
 class GatewayHost:
-    """Keeps one gateway's process running: a Python module, with variables added."""
+    """Keeps one gateway's process running.
+
+    It is a Python module, with variables added to the owner's. What it logs goes to the
+    owner's stderr if it is given no other.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class GatewayHost:
         *,
         module: str = GATEWAY_MODULE,
         environment: Mapping[str, str] | None = None,
+        stderr: IO[bytes] | None = None,
     ) -> None:
         self.feed = feed
         self.status: dict[str, Any] = {}
@@ -81,6 +86,7 @@ class GatewayHost:
         self._config = config
         self._module = module
         self._environment = environment or {}
+        self._stderr = stderr
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._universe: dict[str, Any] | None = None
@@ -207,6 +213,7 @@ class GatewayHost:
             self._module,
             stdin=PIPE,
             stdout=PIPE,
+            stderr=self._stderr,
             limit=MAX_LINE_BYTES,
             env={**os.environ, **self._environment},
         )

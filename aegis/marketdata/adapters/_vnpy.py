@@ -30,7 +30,7 @@ from aegis.marketdata._vendor_sources import VnpySource
 from aegis.marketdata.adapters._paced_requests import PacedRequests
 from aegis.marketdata.adapters._vnpy_events import EventThread
 
-__all__ = ["VnpyGatewayAdapter"]
+__all__ = ["VnpyGatewayAdapter", "received_ns_of"]
 
 _PRODUCTS: Final = {
     "FUTURES": Product.FUTURES,
@@ -38,6 +38,9 @@ _PRODUCTS: Final = {
     "SPREAD": Product.COMBINATION,
 }
 """By the name of vnpy's member: its value is a word of whatever language vnpy is set to."""
+
+LONGEST_WAIT_NS: Final = 60_000_000_000
+"""Of an event in vnpy's engine; a time that is farther back is another clock's."""
 
 _log = structlog.get_logger("aegis.feed")
 
@@ -171,13 +174,12 @@ class VnpyGatewayAdapter:
             self._listener.on_state(GatewayState.READY)
 
     def _on_tick(self, event: Any) -> None:
-        received_ns = time.time_ns()
         data = event.data
         if (data.exchange.value, data.symbol) not in self._wanted:
             self._counts["unwanted_ticks"] += 1
             return
         if self._listener is not None and not self._stopped:
-            self._listener.on_tick(raw_tick_of(data, self._zone, received_ns))
+            self._listener.on_tick(raw_tick_of(data, self._zone, received_ns_of(data)))
 
     def _on_log(self, event: Any) -> None:
         if not self._stopped:
@@ -203,6 +205,15 @@ def contract_of(data: Any, year: int) -> Contract:
         float(data.option_strike) if is_option and data.option_strike is not None else None,
         canonical_symbol(exchange, symbol, year),
     )
+
+
+def received_ns_of(data: Any) -> int:
+    """Return when a gateway got a tick: where it says so, its event may have waited since."""
+    now_ns = time.time_ns()
+    if data.localtime is None:
+        return now_ns
+    told_ns = round(data.localtime.timestamp() * 1_000_000) * 1000
+    return told_ns if 0 <= now_ns - told_ns < LONGEST_WAIT_NS else now_ns
 
 
 def raw_tick_of(data: Any, zone: tzinfo, received_ns: int) -> RawTick:

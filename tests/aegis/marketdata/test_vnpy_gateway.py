@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
 from attrs import define, field
+from vnpy.event import EventEngine
 from vnpy.trader.constant import Exchange, Product
 
 from aegis.marketdata import Tick
@@ -22,7 +24,7 @@ from aegis.marketdata._gateway_process import GatewayProcess
 from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._ports import GatewayState
 from aegis.marketdata._tick import Level, TickFlag
-from aegis.marketdata.adapters._vnpy import VnpyGatewayAdapter
+from aegis.marketdata.adapters._vnpy import VnpyGatewayAdapter, received_ns_of
 from tests.support.ctp import Heard
 from tests.support.marketdata import NO_PRICE, SHANGHAI
 from tests.support.nats import NatsServer
@@ -287,6 +289,15 @@ async def test_times_of_another_zone_are_told_in_the_exchanges(tmp_path: Path) -
         await wait_until(lambda: bool(heard.ticks), what="the tick has come")
     assert (heard.ticks[0].time_of_day, heard.ticks[0].millisecond) == ("10:00:00", 500)
     assert moment.astimezone(SHANGHAI).hour == 10
+
+
+async def test_a_tick_was_received_when_its_gateway_says_so_and_else_when_its_event_came() -> None:
+    gateway = KnownGateway(EventEngine(), "known")
+    before_ns = time.time_ns()
+    told = datetime.fromtimestamp(before_ns / 1e9 - 2, SHANGHAI)
+    assert received_ns_of(gateway.tick(localtime=told)) == round(told.timestamp() * 1e6) * 1000
+    for other in (None, told - timedelta(hours=8), told + timedelta(hours=8)):
+        assert before_ns <= received_ns_of(gateway.tick(localtime=other)) <= time.time_ns()
 
 
 async def test_vnpy_brings_neither_its_desktop_nor_its_indicators(tmp_path: Path) -> None:
