@@ -166,6 +166,12 @@ def test_locks_agree_with_the_project_and_with_each_other(project: dict[str, Any
         for text in group
         if isinstance(text, str)  # the others name a group that is there as well
     ]
+    gateways = locked("requirements-ctp.txt")
+    wanted += [
+        (text, gateways)
+        for extra in ("ctp", "sopt", "openctp")
+        for text in project["project"]["optional-dependencies"][extra]
+    ]
     for text, pins in wanted:
         requirement = Requirement(text)
         pinned = pins.get(canonicalize_name(requirement.name))
