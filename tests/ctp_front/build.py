@@ -61,12 +61,19 @@ class Build:
     folder: Path
 
     def environ(self) -> dict[str, str]:
-        """Return the variables under which vnpy_ctp runs over the stubs."""
+        """Return the variables under which vnpy_ctp and openctp-ctp run over the stubs."""
         return {
             "PYTHONPATH": str(self.folder / "packages"),
             "LD_LIBRARY_PATH": str(self.folder / "lib"),
             "LOCPATH": str(self.folder / "locale"),
+            # The wheel looks into its own folder first, but not for what is there already.
+            "LD_PRELOAD": ":".join(self._names_in_wheel()),
         }
+
+    def _names_in_wheel(self) -> list[str]:
+        """Return what the wheel openctp-ctp calls the vendor's two libraries."""
+        folder = self.folder / "packages" / "openctp_ctp.libs"
+        return sorted(path.name for path in folder.glob("libthost*.so"))
 
     def why_not(self) -> str:
         """Return why it cannot be used; nothing if it can."""
@@ -130,6 +137,10 @@ class Build:
         ]
         for one in compiling:
             one.result()
+        for name in self._names_in_wheel():
+            link = libraries / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(re.sub(r"-[0-9a-f]+\.so$", ".so", name))
 
     def _headers(self) -> Path:
         """Return the vendor's headers for Linux: they come with the source of the binding."""

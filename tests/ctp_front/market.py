@@ -21,7 +21,7 @@ from tests.support.poll import wait_until
 __all__ = ["Running", "check_whole", "ctp_market", "holes", "run_feed", "wait_subscribed"]
 
 FEED = """
-[feeds.{name}.ctp]
+[feeds.{name}.{kind}]
 broker = "9999"
 user = "alice"
 password_env = "CTP_PASSWORD"
@@ -35,11 +35,17 @@ market_fronts = ["{address}"]
 
 @asynccontextmanager
 async def ctp_market(
-    ctp: Build, folder: Path, fronts: dict[str, FakeFront], settings: str = ""
+    ctp: Build,
+    folder: Path,
+    fronts: dict[str, FakeFront],
+    settings: str = "",
+    kind: str = "ctp",
 ) -> AsyncGenerator[Market]:
-    """Run a host whose feeds, by name, are accounts at these fronts."""
+    """Run a host whose feeds, by name, are accounts at these fronts; ``kind`` is the library."""
     config = folder / "market.toml"
-    feeds = "".join(FEED.format(name=name, address=f.address) for name, f in fronts.items())
+    feeds = "".join(
+        FEED.format(name=name, kind=kind, address=front.address) for name, front in fronts.items()
+    )
     config.write_text(f'calendar = "always"\n{settings}\n{feeds}')
     environ = {**ctp.environ(), "CTP_PASSWORD": "secret", "CTP_AUTH_CODE": "0000"}
     async with Host.open(folder / "data") as host:
