@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?= -m soak --timeout 1800
-CTP_ARGS ?= tests/ctp_front
+CTP_ARGS ?= -n 2 tests/ctp_front
 
 # Without it the wrapper asks the network for its newest release at each run.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

@@ -8,6 +8,7 @@ how to behave: at the start, and at any moment after.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -37,7 +38,7 @@ class _Session:
     kind: str
     pid: int
     writer: asyncio.StreamWriter
-    reports: asyncio.Queue[dict[str, int]] = field(factory=asyncio.Queue[dict[str, int]])
+    reports: asyncio.Queue[Counter[str]] = field(factory=asyncio.Queue[Counter[str]])
 
     def say(self, line: str) -> None:
         self.writer.write(line.encode() + b"\n")
@@ -76,10 +77,6 @@ class FakeFront:
     def pids(self) -> set[int]:
         """The processes that are connected."""
         return {session.pid for session in self._sessions}
-
-    def has_session(self, kind: str = "md") -> bool:
-        """Whether a gateway is connected."""
-        return bool(self._of(kind))
 
     # -- what the front does --------------------------------------------------------------
 
@@ -128,9 +125,15 @@ class FakeFront:
             lambda: len(self._of(kind)) == count, what=f"{count} sessions of {kind}", timeout=WAIT
         )
 
-    async def report(self, kind: str = "md") -> dict[str, int]:
-        """Return the figures of the newest session of a kind; the README names them."""
-        session = self._of(kind)[-1]
+    async def report(self, kind: str = "md") -> Counter[str]:
+        """Return the figures of the newest session of a kind; the README names them.
+
+        There are none of a session that is over.
+        """
+        sessions = self._of(kind)
+        if not sessions:
+            return Counter()
+        session = sessions[-1]
         session.say("report")
         async with asyncio.timeout(WAIT):
             return await session.reports.get()
@@ -147,14 +150,16 @@ class FakeFront:
                     session = self._greet(words[0], int(words[1]), writer)
                 elif word == "report" and session is not None:
                     pairs = (pair.split("=") for pair in words)
-                    session.reports.put_nowait({name: int(number) for name, number in pairs})
+                    figures = {name: int(number) for name, number in pairs}
+                    session.reports.put_nowait(Counter(figures))
                 elif session is not None:
                     self.events.append(FrontEvent(session.kind, word, tuple(words)))
         except ConnectionError:
             pass  # The gateway's process was killed.
         finally:
-            if session in self._sessions:
+            if session is not None:
                 self._sessions.remove(session)
+                session.reports.put_nowait(Counter())  # For who waits for one.
             writer.close()
 
     def _greet(self, kind: str, pid: int, writer: asyncio.StreamWriter) -> _Session:

@@ -95,9 +95,9 @@ async def wait_subscribed(front: FakeFront, count: int) -> None:
     """Return once a gateway has subscribed to so many contracts."""
 
     async def is_complete() -> bool:
-        return front.has_session() and (await front.report())["subscribed"] == count
+        return (await front.report())["subscribed"] == count
 
-    await wait_until(is_complete, what=f"{count} contracts are subscribed", timeout=120)
+    await wait_until(is_complete, what=f"{count} contracts are subscribed", timeout=150)
 
 
 def holes(ticks: Sequence[Tick]) -> Counter[str]:
