@@ -58,7 +58,6 @@ class ExchangeCoverage:
 
 
 _STALE: Final = int(TickFlag.STALE)
-_FUTURES: Final = Product.FUTURES
 
 
 @define
@@ -68,16 +67,42 @@ class _Seen:
     count: int = 1
 
 
+type _At = tuple[str, str]
+"""A contract: its exchange and symbol."""
+
+
+@define
+class _Class:
+    """What is wanted of one class of contracts, which trade at the same hours."""
+
+    contracts: dict[_At, Contract] = field(factory=dict[_At, Contract])
+    unheard: dict[_At, Contract] = field(factory=dict[_At, Contract])
+    """Those of them without a tick on this trading day."""
+    futures: dict[_At, Contract] = field(factory=dict[_At, Contract])
+
+    def want(self, at: _At, contract: Contract, *, heard: bool) -> None:
+        self.contracts[at] = contract
+        if not heard:
+            self.unheard[at] = contract
+        if contract.product is Product.FUTURES:
+            self.futures[at] = contract
+
+    def drop(self, at: _At) -> None:
+        for contracts in (self.contracts, self.unheard, self.futures):
+            contracts.pop(at, None)
+
+
 class Coverage:
     """Follows the ticks of what is wanted; tells how it stands when asked."""
 
     def __init__(self, calendar: Calendar, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
         self._calendar = calendar
-        self._wanted: defaultdict[str, dict[tuple[str, str], Contract]] = defaultdict(dict)
-        """By their kind (exchange and class, which trade at the same hours)."""
-        self._kinds: dict[str, str] = {}
-        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._classes: defaultdict[str, _Class] = defaultdict(_Class)
+        """By kind, as in ``SHFE.rb``."""
+        self._kinds: dict[_At, str] = {}
+        """Of what is wanted."""
+        self._seen: dict[_At, _Seen] = {}
         self._trading_day = 0
         self._last: dict[str, Tick] = {}
         """By exchange, of ticks that are not stale."""
@@ -85,20 +110,21 @@ class Coverage:
     def want(self, contracts: Iterable[Contract]) -> None:
         """Expect ticks of contracts."""
         for contract in contracts:
-            kind = f"{contract.exchange}.{contract.product_class}"
-            if self._kinds.get(contract.key, kind) != kind:
+            at, kind = (contract.exchange, contract.symbol), _kind_of(contract)
+            if self._kinds.get(at, kind) != kind:
                 self.drop([contract.key])
-            self._kinds[contract.key] = kind
-            self._wanted[kind][contract.exchange, contract.symbol] = contract
+            self._kinds[at] = kind
+            self._classes[kind].want(at, contract, heard=at in self._seen)
 
     def drop(self, keys: Iterable[str]) -> None:
         """Expect them no more."""
         for key in keys:
             exchange, _, symbol = key.partition(".")
-            kind = self._kinds.pop(key, None)
+            at = (exchange, symbol)
+            kind = self._kinds.pop(at, None)
             if kind is not None:
-                del self._wanted[kind][exchange, symbol]
-            self._seen.pop((exchange, symbol), None)
+                self._classes[kind].drop(at)
+            self._seen.pop(at, None)
 
     def on_tick(self, tick: Tick) -> None:
         """Take a tick. A stale one covers its contract, but proves no life of it."""
@@ -106,10 +132,15 @@ class Coverage:
             # A new day: everything has to be heard again.
             self._trading_day = tick.trading_day
             self._seen.clear()
+            for one in self._classes.values():
+                one.unheard = dict(one.contracts)
         exchange, received_ns, stale = tick.exchange, tick.received_ns, tick.flags & _STALE
-        seen = self._seen.get((exchange, tick.symbol))
+        at = (exchange, tick.symbol)
+        seen = self._seen.get(at)
         if seen is None:
-            self._seen[exchange, tick.symbol] = _Seen(received_ns, received_ns)
+            self._seen[at] = _Seen(received_ns, received_ns)
+            if at in self._kinds:
+                self._classes[self._kinds[at]].unheard.pop(at, None)
         elif not stale:
             seen.last_ns = received_ns
             seen.count += 1
@@ -125,9 +156,8 @@ class Coverage:
         now = datetime.fromtimestamp(now_ns / 1e9, UTC)
         phases: dict[str, Phase] = {}
         reports: dict[str, ExchangeCoverage] = {}
-        seen = self._seen
-        for kind, contracts in self._wanted.items():
-            if not contracts:
+        for kind, wanted in self._classes.items():
+            if not wanted.contracts:
                 continue
             phase = phases[kind] = self._calendar.phase(kind, now)
             exchange = kind.partition(".")[0]
@@ -136,26 +166,19 @@ class Coverage:
                 report = reports[exchange] = ExchangeCoverage(exchange, phase)
             elif phase is Phase.OPEN or (phase is Phase.BREAK and report.phase is Phase.CLOSED):
                 report.phase = phase  # An exchange is as open as the first of its classes.
-            missing = [contracts[at].key for at in contracts if at not in seen]
-            report.wanted += len(contracts)
-            report.covered += len(contracts) - len(missing)
-            report.missing += missing
+            report.wanted += len(wanted.contracts)
+            report.covered += len(wanted.contracts) - len(wanted.unheard)
+            report.missing += [contract.key for contract in wanted.unheard.values()]
             if phase is Phase.OPEN:
-                report.stalled += self._stalled(kind, contracts, now)
+                # Most options are quiet for hours; only their exchange tells.
+                report.stalled += [
+                    contract.key
+                    for at, contract in wanted.futures.items()
+                    if at in self._seen and self._is_stalled(kind, self._seen[at], now)
+                ]
         for exchange, report in reports.items():
             self._judge_exchange(exchange, report, now, phases)
         return [reports[exchange] for exchange in sorted(reports)]
-
-    def _stalled(
-        self, kind: str, contracts: Mapping[tuple[str, str], Contract], now: datetime
-    ) -> list[str]:
-        seen = self._seen
-        # Most options are quiet for hours; only their exchange tells.
-        return [
-            contract.key
-            for at, contract in contracts.items()
-            if contract.product is _FUTURES and at in seen and self._is_stalled(kind, seen[at], now)
-        ]
 
     def _is_stalled(self, kind: str, seen: _Seen, now: datetime) -> bool:
         quiet = now.timestamp() - seen.last_ns / 1e9
@@ -202,3 +225,7 @@ class Coverage:
             totals["missing"] += len(report.missing)
             totals["stalled"] += len(report.stalled)
         return dict(totals)
+
+
+def _kind_of(contract: Contract) -> str:
+    return f"{contract.exchange}.{contract.product_class}"
