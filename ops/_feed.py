@@ -15,11 +15,11 @@ import typer
 from attrs import asdict
 
 from aegis._cluster import connect
-from aegis.errors import AegisError, ConfigurationError, NotFound, Unavailable
+from aegis.errors import AegisError, NotFound, Unavailable
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._feed import CONFIG_VARIABLE
 from aegis.marketdata._follower import TickGap
-from aegis.marketdata._health import Health, Verdict, judge
+from aegis.ops._feed_health import ASK_TIMEOUT, ask_status
 from aegis.ops._options import CommandContext
 from aegis.ops._output import Output
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = [
     "contracts",
     "drill",
-    "health",
     "run",
     "status",
     "subscribe",
@@ -41,14 +40,8 @@ __all__ = [
     "validate",
 ]
 
-EXIT_WRONG_USE: Final = 4
-"""Of the health command alone: its 2 says that a feed is in a critical state."""
-
-WAIT_INTERVAL: Final = 0.5
 SWITCH_TIMEOUT: Final = 20.0
 SWITCH_POLL: Final = 0.1
-ASK_TIMEOUT: Final = 3.0
-SHOWN: Final = 10
 
 
 def run(
@@ -101,7 +94,7 @@ def status(context: CommandContext, market: str) -> None:
     """Print how the active feed stands."""
 
     async def ask(cluster: Cluster) -> dict[str, Any]:
-        return await _status(cluster, market)
+        return await ask_status(cluster, market)
 
     found = _with_cluster(context, ask)
     if context.output.json:
@@ -127,99 +120,6 @@ def status(context: CommandContext, market: str) -> None:
     ]
     columns = ["exchange", "phase", "covered", "share", "missing", "stalled", "last tick"]
     output.table(columns, rows)
-
-
-def health(
-    context: CommandContext,
-    market: str,
-    exchange: str,
-    product: str,
-    limit: int,
-    wait: float,
-) -> None:
-    """Judge the active feed; the exit code says how it does.
-
-    With ``wait`` it is asked again until it is fine, at most for so many seconds.
-    """
-    until = time.monotonic() + wait
-    try:
-        while True:
-            found, verdict, error = _health(context, market, exchange)
-            if verdict.verdict is Verdict.FINE or time.monotonic() >= until:
-                break
-            time.sleep(WAIT_INTERVAL)
-    except ConfigurationError as wrong:
-        context.output.error(wrong)
-        raise typer.Exit(EXIT_WRONG_USE) from wrong
-    if error is not None:
-        context.output.error(error)
-    if found or context.output.json:
-        _print_health(context.output, found, verdict, exchange, product, limit)
-    raise typer.Exit(int(verdict.verdict))
-
-
-def _health(
-    context: CommandContext, market: str, exchange: str
-) -> tuple[dict[str, Any], Health, AegisError | None]:
-    async def ask(cluster: Cluster) -> dict[str, Any]:
-        return await _status(cluster, market)
-
-    try:
-        found = _with_cluster(context, ask)
-    except ConfigurationError:
-        raise
-    except AegisError as error:
-        return {}, Health(Verdict.UNKNOWN), error
-    known = [report["exchange"] for report in found["exchanges"]]
-    if exchange and known and exchange not in known:
-        raise ConfigurationError(f"--exchange {exchange}: it has {', '.join(known)}")
-    return found, judge(found, exchange), None
-
-
-def _print_health(
-    output: Output,
-    found: dict[str, Any],
-    health: Health,
-    exchange: str,
-    product: str,
-    limit: int,
-) -> None:
-    lists = {
-        kind: [
-            key
-            for report in found.get("exchanges", ())
-            if not exchange or report["exchange"] == exchange
-            for key in report[kind]
-            if not product or _class_of(key) == product
-        ]
-        for kind in ("missing", "stalled")
-    }
-    if output.json:
-        output.document(
-            {
-                "verdict": health.verdict.name.lower(),
-                "findings": [
-                    {**asdict(finding), "verdict": finding.verdict.name.lower()}
-                    for finding in health.findings
-                ],
-                **{kind: keys[:limit] for kind, keys in lists.items()},
-                "feed": found.get("feed"),
-                "epoch": found.get("epoch"),
-            }
-        )
-        return
-    output.line(f"{health.verdict.name.lower()}: {found['feed']}, epoch {found['epoch']}")
-    for finding in health.findings:
-        output.line(f"  {finding.verdict.name.lower()}: {finding.text}")
-    for kind, keys in lists.items():
-        if keys:
-            more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-            output.line(f"  {kind}: {', '.join(keys[:limit])}{more}")
-
-
-def _class_of(key: str) -> str:
-    symbol = key.partition(".")[2]
-    return symbol[: next((i for i, c in enumerate(symbol) if not c.isalpha()), len(symbol))]
 
 
 def contracts(context: CommandContext, market: str, pattern: str, limit: int) -> None:
@@ -285,7 +185,7 @@ def switch(context: CommandContext, market: str, to: str) -> None:
     """Let a standby be the active feed; return when it is."""
 
     async def work(cluster: Cluster) -> dict[str, Any]:
-        before = await _status(cluster, market)
+        before = await ask_status(cluster, market)
         others = [standby["feed"] for standby in before["standbys"] if standby["ready"]]
         if not others or (to and to not in others):
             raise Unavailable(
@@ -296,7 +196,7 @@ def switch(context: CommandContext, market: str, to: str) -> None:
         until = time.monotonic() + SWITCH_TIMEOUT
         while time.monotonic() < until:
             with contextlib.suppress(AegisError):
-                found = await _status(cluster, market)
+                found = await ask_status(cluster, market)
                 if found["epoch"] > before["epoch"] and found["publishing"]:
                     return {"from": before["feed"], "to": found["feed"], "epoch": found["epoch"]}
             await asyncio.sleep(SWITCH_POLL)
@@ -351,19 +251,6 @@ def _print_gap(output: Output, gap: TickGap) -> None:
         output.line(f"-- another feed publishes now, under epoch {gap.epoch}")
     else:
         output.line(f"-- {gap.exchange}: {gap.missed} ticks were missed")
-
-
-async def _status(cluster: Cluster, market: str) -> dict[str, Any]:
-    found: dict[str, Any] = await cluster.call(
-        "feed", "status", resource_id=market, timeout=ASK_TIMEOUT
-    )
-    if "state" not in found:
-        failure: dict[str, Any] = found.get("failure") or {}
-        raise Unavailable(
-            f"the gateway of {found['feed']} has told nothing yet: "
-            f"{failure.get('reason', 'it is starting')}"
-        )
-    return found
 
 
 def _with_cluster[T](context: CommandContext, ask: Callable[[Cluster], Awaitable[T]]) -> T:

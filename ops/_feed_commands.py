@@ -66,14 +66,25 @@ def health(
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", help="Ask again until it is fine.", min=0)
     ] = 0.0,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            "--coverage",
+            metavar="SHARE",
+            help="Critical below this share of each exchange, in breaks too; as in 0.995.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
 ) -> None:
     """Judge the active feed; nothing is changed.
 
     The exit code is 0 fine, 1 degraded, 2 critical, 3 cannot tell, 4 wrong use.
     """
-    from aegis.ops._feed import health as work
+    from aegis.ops._feed_health import Wanted
+    from aegis.ops._feed_health import health as work
 
-    work(context, market, exchange, product, limit, wait)
+    work(context, Wanted(market, exchange, product, limit, coverage, wait))
 
 
 def contracts(

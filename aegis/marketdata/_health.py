@@ -27,6 +27,9 @@ class Limits:
 
     coverage_warn: float = 0.995
     coverage_critical: float = 0.95
+    coverage_always: float | None = None
+    """Below this it is critical in breaks and at night, too: what was subscribed then has
+    been told how it stands. None to ask for nothing then."""
     lag_warn: float = 1.0
     lag_critical: float = 3.0
     queue_warn: int = 5_000
@@ -56,9 +59,15 @@ def judge(status: Mapping[str, Any], exchange: str = "", limits: Limits | None =
     """
     limits = limits or Limits()
     findings = [*_of_feed(status, limits)]
-    for report in status.get("exchanges", ()):
-        if not exchange or report["exchange"] == exchange:
-            findings += _of_exchange(report, limits)
+    reports = [
+        report
+        for report in status.get("exchanges", ())
+        if not exchange or report["exchange"] == exchange
+    ]
+    for report in reports:
+        findings += _of_exchange(report, limits)
+    if limits.coverage_always is not None and not reports:
+        findings.append(Finding(Verdict.CRITICAL, "no contract is subscribed"))
     findings.sort(key=lambda finding: -finding.verdict)
     return Health(findings[0].verdict if findings else Verdict.FINE, tuple(findings))
 
@@ -94,8 +103,10 @@ def _of_exchange(report: Mapping[str, Any], limits: Limits) -> list[Finding]:
     def add(verdict: Verdict, text: str) -> None:
         found.append(Finding(verdict, f"{name}: {text}", name))
 
-    if is_open and ratio < limits.coverage_warn:
-        verdict = Verdict.CRITICAL if ratio < limits.coverage_critical else Verdict.DEGRADED
+    least = 0.0 if limits.coverage_always is None else limits.coverage_always
+    if ratio < least or (is_open and ratio < limits.coverage_warn):
+        is_critical = ratio < max(least, limits.coverage_critical)
+        verdict = Verdict.CRITICAL if is_critical else Verdict.DEGRADED
         add(
             verdict,
             f"{report['missing_count']} of {report['wanted']} contracts are missing ({ratio:.1%} covered)",
