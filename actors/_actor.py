@@ -22,7 +22,7 @@ from aegis.actors._runtime import Runtime
 from aegis.actors._schedule import Schedule
 from aegis.actors._stash import DEFAULT_STASH_CAPACITY, PutAside
 from aegis.actors._workers import running_loop_or_none
-from aegis.contracts import Kind, Request, Role
+from aegis.contracts import AdminPage, Kind, Request, Role
 
 __all__ = ["AegisActor", "spawn"]
 
@@ -75,6 +75,9 @@ class AegisActor(_PykkaActor):
 
     state_version: ClassVar[int] = 1
     """Which form of the state this class writes; see `upcasts` for the earlier ones."""
+
+    admin_page: ClassVar[AdminPage | None] = None
+    """A page of this service beside the live page, on the nodes that run it."""
 
     role: Role = Role.ACTIVE
     epoch: int = 0

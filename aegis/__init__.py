@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aegis.actors._reply_stream import ReplyStream
     from aegis.actors._source import Subject
     from aegis.actors._supervisor import Supervisor
-    from aegis.contracts import Answer, Receipt, Role
+    from aegis.contracts import AdminPage, Answer, Receipt, Role
     from aegis.errors import (
         AccessDenied,
         ActorDead,
@@ -60,6 +60,7 @@ __all__ = [
     "AccessDenied",
     "ActorDead",
     "ActorRef",
+    "AdminPage",
     "AegisActor",
     "AegisError",
     "Answer",
@@ -126,6 +127,7 @@ _HOME: Final = {
     "ReplyStream": "aegis.actors._reply_stream",
     "Subject": "aegis.actors._source",
     "Supervisor": "aegis.actors._supervisor",
+    "AdminPage": "aegis.contracts",
     "Answer": "aegis.contracts",
     "Receipt": "aegis.contracts",
     "Role": "aegis.contracts",

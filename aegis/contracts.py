@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
@@ -20,6 +21,7 @@ __all__ = [
     "ENVELOPE_VERSION",
     "MAX_ID_BYTES",
     "OK",
+    "AdminPage",
     "Answer",
     "Kind",
     "Mail",
@@ -58,6 +60,23 @@ class Role(StrEnum):
 
     ACTIVE = "active"
     STANDBY = "standby"
+
+
+@frozen
+class AdminPage:
+    """A page that a service adds to the admin HTTP of the nodes that run it.
+
+    Set as `AegisActor.admin_page` it is at ``/pages/NAME``: the file ``index.html`` of
+    ``folder``, whose other files are below that. ``query`` names a query without
+    parameters, which each instance of the service answers with a map. It is asked once a
+    second while somebody watches, and whoever watches is told of the answers. What stands
+    under ``sample`` there, a list of numbers, is kept for ten minutes.
+    """
+
+    name: str
+    title: str
+    folder: Path
+    query: str
 
 
 @define(slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 from urllib.parse import unquote
 
@@ -34,6 +34,8 @@ from aegis.ops._admin_contracts import (
     Instance,
     InstancePage,
     NodeDetail,
+    PageLink,
+    PageLinks,
     Problem,
     Readiness,
     Resource,
@@ -56,6 +58,8 @@ from aegis.ops._live_contracts import LiveMessage
 from aegis.ops._live_sampler import LiveSampler
 from aegis.ops._live_stream import LiveStream
 from aegis.ops._metrics import NodeMetrics
+from aegis.ops._page_sampler import PageSampler
+from aegis.ops._page_state import PageMessage
 from aegis.ops._readiness import unready_reasons
 from aegis.ops._session import near
 from aegis.ops._version import versions
@@ -92,6 +96,7 @@ class _Api:
     node: Node
     metrics: NodeMetrics
     live: LiveSampler
+    pages: Mapping[str, PageSampler]
 
     @property
     def inspector(self) -> Inspector:
@@ -116,16 +121,19 @@ class _Api:
         raise near(missing, instance_id, [instance.instance_id for instance in known])
 
 
-def admin_app(node: Node, metrics: NodeMetrics, live: LiveSampler) -> Litestar:
+def admin_app(
+    node: Node, metrics: NodeMetrics, live: LiveSampler, pages: Sequence[PageSampler] = ()
+) -> Litestar:
     """Return the application (ASGI) that answers for ``node``."""
-    api = _Api(node, metrics, live)
+    api = _Api(node, metrics, live, {sampler.page.name: sampler for sampler in pages})
     return Litestar(
         route_handlers=[
             *_probes(api),
             *_reading(api),
             *_live(api),
+            *_pages(api),
             *_changing(api),
-            *page_handlers(),
+            *page_handlers(sampler.page for sampler in pages),
         ],
         exception_handlers=HANDLERS,
         openapi_config=OpenAPIConfig(
@@ -321,6 +329,36 @@ def _live(api: _Api) -> Sequence[ControllerRouterHandler]:
         return cast("ASGIApp", LiveStream(api.live))
 
     return [live]
+
+
+def _pages(api: _Api) -> Sequence[ControllerRouterHandler]:
+    @get(f"{API}/pages", summary="Pages of the services that this node runs", tags=["system"])
+    async def list_pages() -> PageLinks:
+        return PageLinks(
+            [PageLink(name, one.page.title, f"/pages/{name}") for name, one in api.pages.items()]
+        )
+
+    @get(
+        f"{API}/pages/{{name:str}}/live",
+        summary="Server-sent events for the page of a service: what its instances answer",
+        tags=["system"],
+        media_type="text/event-stream",
+        responses={
+            200: ResponseSpec(
+                PageMessage, description="Events named `live`.", media_type="text/event-stream"
+            ),
+            **_NOT_FOUND,
+            **_UNAVAILABLE,
+        },
+    )
+    async def live_page(name: str) -> ASGIApp:
+        sampler = api.pages.get(name)
+        if sampler is None:
+            raise near(NotFound(f"this node has no page {name!r}"), name, list(api.pages))
+        sampler.check_room()
+        return cast("ASGIApp", LiveStream(sampler))
+
+    return [list_pages, live_page]
 
 
 def _changing(api: _Api) -> Sequence[ControllerRouterHandler]:

@@ -17,6 +17,8 @@ __all__ = [
     "InstancePage",
     "NodeDetail",
     "NodeView",
+    "PageLink",
+    "PageLinks",
     "Problem",
     "Readiness",
     "Resource",
@@ -262,3 +264,19 @@ class Disconnected:
     service_name: str
     promoted: dict[str, str]
     released: list[str]
+
+
+@frozen
+class PageLink:
+    """A page of a service."""
+
+    name: str
+    title: str
+    path: str
+
+
+@frozen
+class PageLinks:
+    """The pages that this node has of the services that it runs."""
+
+    pages: list[PageLink]

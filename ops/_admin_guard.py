@@ -30,7 +30,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz", "/api"})
 """What needs no token: probes, and pages that hold no facts of the system."""
 
-OPEN_PREFIX: Final = "/static/"
+OPEN_PREFIXES: Final = ("/static/", "/pages/")
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -99,7 +99,7 @@ class Guard:
             raise Forbidden("Sec-Fetch-Site: pages of other sites may not use the admin HTTP")
 
     def _check_token(self, headers: dict[bytes, bytes], path: str) -> None:
-        if self._token is None or path in OPEN_PATHS or path.startswith(OPEN_PREFIX):
+        if self._token is None or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
             return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         # Compared in the same time, however much of it is right.

@@ -17,11 +17,14 @@ import structlog
 import uvicorn
 
 from aegis._config import RunOptions
+from aegis._loading import load_actor_class
+from aegis.actors._handlers import describe
 from aegis.errors import ConfigurationError
 from aegis.ops._admin_api import admin_app
 from aegis.ops._admin_guard import Guard
 from aegis.ops._live_sampler import LiveSampler
 from aegis.ops._metrics import NodeMetrics
+from aegis.ops._page_sampler import PageSampler
 
 if TYPE_CHECKING:
     from aegis._node import Node
@@ -57,8 +60,9 @@ class AdminServer:
         """Answer for ``node`` as long as the block lasts."""
         self._metrics.attach(node)
         live = LiveSampler(node, self._metrics)
+        pages = _pages(node)
         app: Any = Guard(
-            admin_app(node, self._metrics, live),  # type: ignore[arg-type]
+            admin_app(node, self._metrics, live, pages),  # type: ignore[arg-type]
             host=self._host,
             token=self._token,
         )
@@ -80,12 +84,25 @@ class AdminServer:
         serving = asyncio.get_running_loop().create_task(server.serve(sockets=[self._socket]))
         _log.info("admin_listens", host=self._host, port=self.port, token=self._token is not None)
         try:
-            async with live.sampling():
+            async with live.sampling(), contextlib.AsyncExitStack() as stack:
+                for page in pages:
+                    await stack.enter_async_context(page.sampling())
                 yield
         finally:
             server.end()
             await asyncio.gather(serving, return_exceptions=True)
             self.close()
+
+
+def _pages(node: Node) -> list[PageSampler]:
+    """Return the pages of the services that a node is to run, of each name one."""
+    found: dict[str, PageSampler] = {}
+    for service in node.options.services:
+        actor_class = load_actor_class(service.target)
+        page = actor_class.admin_page
+        if page is not None and page.name not in found:
+            found[page.name] = PageSampler(node, describe(actor_class).service, page)
+    return list(found.values())
 
 
 class _Server(uvicorn.Server):

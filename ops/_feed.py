@@ -90,19 +90,20 @@ def validate(context: CommandContext, market: Path, offline: bool) -> None:
         raise typer.Exit(1)
 
 
-def status(context: CommandContext, market: str) -> None:
-    """Print how the active feed stands."""
+def status(context: CommandContext, market: str, feed: str) -> None:
+    """Print how the active feed stands, or the one that is named."""
 
     async def ask(cluster: Cluster) -> dict[str, Any]:
-        return await ask_status(cluster, market)
+        return await ask_status(cluster, market, feed)
 
     found = _with_cluster(context, ask)
     if context.output.json:
         context.output.document(found)
         return
     output, counts, process = context.output, found["ticks"], found["process"]
+    role = f"publishes {market} under epoch {found['epoch']}" if found["epoch"] else "stands by"
     output.line(
-        f"{found['feed']} publishes {market} under epoch {found['epoch']}: {found['state']}, "
+        f"{found['feed']} {role}: {found['state']}, "
         f"process {process['pid']}, {process['restarts']} restarts"
     )
     output.line(", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())))

@@ -16,6 +16,12 @@ MarketFile = Annotated[Path, typer.Argument(metavar="FILE", help="The market's c
 Market = Annotated[
     str, typer.Option("--market", metavar="NAME", help="Which market. [default: market]")
 ]
+OneFeed = Annotated[
+    str,
+    typer.Option(
+        "--feed", metavar="NAME", help="This feed, also if it stands by. [default: the active one]"
+    ),
+]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", help="Names shown at most.", min=1)]
 
 
@@ -46,16 +52,17 @@ def validate(
     work(context, file, offline)
 
 
-def status(context: CommandContext, market: Market = "market") -> None:
+def status(context: CommandContext, market: Market = "market", name: OneFeed = "") -> None:
     """Print how the active feed stands, exchange by exchange."""
     from aegis.ops._feed import status as work
 
-    work(context, market)
+    work(context, market, name)
 
 
 def health(
     context: CommandContext,
     market: Market = "market",
+    name: OneFeed = "",
     exchange: Annotated[
         str, typer.Option("--exchange", metavar="CODE", help="Only this exchange.")
     ] = "",
@@ -84,7 +91,7 @@ def health(
     from aegis.ops._feed_health import Wanted
     from aegis.ops._feed_health import health as work
 
-    work(context, Wanted(market, exchange, product, limit, coverage, wait))
+    work(context, Wanted(market, name, exchange, product, limit, coverage, wait))
 
 
 def contracts(

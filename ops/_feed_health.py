@@ -43,6 +43,8 @@ class Wanted:
     """What is asked for, and for how long (seconds) until it is fine."""
 
     market: str = "market"
+    feed: str = ""
+    """Which feed, whatever its role; empty for the active one."""
     exchange: str = ""
     product: str = ""
     limit: int = 10
@@ -103,7 +105,7 @@ async def ask_until_fine(options: ConnectOptions, wanted: Wanted) -> Found:
 
 async def _ask(cluster: Cluster, wanted: Wanted) -> Found:
     try:
-        status = await ask_status(cluster, wanted.market)
+        status = await ask_status(cluster, wanted.market, wanted.feed)
     except (ConfigurationError, ConnectionClosed):
         raise
     except AegisError as error:
@@ -115,15 +117,14 @@ async def _ask(cluster: Cluster, wanted: Wanted) -> Found:
     return Found(status, judge(status, wanted.exchange, limits))
 
 
-async def ask_status(cluster: Cluster, market: str) -> dict[str, Any]:
-    """Return how the active feed stands.
+async def ask_status(cluster: Cluster, market: str, feed: str = "") -> dict[str, Any]:
+    """Return how the active feed of a market stands, or the feed that is named.
 
     Raises:
         AegisError: nobody answers, or its gateway has told nothing so far.
     """
-    found: dict[str, Any] = await cluster.call(
-        "feed", "status", resource_id=market, timeout=ASK_TIMEOUT
-    )
+    where = {"instance_id": feed} if feed else {"resource_id": market}
+    found: dict[str, Any] = await cluster.call("feed", "status", timeout=ASK_TIMEOUT, **where)
     if "state" not in found:
         failure: dict[str, Any] = found.get("failure") or {}
         raise Unavailable(
@@ -154,7 +155,8 @@ def _print(output: Output, found: Found, wanted: Wanted) -> None:
             }
         )
         return
-    output.line(f"{verdict}: {status['feed']}, epoch {status['epoch']}")
+    role = f"epoch {status['epoch']}" if status["epoch"] else "stands by"
+    output.line(f"{verdict}: {status['feed']}, {role}")
     for finding in found.health.findings:
         output.line(f"  {finding.verdict.name.lower()}: {finding.text}")
     for report in exchanges:

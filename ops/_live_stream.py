@@ -1,4 +1,4 @@
-"""The live page's stream of server-sent events to one viewer (ASGI).
+"""The stream of server-sent events to one viewer of a page (ASGI).
 
 The first event is everything, or, for a viewer that comes back (``Last-Event-ID``), what
 has changed since. A viewer that takes nothing for a while is dropped; one that is slow gets
@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
 
-from aegis.ops._live_sampler import LiveSampler
-
-__all__ = ["LiveStream"]
+__all__ = ["LiveStream", "Sampler", "VersionedState"]
 
 SEND_SECONDS: Final = 10.0
 """How long a viewer may take nothing."""
@@ -27,6 +26,42 @@ _HEADERS: Final = (
     (b"x-accel-buffering", b"no"),
 )
 
+
+class VersionedState(Protocol):
+    """What a page shows, in versions."""
+
+    version: int
+
+    def since(self, version: int) -> bytes:
+        """Return what has changed since, as JSON."""
+        ...
+
+    def version_of(self, event_id: str) -> int:
+        """Return the version that an event had; 0 if it is none of these."""
+        ...
+
+    def event_id(self) -> str:
+        """Return the name of the event that tells the version of now."""
+        ...
+
+
+class Sampler(Protocol):
+    """What keeps such a state up to date for its viewers."""
+
+    @property
+    def state(self) -> VersionedState:
+        """What they are told."""
+        ...
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Count a viewer as long as the block lasts."""
+        ...
+
+    async def wait_newer(self, version: int) -> bool:
+        """Return when there is a newer version; False if there never will be."""
+        ...
+
+
 type Message = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
@@ -35,7 +70,7 @@ type Send = Callable[[Message], Awaitable[None]]
 class LiveStream:
     """Tells one viewer of the system until it leaves, or the node does."""
 
-    def __init__(self, sampler: LiveSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

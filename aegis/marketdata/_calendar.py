@@ -191,9 +191,11 @@ class Calendar:
         return found
 
     def _make_sessions(self, kind: str, trading_day: date) -> tuple[Session, ...]:
+        return self._sessions_of(self._hours_for(kind), trading_day)
+
+    def _sessions_of(self, hours: _Hours, trading_day: date) -> tuple[Session, ...]:
         if not self.is_trading_day(trading_day):
             return ()
-        hours = self._hours_for(kind)
         sessions: list[Session] = []
         if hours.night is not None and self.has_night(trading_day):
             evening = self.previous_trading_day(trading_day)
@@ -220,6 +222,21 @@ class Calendar:
         if at and moment < sessions[at - 1].end:
             return Phase.OPEN
         return Phase.BREAK if 0 < at < len(sessions) else Phase.CLOSED
+
+    def is_near_trading(self, moment: datetime, lead: timedelta) -> bool:
+        """Whether anything trades at a moment, or will within ``lead``.
+
+        Raises:
+            ConfigurationError: the calendar does not know the day.
+        """
+        until = moment + lead
+        days = {self.trading_day(moment), self.trading_day(until)}
+        return any(
+            session.begin <= until and moment < session.end
+            for day in days
+            for hours in self._hours
+            for session in self._sessions_of(hours, day)
+        )
 
     def open_seconds(self, kind: str, since: datetime, until: datetime) -> float:
         """Return how much of a stretch of time was trading: breaks and nights do not count."""

@@ -33,6 +33,7 @@ from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._contract import Contract, UniverseFilter
 from aegis.marketdata._failover import Cause, Failover, Standing
 from aegis.marketdata._gateway_host import GatewayHost
+from aegis.marketdata._page_view import MARKET_PAGE, page_view, status_view
 
 __all__ = ["CONFIG_VARIABLE", "Feed", "FeedState"]
 
@@ -84,6 +85,7 @@ class Feed(AegisActor):
     """The market's feed, whichever holds it."""
 
     service = "feed"
+    admin_page = MARKET_PAGE
     state: FeedState
 
     _host: GatewayHost
@@ -94,12 +96,12 @@ class Feed(AegisActor):
 
     async def on_start(self) -> None:
         """Have the gateway connected, whatever the role."""
+        self._host = host_of(self.instance_id)
         if self.resource_id is None:
-            return
+            return  # It only tells how its feed stands, active or not.
         self._tasks = []
         self._standings = {}
         self._market = _load_market()[1]
-        self._host = host_of(self.instance_id)
         self._host.start()
         if self.role is Role.STANDBY:
             self._start(self._follow())
@@ -255,19 +257,22 @@ class Feed(AegisActor):
 
     @query
     async def status(self) -> dict[str, Any]:
-        """Return how the active feed stands."""
-        host = self._host
+        """Return how the active feed stands; asked of an instance, how that one does."""
+        told = status_view(self._host)
+        if self.resource_id is None:
+            return told
         return {
-            **host.status,
-            "feed": self.instance_id,
-            "epoch": self.epoch,
-            "process": {"pid": host.pid, "alive": host.alive, "restarts": host.restarts},
-            "failure": host.status.get("failure") or host.failure,
+            **told,
             "standbys": [self._told(standing) for standing in self._standings.values()],
             "changes": [
                 {**asdict(change), "at": change.at.isoformat()} for change in self.state.changes
             ],
         }
+
+    @query
+    async def market_page(self) -> dict[str, Any]:
+        """Return what the market page shows of this feed."""
+        return page_view(self._host)
 
     def _told(self, standing: Standing) -> dict[str, Any]:
         now = time.monotonic()
@@ -336,7 +341,7 @@ def host_of(feed: str) -> GatewayHost:
             from aegis.marketdata._metrics import FeedMetrics
 
             FeedMetrics.register(_hosts)
-        host = _hosts[feed] = GatewayHost(path, feed)
+        host = _hosts[feed] = GatewayHost(path, feed, calendar=market.load_calendar())
     return host
 
 

@@ -15,12 +15,14 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
 
 import structlog
 
-from aegis import Role
+from aegis import ConfigurationError, Role
+from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract, Product
 from aegis.marketdata._failover import Cause, Standing
 from aegis.marketdata._figures import added
@@ -36,6 +38,9 @@ LONGEST_PAUSE: Final = 60.0
 
 STABLE_SECONDS: Final = 60.0
 """After so long a life, the next pause is the first again."""
+
+CONNECT_LEAD: Final = timedelta(minutes=15)
+"""So long before a session a gateway should be connected: the auctions begin 5 minutes before."""
 
 STOP_TIMEOUT: Final = 2.0
 
@@ -66,6 +71,7 @@ class GatewayHost:
         module: str = GATEWAY_MODULE,
         environment: Mapping[str, str] | None = None,
         stderr: IO[bytes] | None = None,
+        calendar: Calendar | None = None,
     ) -> None:
         self.feed = feed
         self.status: dict[str, Any] = {}
@@ -87,6 +93,7 @@ class GatewayHost:
         self._module = module
         self._environment = environment or {}
         self._stderr = stderr
+        self._calendar = calendar
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._universe: dict[str, Any] | None = None
@@ -110,6 +117,19 @@ class GatewayHost:
             return str(self.status["state"])
         given_up = bool(self.failure and self.failure["permanent"])
         return GatewayState.FAILED if given_up else GatewayState.STOPPED
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the gateway should be connected: a session is near or under way.
+
+        Else fronts are in maintenance, and come and go.
+        """
+        if self._calendar is None:
+            return True
+        try:
+            return self._calendar.is_near_trading(datetime.now(UTC), CONNECT_LEAD)
+        except ConfigurationError:
+            return True  # The calendar has to be mended, and nothing is known meanwhile.
 
     @property
     def exchanges(self) -> Sequence[dict[str, Any]]:

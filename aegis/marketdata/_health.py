@@ -79,7 +79,7 @@ def _of_feed(status: Mapping[str, Any], limits: Limits) -> list[Finding]:
         failure: Mapping[str, Any] = status.get("failure") or {}
         reason = f": {failure['reason']}" if failure.get("reason") else ""
         found.append(Finding(Verdict.CRITICAL, f"the gateway is {state or 'not there'}{reason}"))
-    elif not status.get("publishing"):
+    elif not status.get("publishing") and status.get("role") != "standby":
         found.append(Finding(Verdict.CRITICAL, "the feed publishes nothing"))
     lag = status.get("lag_p99")
     if lag is not None and lag > limits.lag_critical:
@@ -116,5 +116,7 @@ def _of_exchange(report: Mapping[str, Any], limits: Limits) -> list[Finding]:
         since = "since the opening" if quiet is None else f"for {quiet:.0f} s"
         add(Verdict.CRITICAL, f"no tick {since} though it is open")
     elif report["stalled_count"]:
-        add(Verdict.DEGRADED, f"{report['stalled_count']} contracts have stopped ticking")
+        count = report["stalled_count"]
+        have = "contracts have" if count > 1 else "contract has"
+        add(Verdict.DEGRADED, f"{count} {have} stopped ticking")
     return found

@@ -28,6 +28,7 @@ type _Sample = tuple[Sequence[str], float]
 
 _OF_FEEDS: Final[tuple[tuple[str, str, Callable[[GatewayHost], float]], ...]] = (
     ("publishing", "Whether ticks leave.", lambda host: host.status.get("publishing", False)),
+    ("due", "Whether a session is near or under way, by the calendar.", lambda host: host.is_due),
     ("epoch", "Under which it publishes; 0 of a standby.", lambda host: host.epoch),
     ("contracts", "Contracts that the gateway has told of.", lambda host: len(host.contracts)),
     (

@@ -17,25 +17,46 @@ import yaml
 import aegis
 from aegis.transport._ports import free_port
 from examples.accounts import Account
+from tests.aegis.marketdata.test_metrics import NAMES as FEED_NAMES
 from tests.ops.test_metrics import NAMES
 from tests.support.node_process import NodeProcess
 from tests.support.poll import wait_until
 from tests.support.prometheus import OPS, Prometheus, needs_prometheus, prometheus, promtool
 
 ROOT = OPS.parent
-RULES = OPS / "prometheus" / "aegis.rules.yaml"
-RULE_TESTS = OPS / "prometheus" / "aegis.rules.test.yaml"
+RUNBOOKS = {"aegis": "docs/alerts.md", "feed": "ops/runbooks/feed-alerts.md"}
+"""Where the alerts of each file of rules have their runbook."""
+
+RULES = {name: OPS / "prometheus" / f"{name}.rules.yaml" for name in RUNBOOKS}
+RULE_TESTS = {name: OPS / "prometheus" / f"{name}.rules.test.yaml" for name in RUNBOOKS}
 DASHBOARDS = sorted((OPS / "grafana" / "dashboards").glob("*.json"))
 TOKEN = "a-token-that-nobody-guesses"
 
 LOSS = ("AegisNodeDown", "AegisFailover", "AegisNoStandby")
 """What fires when the node of an owner is killed that had one standby."""
 
+MUTE = ("AegisFeedNotPublishing", "AegisFeedCoverageLost", "AegisFeedExchangeSilent")
+"""What would fire at a feed that stands by, if that were not meant."""
+
+MARKET = """
+calendar = "always"
+[universe]
+include = ["SHFE.*"]
+[feeds.a.simulated]
+futures = 300
+options = 0
+rate = 4.0
+[feeds.b.simulated]
+futures = 300
+options = 0
+rate = 4.0
+"""
+
 pytestmark = pytest.mark.timeout(180)
 
 
-def alerts() -> dict[str, dict[str, Any]]:
-    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+def alerts(name: str) -> dict[str, dict[str, Any]]:
+    groups = yaml.safe_load(RULES[name].read_text(encoding="utf-8"))["groups"]
     return {rule["alert"]: rule for group in groups for rule in group["rules"]}
 
 
@@ -54,7 +75,7 @@ def queries(board: Path) -> dict[str, str]:
     }
     found |= {f"annotation {one['name']}": one["expr"] for one in document["annotations"]["list"]}
     return {
-        place: re.sub(r"\$(job|service)\b", ".*", expression).replace("$__rate_interval", "1m")
+        place: re.sub(r"\$(job|service|feed)\b", ".*", expression).replace("$__rate_interval", "1m")
         for place, expression in found.items()
     }
 
@@ -63,41 +84,45 @@ def metrics_of(expression: str) -> set[str]:
     """The metrics that an expression is about."""
     return {
         re.sub(r"_(bucket|sum|count)$", "", name)
-        for name in re.findall(r"\b(?:ipc|process)_[a-z_]+\b", re.sub(r'"[^"]*"', "", expression))
+        for name in re.findall(
+            r"\b(?:ipc|process|aegis_feed)_[a-z_]+\b", re.sub(r'"[^"]*"', "", expression)
+        )
     }
 
 
 # -- what needs no Prometheus ---------------------------------------------------------------
 
 
-def test_each_alert_says_what_is_wrong_and_leads_to_its_runbook() -> None:
-    page = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("rules", RUNBOOKS)
+def test_each_alert_says_what_is_wrong_and_leads_to_its_runbook(rules: str) -> None:
+    page = (ROOT / RUNBOOKS[rules]).read_text(encoding="utf-8")
     headings = re.findall(r"^## (\w+)$", page, re.MULTILINE)
-    assert headings == list(alerts())
-    for name, rule in alerts().items():
+    assert headings == list(alerts(rules))
+    for name, rule in alerts(rules).items():
         notes = rule["annotations"]
         assert set(notes) == {"summary", "description", "runbook"}, name
-        assert notes["runbook"] == f"docs/alerts.md#{name.lower()}"
+        assert notes["runbook"] == f"{RUNBOOKS[rules]}#{name.lower()}"
         assert rule["labels"]["severity"] in ("warning", "critical")
 
 
-def test_each_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+@pytest.mark.parametrize("rules", RUNBOOKS)
+def test_each_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not(rules: str) -> None:
     seen: set[tuple[str, bool]] = set()
-    for group in yaml.safe_load(RULE_TESTS.read_text(encoding="utf-8"))["tests"]:
+    for group in yaml.safe_load(RULE_TESTS[rules].read_text(encoding="utf-8"))["tests"]:
         for case in group["alert_rule_test"]:
             seen.add((case["alertname"], bool(case["exp_alerts"])))
-    assert {name for name, fires in seen if fires} == set(alerts())
-    assert {name for name, fires in seen if not fires} == set(alerts())
+    assert {name for name, fires in seen if fires} == set(alerts(rules))
+    assert {name for name, fires in seen if not fires} == set(alerts(rules))
 
 
-@pytest.mark.parametrize("source", [RULES, *DASHBOARDS], ids=lambda path: path.name)
+@pytest.mark.parametrize("source", [*RULES.values(), *DASHBOARDS], ids=lambda path: path.name)
 def test_every_metric_that_is_asked_for_is_one_that_nodes_have(source: Path) -> None:
-    if source is RULES:
-        expressions = [rule["expr"] for rule in alerts().values()]
+    if source in RULES.values():
+        expressions = [rule["expr"] for rule in alerts(source.name.partition(".")[0]).values()]
     else:
         expressions = list(queries(source).values())
     of_processes = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
-    known = set(NAMES) | {"ipc_dead_letters_total"} | of_processes
+    known = set(NAMES) | set(FEED_NAMES) | {"ipc_dead_letters_total"} | of_processes
     asked = {metric for expression in expressions for metric in metrics_of(expression)}
     assert asked
     assert asked - known == set()
@@ -126,7 +151,7 @@ def test_a_dashboard_uses_the_data_source_that_is_provisioned(board: Path) -> No
 def test_prometheus_takes_the_rules_and_the_configuration() -> None:
     folder = OPS / "prometheus"
     for arguments in (
-        ("check", "rules", RULES.name),
+        ("check", "rules", *(path.name for path in RULES.values())),
         ("check", "config", "--syntax-only", "prometheus.yaml"),
     ):
         done = promtool(*arguments, folder=folder)
@@ -135,25 +160,34 @@ def test_prometheus_takes_the_rules_and_the_configuration() -> None:
 
 @needs_prometheus
 def test_each_alert_fires_for_what_it_is_about_and_not_for_what_is_near() -> None:
-    done = promtool("test", "rules", RULE_TESTS.name, folder=RULE_TESTS.parent)
+    names = [path.name for path in RULE_TESTS.values()]
+    done = promtool("test", "rules", *names, folder=OPS / "prometheus")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Generator[dict[str, tuple[NodeProcess, int]]]:
-    """An owner and a standby, each with its admin HTTP."""
+    """An owner and a standby of accounts, and of a market, each with its admin HTTP."""
+    (tmp_path / "market.toml").write_text(MARKET)
     (tmp_path / "accounts.py").write_text((ROOT / "examples" / "accounts.py").read_text())
     environ = {
         "AEGIS_DATA_DIR": str(tmp_path / "nats"),
         "AEGIS_LOG_FORMAT": "json",
         "AEGIS_ADMIN_TOKEN": TOKEN,
+        "AEGIS_FEED_CONFIG": str(tmp_path / "market.toml"),
     }
+    accounts, market = "accounts.py:Account --resource A --resource B", "aegis.marketdata:Feed"
     started: dict[str, tuple[NodeProcess, int]] = {}
     try:
-        for name, role in (("acct-1", "active"), ("acct-2", "standby")):
+        for name, service, role in (
+            ("acct-1", accounts, "active"),
+            ("acct-2", accounts, "standby"),
+            ("a", f"{market} --resource market", "active"),
+            ("b", f"{market} --resource market", "standby"),
+        ):
             port = free_port()
             node = NodeProcess(
-                f"accounts.py:Account --instance-id {name} --resource A --resource B "
+                f"{service} --instance-id {name} "
                 f"--role {role} --admin-port {port} --admin-host 127.0.0.1 --keep",
                 folder=tmp_path,
                 environ=environ,
@@ -184,7 +218,7 @@ async def test_a_real_prometheus_scrapes_nodes_draws_the_dashboards_and_sees_a_f
     tmp_path: Path, nodes: dict[str, tuple[NodeProcess, int]], scraping: Prometheus
 ) -> None:
     await wait_until(
-        lambda: scraping.value("sum(up)") == 2, what="both nodes are scraped", timeout=60
+        lambda: scraping.value("sum(up)") == 4, what="all nodes are scraped", timeout=60
     )
     async with aegis.connect(data_dir=str(tmp_path / "nats"), timeout=30.0) as cluster:
         account = cluster.actor(Account, "A")
@@ -197,6 +231,10 @@ async def test_a_real_prometheus_scrapes_nodes_draws_the_dashboards_and_sees_a_f
         )
         assert scraping.value("sum(ipc_leading)") == 1
         assert scraping.value("sum(ipc_resources_without_standby)") == 0
+        covered = "sum(aegis_feed_covered) == 144 and sum(aegis_feed_publishing) == 1"
+        await wait_until(
+            partial(has_values, scraping, covered), what="the market is covered", timeout=60
+        )
         # A rate needs two samples.
         sampled = "min(count_over_time(ipc_processing_seconds_count[1m]))"
         await wait_until(
@@ -206,7 +244,8 @@ async def test_a_real_prometheus_scrapes_nodes_draws_the_dashboards_and_sees_a_f
             for place, expression in queries(board).items():
                 # What has not happened yet is not there: no failover, no conflict, ...
                 quiet = re.search(
-                    r"failover|Failover|Refused|Releases|conflicts|fenced|Registry", place
+                    r"failover|Failover|Refused|Releases|conflicts|fenced|Registry|Reconnects|romotions",
+                    place,
                 )
                 if not quiet:
                     # The other node may have been scraped once only so far.
@@ -217,7 +256,7 @@ async def test_a_real_prometheus_scrapes_nodes_draws_the_dashboards_and_sees_a_f
         assert {rule["health"] for rule in scraping.rules().values()} == {"ok"}
         # Not more: on a busy machine commits are slow, and that rule waits for nothing here.
         firing = {name for name, rule in scraping.rules().items() if rule["state"] == "firing"}
-        assert firing & set(LOSS) == set()
+        assert firing & {*LOSS, *MUTE} == set()
 
         nodes["acct-1"][0].end(signal.SIGKILL)
         await account.deposit(amount=Decimal(1))

@@ -29,11 +29,14 @@ const STEPS = [1, 2, 5].flatMap((step) => [0, 1, 2, 3, 4, 5, 6].map((power) => s
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export class Charts {
-  /** @param {HTMLElement} place */
-  constructor(place) {
+  /**
+   * @param {HTMLElement} place
+   * @param {any[]} [charts] what is drawn; that of the live page if nothing is given
+   */
+  constructor(place, charts = CHARTS) {
     /** @type {(number | null)[][]} */
     this.samples = [];
-    this.charts = CHARTS.map((chart) => new Chart(chart));
+    this.charts = charts.map((chart) => new Chart(chart));
     place.append(...this.charts.map((chart) => chart.figure));
     const redraw = () => this.charts.forEach((chart) => chart.draw(this.samples));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);

@@ -8,8 +8,9 @@ import { clock, count, plural } from "./format.js";
  * @param {import("./store.js").Store} store
  * @param {{live: boolean, why: string}} state
  * @param {() => void} again
+ * @param {{path: string, title: string}[]} pages of services that this node has
  */
-export function head(store, state, again) {
+export function head(store, state, again, pages) {
   const { system } = store;
   const age = Math.max(0, Math.round(Date.now() / 1000 - store.at));
   return html`
@@ -28,6 +29,7 @@ export function head(store, state, again) {
       ${store.at ? html`<span class="mono" aria-hidden="true">${clock(store.at)}</span>` : nothing}
       ${!state.live && store.at ? html`<span aria-hidden="true">(${count(age)} s ago)</span>` : nothing}
       ${system ? html`<span>${plural(store.table("nodes").size, "node")}</span>` : nothing}
+      ${pages.map((one) => html`<a href=${one.path}>${one.title}</a> `)}
       <a href="/api">API</a>
     </p>`;
 }

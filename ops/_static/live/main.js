@@ -1,6 +1,7 @@
 // The live page: follows the stream, and draws what has changed, at most once a frame.
 
 import { render } from "/static/vendor/lit-html/lit-html.js";
+import { askJson } from "/static/session.js";
 import { Actors } from "./actors.js";
 import { Charts } from "./charts.js";
 import { disconnect } from "./disconnect.js";
@@ -17,13 +18,15 @@ const part = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const store = new Store();
 let state = { live: false, why: "connecting" };
 let drawing = false;
+/** @type {{path: string, title: string}[]} */
+let pages = [];
 
 function draw() {
   if (drawing) return;
   drawing = true;
   requestAnimationFrame(() => {
     drawing = false;
-    render(head(store, state, follow), part("head"));
+    render(head(store, state, follow, pages), part("head"));
     render(problems(store), part("problems"));
     render(services(store), part("services"));
     render(instances.view(store), part("instances"));
@@ -66,4 +69,8 @@ function follow() {
 }
 
 follow();
+askJson("/api/v1/admin/pages").then((found) => {
+  pages = found.pages;
+  draw();
+}, console.debug);
 setInterval(() => state.live || draw(), 1_000);

@@ -8,12 +8,14 @@ const LONGEST_RETRY_MS = 5_000;
 
 export class Stream {
   /**
-   * @param {(message: import("./store.js").LiveMessage) => void} onMessage
+   * @param {(message: any) => void} onMessage
    * @param {(state: {live: boolean, why: string}) => void} onState
+   * @param {string} [address] of the stream; that of the live page if there is none
    */
-  constructor(onMessage, onState) {
+  constructor(onMessage, onState, address = ADDRESS) {
     this.onMessage = onMessage;
     this.onState = onState;
+    this.address = address;
     this.lastId = "";
     this.retryMs = 1_000;
   }
@@ -47,7 +49,7 @@ export class Stream {
     this.abort = new AbortController();
     /** @type {Record<string, string>} */
     const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
-    return ask(ADDRESS, { headers, signal: this.abort.signal });
+    return ask(this.address, { headers, signal: this.abort.signal });
   }
 
   /** @param {Response} response */

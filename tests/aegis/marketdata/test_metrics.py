@@ -45,6 +45,7 @@ NAMES = {
     "aegis_feed_login_failures_total": {"feed", "code"},
     "aegis_feed_rate_limited_total": {"feed", "kind"},
     "aegis_feed_contracts": {"feed"},
+    "aegis_feed_due": {"feed"},
     "aegis_feed_contracts_load_seconds": {"feed"},
     "aegis_feed_epoch": {"feed"},
     "aegis_feed_promotions_total": {"feed", "cause"},
