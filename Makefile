@@ -55,7 +55,7 @@ format: setup ## Format the code and fix what ruff can fix
 lint: setup ## Check the format and the lint rules
 	$(BIN)/black --check --quiet --diff .
 	$(BIN)/ruff check .
-	$(BIN)/oxlint ops/_static
+	$(BIN)/oxlint ops/_static aegis/marketdata/_page
 
 types: setup ## Check the types: mypy and pyright, both strict, and the pages' scripts
 	$(BIN)/mypy

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -73,11 +73,13 @@ def tell_children(context: CommandContext) -> None:
         os.environ["AEGIS_CONFIG"] = context.config
 
 
-def validate(context: CommandContext, market: Path, offline: bool) -> None:
+def validate(context: CommandContext, market: Path, offline: bool, feeds: Sequence[str]) -> None:
     """Check a market's configuration without starting anything."""
     from aegis.marketdata._validation import check
 
     config = MarketConfig.load(market)
+    for name in feeds:
+        config.feed(name)
     problems = check(config, datetime.now(UTC), connect=not offline)
     if context.output.json:
         context.output.document([asdict(problem) for problem in problems])

@@ -45,11 +45,15 @@ def validate(
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not look whether the fronts of accounts answer.")
     ] = False,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--feed", metavar="NAME", help="A feed that it must have; repeatable."),
+    ] = None,
 ) -> None:
     """Check a market's configuration without starting anything."""
     from aegis.ops._feed import validate as work
 
-    work(context, file, offline)
+    work(context, file, offline, names or [])
 
 
 def status(context: CommandContext, market: Market = "market", name: OneFeed = "") -> None:

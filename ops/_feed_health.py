@@ -123,8 +123,13 @@ async def ask_status(cluster: Cluster, market: str, feed: str = "") -> dict[str,
     Raises:
         AegisError: nobody answers, or its gateway has told nothing so far.
     """
-    where = {"instance_id": feed} if feed else {"resource_id": market}
-    found: dict[str, Any] = await cluster.call("feed", "status", timeout=ASK_TIMEOUT, **where)
+    found: dict[str, Any] = await cluster.call(
+        "feed",
+        "status",
+        resource_id=None if feed else market,
+        instance_id=feed or None,
+        timeout=ASK_TIMEOUT,
+    )
     if "state" not in found:
         failure: dict[str, Any] = found.get("failure") or {}
         raise Unavailable(

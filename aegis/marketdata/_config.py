@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from aegis import ConfigurationError
 from aegis.marketdata._calendar import BUILT_IN, Calendar
 from aegis.marketdata._contract import Product, UniverseFilter
 from aegis.marketdata._coverage import Patience
+from aegis.marketdata._environment import FromEnvironment, expanded
 from aegis.marketdata._failover import FailoverLimits
 from aegis.marketdata._lifecycle import Deadlines
 from aegis.marketdata._simulated_faults import SimulatedFaults
@@ -145,7 +147,7 @@ class MarketConfig:
         except ValueError as error:
             raise ConfigurationError(f"{path}: no TOML: {error}") from error
         try:
-            return cls.from_tables(tables, path.parent)
+            return cls.from_tables(expanded(tables, os.environ), path.parent)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {error}") from error
 
@@ -215,6 +217,8 @@ def _converter() -> cattrs.Converter:
 
     def plain(kind: type) -> None:
         def check(value: Any, _: Any) -> Any:
+            if isinstance(value, FromEnvironment):
+                value = value.to(kind)
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 return float(value)
             if type(value) is not kind:

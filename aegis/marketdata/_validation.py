@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from attrs import frozen
 
 from aegis import ConfigurationError
 from aegis.marketdata._config import MarketConfig, ReplaySource, SimulatedSource
+from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._gateways import check_source
+from aegis.marketdata._host_clock import clock_error
 from aegis.marketdata._vendor_checks import unreachable
 from aegis.marketdata._vendor_sources import CtpSource
 
 __all__ = ["Problem", "check"]
+
+MAX_CLOCK_ERROR: Final = 0.1
+
+LOWER_CASE: Final = ("SHFE", "INE", "DCE", "GFEX")
+UPPER_CASE: Final = ("CZCE", "CFFEX")
+"""How exchanges write the families of their futures and of the options on them."""
 
 
 @frozen
@@ -24,13 +34,20 @@ class Problem:
     text: str
 
 
-def check(config: MarketConfig, now: datetime, *, connect: bool = False) -> list[Problem]:
+def check(
+    config: MarketConfig,
+    now: datetime,
+    *,
+    connect: bool = False,
+    clock_error: Callable[[], float | None] = clock_error,
+) -> list[Problem]:
     """Return all problems of a configuration; nothing is started, and nobody logs in.
 
     ``now`` is aware of its zone: the calendar has to know the trading day. With ``connect``
-    the fronts of accounts are connected to, and left at once.
+    the fronts of accounts are connected to, and left at once. ``clock_error`` tells by how
+    many seconds this host's clock may be off, or None if nobody knows.
     """
-    problems: list[Problem] = []
+    problems = [*_clock(clock_error()), *_spelling(config.universe)]
     try:
         config.load_calendar().trading_day(now)
     except ConfigurationError as error:
@@ -39,8 +56,48 @@ def check(config: MarketConfig, now: datetime, *, connect: bool = False) -> list
         texts = check_source(feed)
         if connect and not texts and isinstance(feed.source, CtpSource):
             texts = [f"{feed.kind}: {text}" for text in unreachable(feed.source)]
+        if not texts and isinstance(feed.source, SimulatedSource):
+            texts = _matches_nothing(config.universe, feed.source, now)
         problems += [Problem(name, text) for text in texts]
     return problems + _shared_folders(config)
+
+
+def _clock(error: float | None) -> list[Problem]:
+    if error is None or error <= MAX_CLOCK_ERROR:
+        return []
+    return [
+        Problem(
+            "clock",
+            f"this host's clock may be {error:.1f} s off, and dates and lags of ticks are told by "
+            "it; see to chrony, or whatever keeps it",
+        )
+    ]
+
+
+def _spelling(universe: UniverseFilter) -> list[Problem]:
+    """Find patterns that nothing can match: the case of letters counts at every exchange."""
+    problems: list[Problem] = []
+    for pattern in (*universe.include, *universe.exclude):
+        exchange, _, symbol = pattern.partition(".")
+        family = symbol[: next((i for i, c in enumerate(symbol) if not c.isalpha()), len(symbol))]
+        upper = exchange in UPPER_CASE
+        right = family.upper() if upper else family.lower()
+        if exchange in (*UPPER_CASE, *LOWER_CASE) and family != right:
+            case = "capital" if upper else "small"
+            text = f"{pattern!r} matches nothing: {exchange} writes its contracts in {case} letters"
+            problems.append(Problem("universe", f"{text}, as in {exchange}.{right}*"))
+    return problems
+
+
+def _matches_nothing(universe: UniverseFilter, source: SimulatedSource, now: datetime) -> list[str]:
+    from aegis.marketdata._simulated_universe import SimulatedUniverse
+
+    contracts = SimulatedUniverse(now.date(), source.futures, source.options).contracts()
+    try:
+        universe.select(contracts)
+    except ConfigurationError as error:
+        return [str(error)]
+    return []
 
 
 def _shared_folders(config: MarketConfig) -> list[Problem]:

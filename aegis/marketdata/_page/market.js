@@ -81,7 +81,7 @@ function perSecond(name) {
  */
 function drawn(kept) {
   return kept.map((sample, index) => {
-    const before = kept[Math.max(0, index - 2)];
+    const before = kept[Math.max(0, index - RATE_SECONDS)];
     const seconds = (sample[0] ?? 0) - (before[0] ?? 0);
     const known = seconds > 0 && sample[1] != null && before[1] != null;
     const grown = known ? /** @type {number} */ (sample[1]) - /** @type {number} */ (before[1]) : null;
@@ -180,12 +180,14 @@ function feedTable() {
 
 const PHASES = { open: "good", break: "warn", closed: "faint" };
 
+/** @param {Event} event */
+function choose(event) {
+  chosen = /** @type {HTMLSelectElement} */ (event.target).value;
+  draw();
+}
+
 function exchangeTable() {
   const feed = shown();
-  const choose = (/** @type {Event} */ event) => {
-    chosen = /** @type {HTMLSelectElement} */ (event.target).value;
-    draw();
-  };
   return html`
     <div class="bar">
       <h2 id="exchanges-title">Exchanges <span class="faint">${feed ? `as ${feed.name} has them` : ""}</span></h2>
