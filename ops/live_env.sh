@@ -76,7 +76,12 @@ only_one() {
 # A pid file holds the pid and when the process began, so that a number which was given to
 # another process since is nobody of ours.
 
-begun() { ps -o lstart= -p "$1" 2>/dev/null; }
+begun() {
+  local told
+  told=$(ps -o stat= -o lstart= -p "$1" 2>/dev/null) || return 1
+  # What has ended and was not waited for (a container without an init) is gone, too.
+  [[ $told != Z* ]] && xargs <<<"${told#* }"
+}
 
 pid_of() {
   local file=$dir/run/$1.pid pid when
@@ -85,7 +90,7 @@ pid_of() {
     read -r pid
     read -r when
   } <"$file"
-  [[ -n $pid && "$(begun "$pid" | xargs)" == "$when" ]] && printf '%s' "$pid"
+  [[ -n $pid && "$(begun "$pid")" == "$when" ]] && printf '%s' "$pid"
 }
 
 # stop_part NAME: SIGTERM, and after a while SIGKILL; 1 if it had to be that.

@@ -83,7 +83,7 @@ begin() {
   "$@" >>"$dir/log/$name.log" 2>&1 </dev/null 9>&- &
   pid=$!
   disown
-  { printf '%s\n' "$pid" && begun "$pid" | xargs; } >"$dir/run/$name.pid"
+  printf '%s\n%s\n' "$pid" "$(begun "$pid")" >"$dir/run/$name.pid"
   begun_here+=("$name")
 }
 

