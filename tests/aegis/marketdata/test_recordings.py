@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,12 @@ from aegis import Cluster
 from aegis.marketdata import Tick, TickStream
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._config import ReplaySource
+from aegis.marketdata._health import Verdict, judge
 from aegis.marketdata._recorder import PartFacts, lacking
 from aegis.marketdata._tick import TickFlag
 from aegis.marketdata.adapters._parquet import facts_of, recorded_files
 from aegis.marketdata.adapters._recordings import Recordings
+from tests.support.marketdata import ns
 from tests.support.nodes import Host, NodeProcess
 from tests.support.poll import wait_until
 
@@ -74,6 +77,35 @@ async def test_a_recorded_day_is_played_to_consumers_and_recorded_again(
     again = Recordings.open(ReplaySource((str(folder),)), Calendar.load())
     assert [raw.received_ns for raw in again.ticks()] == [tick.received_ns for tick in heard]
     assert lacking(parts(folder)) == []
+
+
+async def test_a_recorded_market_is_judged_by_its_own_time(host: Host, tmp_path: Path) -> None:
+    rows = SAMPLE.read_text().splitlines()
+    rows[400] = rows[400].replace("RM705", "")
+    (tmp_path / "day.csv").write_text("\n".join(rows))
+    market = tmp_path / "market.toml"
+    market.write_text('[feeds.day.replay]\nfiles = ["day.csv"]\nspeed = 0.0\n')
+    node = await host.start_node(str(market), "--feed", "day", command=("feed", "run"))
+    found: dict[str, Any] = {}
+    async with host.caller() as cluster:
+
+        async def is_over() -> bool:
+            found.update(await cluster.call("feed", "status", resource_id="market"))
+            replay = found.get("replay") or {}
+            return bool(replay.get("finished")) and not found["bridge"]["depth"]
+
+        await wait_until(is_over, what="all is played", timeout=60)
+        assert await cluster.call("feed", "owner", resource_id="market")
+    assert found["ticks"]["published"] == 530
+    assert found["replay"]["damaged"] == 1
+    assert found["replay"]["market_ns"] == ns("2017-03-20 13:30:59.5")
+    (report,) = found["exchanges"]
+    assert (report["phase"], report["covered"], report["quiet_seconds"]) == ("open", 1, 0.0)
+    assert not report["silent"]
+    assert report["stalled_count"] == 0
+    assert judge(found).verdict is Verdict.FINE
+    # The gateway's process logs in lines of its own.
+    assert any('"line": 401' in line and "no symbol" in line for line in node.lines)
 
 
 async def test_a_killed_recorder_leaves_whole_files_and_its_successor_tells_what_is_missing(
