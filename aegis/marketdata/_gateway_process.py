@@ -25,6 +25,7 @@ from attrs import astuple, define
 
 import aegis
 from aegis.marketdata._bridge import Bridge
+from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._config import MarketConfig
 from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._escalation import ESCALATED
@@ -117,7 +118,7 @@ class GatewayProcess:
             Unavailable: there is no server.
         """
         calendar = config.load_calendar()
-        gateway = make_gateway(config, feed, calendar)
+        gateway = await _made(config, feed, calendar)
         recorded = gateway if isinstance(gateway, RecordedGatewayPort) else None
         async with aegis.connect() as cluster:
             publisher = NatsTickPublisher(
@@ -258,6 +259,21 @@ def status_of(
     }
 
 
+async def _made(config: MarketConfig, feed: str, calendar: Calendar) -> MarketDataGatewayPort:
+    """Make the gateway of a feed.
+
+    A recording is looked through first, which may take minutes: it is done aside, so that
+    this process is not taken for one that stands still.
+    """
+    if config.feed(feed).kind != "replay":
+        return make_gateway(config, feed, calendar)
+    making = asyncio.ensure_future(asyncio.to_thread(make_gateway, config, feed, calendar))
+    while not making.done():
+        _end_if_stuck_for(STUCK_SECONDS)
+        await asyncio.wait((making,), timeout=STATUS_INTERVAL)
+    return making.result()
+
+
 async def _play(
     recorded: RecordedGatewayPort,
     pipeline: FeedPipeline,
@@ -272,7 +288,7 @@ async def _play(
     taken = -1
     while True:
         await asyncio.sleep(REPLAY_INTERVAL)
-        if not pipeline.publishing or not pipeline.subscriptions.complete:
+        if not pipeline.delivering:
             recorded.allow(0)
             continue
         handled = recorded.told - bridge.depth

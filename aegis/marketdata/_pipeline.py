@@ -136,6 +136,12 @@ class FeedPipeline:
         """Whether ticks leave at this moment."""
         return self._now() < self._publish_until
 
+    @property
+    def delivering(self) -> bool:
+        """Whether what is wanted would leave now: it publishes, and has subscribed to all."""
+        ready = self.lifecycle.state is GatewayState.READY
+        return ready and self.publishing and self.subscriptions.complete
+
     # -- what the gateway tells -----------------------------------------------------------
 
     def on_state(self, state: GatewayState, failure: GatewayFailure | None) -> None:

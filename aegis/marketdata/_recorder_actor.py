@@ -97,6 +97,11 @@ class Recorder(AegisActor):
     async def on_promote(self, epoch: int) -> None:
         """Begin to record."""
         config = RecorderConfig.from_variable()
+        if not _recording:
+            from aegis.marketdata._recorder_metrics import RecorderMetrics
+
+            RecorderMetrics.register(_statuses)
+        _recording[self.instance_id] = self
         if config.folder:
             from aegis.marketdata.adapters._parquet import ParquetSink
 
@@ -141,8 +146,20 @@ class Recorder(AegisActor):
     @query
     async def status(self) -> dict[str, Any]:
         """Return how the recorder does."""
+        return self.how_it_does()
+
+    def how_it_does(self) -> dict[str, Any]:
+        """Return it as plain values."""
         return {
             "recorder": self.instance_id,
             "folder": None if self._recorder is None else self._recorder.statistics(),
             "stream": None if self._copy is None else self._copy.statistics(),
         }
+
+
+_recording: dict[str, Recorder] = {}
+"""The newest life of each recorder of this node."""
+
+
+def _statuses() -> list[dict[str, Any]]:
+    return [recorder.how_it_does() for recorder in _recording.values()]

@@ -119,6 +119,21 @@ def test_a_standby_publishes_nothing(feed: Feed) -> None:
     assert feed.pipeline.status()["ticks"] == {"withheld": 1}
 
 
+def test_a_feed_delivers_once_it_publishes_and_has_subscribed_to_all(feed: Feed) -> None:
+    pipeline = feed.pipeline
+    pipeline.activate(7, 1.5)
+    # Nothing is wanted yet, so nothing waits for an answer.
+    told = [pipeline.delivering]
+    feed.connect(RB, CU)
+    told.append(pipeline.delivering)
+    for key in (RB.key, CU.key):
+        pipeline.on_subscribed(key, None)
+    told.append(pipeline.delivering)
+    feed.now += 2
+    told.append(pipeline.delivering)
+    assert told == [False, False, True, False]
+
+
 def test_the_active_feed_numbers_the_ticks_of_each_exchange(feed: Feed) -> None:
     feed.connect()
     feed.pipeline.activate(7, 1.5)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field
+from prometheus_client import CollectorRegistry
 
 import aegis
 from aegis import ConfigurationError
@@ -38,6 +39,7 @@ from aegis.marketdata._recorder_actor import (
     RecorderConfig,
     decode_batch,
 )
+from aegis.marketdata._recorder_metrics import RecorderMetrics
 from aegis.marketdata._recorder_stream import TickStreamCopy
 from aegis.marketdata._simulated_market import PHASE_NS, SimulatedMarket
 from aegis.marketdata._simulated_universe import SimulatedUniverse
@@ -310,6 +312,22 @@ def test_a_crash_leaves_whole_files_alone(tmp_path: Path) -> None:
     assert [raw.volume for raw in found.ticks()] == [1, 2]
 
 
+def test_a_file_has_its_name_only_when_all_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[int] = []
+    sync = os.fsync
+
+    def watched(handle: int) -> None:
+        named.append(len(recorded_files(tmp_path)))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    record(tmp_path, batch(1))
+    # First the file is synchronised, then the folder that has its name.
+    assert named == [0, 1]
+
+
 def test_a_file_that_grows_too_large_for_the_disk_is_written_once_there_is_room(
     tmp_path: Path,
 ) -> None:
@@ -542,6 +560,24 @@ async def test_batches_go_into_a_stream_each_acknowledged(
     ]
     numbers = [[tick.sequence for tick in decode_batch(stored.payload)] for stored in kept]
     assert numbers == [[1, 2], [3, 4, 5], [7]]
+
+
+def test_the_metrics_of_a_recorder_say_what_its_status_says() -> None:
+    desk = Desk(Memory(failure=errno.ENOSPC), bound=4)
+    desk.put(batch(1, 2))
+    desk.put([], after=60)
+    desk.put(batch(3, 4, 5))
+    registry = CollectorRegistry()
+    folder = desk.recorder.statistics()
+    status = {"recorder": "one", "folder": folder, "stream": None}
+    registry.register(RecorderMetrics(lambda: [status]))
+
+    def sample(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"recorder": "one", "target": "folder", **labels})
+
+    assert sample("aegis_recorder_ticks_total", outcome="not_recorded") == 3
+    assert sample("aegis_recorder_waiting") == 2
+    assert sample("aegis_recorder_state", state="disk_full") == 1
 
 
 def test_a_recorder_without_a_place_to_record_to_is_refused() -> None:

@@ -91,7 +91,7 @@ async def test_a_recorded_market_is_judged_by_its_own_time(host: Host, tmp_path:
 
         async def is_over() -> bool:
             found.update(await cluster.call("feed", "status", resource_id="market"))
-            replay = found.get("replay") or {}
+            replay: dict[str, Any] = found.get("replay") or {}
             return bool(replay.get("finished")) and not found["bridge"]["depth"]
 
         await wait_until(is_over, what="all is played", timeout=60)

@@ -26,10 +26,10 @@ from aegis.marketdata._ports import (
 )
 from aegis.marketdata._recorded_rows import RowReader, RowUnreadable, column_name, contract_of
 from aegis.marketdata._replay_clock import ReplayClock
-from aegis.marketdata._tick import Level
+from aegis.marketdata._tick import Level, TickFlag
 from aegis.marketdata.adapters._recordings import Recordings
 from aegis.marketdata.adapters._replay import ReplayGateway
-from tests.support.marketdata import SHANGHAI, ns
+from tests.support.marketdata import SHANGHAI, ns, raw_tick
 
 SAMPLE = Path(__file__).resolve().parents[3] / "examples/recordings/czce_rm705_20170320.csv"
 
@@ -169,6 +169,16 @@ def test_the_sample_is_read_whole_and_its_day_is_known(calendar: Calendar) -> No
     assert not any(tick.stale for tick in made if tick)
     with pytest.raises(ConfigurationError, match="does not know 2017"):
         Normalizer(calendar).normalize(ticks[0])
+
+
+def test_the_trading_day_and_the_flags_are_those_that_were_recorded(calendar: Calendar) -> None:
+    flags = int(TickFlag.CONFLATED)
+    made = Normalizer(calendar).normalize(raw_tick(trading_day=20261130, flags=flags))
+    assert made is not None
+    assert (made.trading_day, made.flags) == (20261130, flags)
+    late = Normalizer(calendar).normalize(raw_tick(time_of_day="08:00:00", flags=flags))
+    assert late is not None
+    assert late.flags == flags | TickFlag.STALE
 
 
 def test_damaged_rows_are_counted_and_named_and_the_rest_plays(
