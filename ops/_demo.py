@@ -51,7 +51,7 @@ DEFAULT_SEED: Final = 1
 MAX_ORDERS: Final = 1_000_000
 TRADERS: Final = 64
 
-START_TIMEOUT: Final = 30.0
+START_TIMEOUT: Final = 90.0
 """Seconds in which the nodes must serve."""
 
 STALL_TIMEOUT: Final = 45.0
