@@ -477,6 +477,7 @@ def entry_of(
         message.mail,
         changes or None,
         message.letters.source if message.letters is not None else "",
+        message.command.name,
     )
     plants.spoil_entry(driver.simulation.plant, entry)
     return entry
