@@ -27,7 +27,7 @@ from tests.support.ctp_rows import CONTRACTS, NIGHTS
 from tests.support.marketdata import NO_PRICE, SHANGHAI, ns
 from tests.support.poll import wait_until
 
-pytestmark = [pytest.mark.asyncio]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
 READY, FAILED = GatewayState.READY, GatewayState.FAILED
 YES = {"ErrorID": 0, "ErrorMsg": ""}
@@ -143,7 +143,9 @@ async def account(
     heard = Heard()
     adapter = CTPGatewayAdapter("a", binding, source, zone=SHANGHAI, wall_ns=lambda: front.now_ns)
     adapter.start(heard)
-    await wait_until(lambda: "td.init" in front.names(), what="the trading API is started")
+    await wait_until(
+        lambda: "td.init" in front.names(), what="the trading API is started", timeout=60
+    )
     yield Account(adapter, front, heard)
     adapter.stop()
 
@@ -227,6 +229,7 @@ async def test_after_a_disconnection_vnpy_subscribes_to_nothing_by_itself(
     await wait_until(
         lambda: account.front.arguments("md.subscribeMarketData") == [("rb2701",)],
         what="it is subscribed to",
+        timeout=60,
     )
     account.md.onFrontDisconnected(reason)
     assert account.heard.states[-1] is GatewayState.CONNECTING
@@ -241,7 +244,9 @@ async def test_answers_of_the_flow_control_are_counted_and_asked_again(account: 
     account.front.answers["subscribeMarketData"] = [-2, -3]
     account.adapter.subscribe(account.heard.contracts)
     await wait_until(
-        lambda: len(account.front.arguments("md.subscribeMarketData")) == 3, what="it was taken"
+        lambda: len(account.front.arguments("md.subscribeMarketData")) == 3,
+        what="it was taken",
+        timeout=60,
     )
     limited = account.adapter.statistics().rate_limited
     assert limited == {"outstanding": 1, "per_second": 1}
@@ -254,7 +259,7 @@ async def test_a_request_that_exceeds_a_limit_is_sent_again(account: Account, na
     account.front.answers[name] = [-3]
     account.log_in_trading()
     await wait_until(
-        lambda: account.front.names().count(f"td.{name}") == 2, what="it is sent again"
+        lambda: account.front.names().count(f"td.{name}") == 2, what="it is sent again", timeout=60
     )
     assert account.adapter.statistics().rate_limited == {"per_second": 1}
     assert account.heard.failures == []
@@ -293,7 +298,9 @@ async def test_a_query_that_is_not_ready_is_asked_again(account: Account) -> Non
     account.log_in_trading()
     account.td.onRspQryInstrument({}, refused(90), 4, True)
     await wait_until(
-        lambda: account.front.names().count("td.reqQryInstrument") == 2, what="it is asked again"
+        lambda: account.front.names().count("td.reqQryInstrument") == 2,
+        what="it is asked again",
+        timeout=60,
     )
     assert account.heard.failures == []
 

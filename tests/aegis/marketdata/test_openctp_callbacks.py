@@ -21,7 +21,7 @@ from tests.support.ctp_rows import CONTRACTS
 from tests.support.marketdata import SHANGHAI, ns, tick
 from tests.support.poll import wait_until
 
-pytestmark = [pytest.mark.asyncio]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
 LOGIN = SimpleNamespace(TradingDay="20261123")
 YES = SimpleNamespace(ErrorID=0, ErrorMsg="")
@@ -127,7 +127,9 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
     adapter = OpenCTPGatewayAdapter("a", source, zone=SHANGHAI, wall_ns=lambda: received)
     heard = Heard()
     adapter.start(heard)
-    await wait_until(lambda: "td.Init" in library.names(), what="the trading API is started")
+    await wait_until(
+        lambda: "td.Init" in library.names(), what="the trading API is started", timeout=60
+    )
     yield Account(adapter, library, heard)
     adapter.stop()
 
@@ -162,7 +164,9 @@ async def test_subscriptions_leave_many_in_one_request(account: Account) -> None
     account.come_up(*rows)
     account.adapter.subscribe(account.heard.contracts)
     await wait_until(
-        lambda: len(account.library.arguments("md.SubscribeMarketData")) == 2, what="all are asked"
+        lambda: len(account.library.arguments("md.SubscribeMarketData")) == 2,
+        what="all are asked",
+        timeout=60,
     )
     first, second = account.library.arguments("md.SubscribeMarketData")
     assert first == ([b"rb%d" % n for n in range(500)], 500)
@@ -202,7 +206,9 @@ async def test_a_request_that_was_not_taken_is_counted_and_sent_again(account: A
     account.library.answers["ReqQryInstrument"] = [-2, -3]
     account.come_up()
     await wait_until(
-        lambda: account.library.names().count("td.ReqQryInstrument") == 3, what="it was taken"
+        lambda: account.library.names().count("td.ReqQryInstrument") == 3,
+        what="it was taken",
+        timeout=60,
     )
     limited = account.adapter.statistics().rate_limited
     assert limited == {"outstanding": 1, "per_second": 1}
@@ -211,7 +217,9 @@ async def test_a_request_that_was_not_taken_is_counted_and_sent_again(account: A
 async def test_a_query_that_is_not_ready_is_asked_again(account: Account) -> None:
     account.td.OnRspQryInstrument(None, refused(90), 3, True)
     await wait_until(
-        lambda: "td.ReqQryInstrument" in account.library.names(), what="it is asked again"
+        lambda: "td.ReqQryInstrument" in account.library.names(),
+        what="it is asked again",
+        timeout=60,
     )
     assert account.heard.failures == []
 

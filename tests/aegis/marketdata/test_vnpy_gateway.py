@@ -31,7 +31,7 @@ from tests.support.nats import NatsServer
 from tests.support.poll import wait_until
 from tests.support.vnpy_gateway import KnownGateway
 
-pytestmark = [pytest.mark.asyncio]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
 
 SUBJECT = "md.tick.SHFE.rb2701"
 
@@ -60,7 +60,7 @@ class Running:
         return found[-1] if found else {}
 
     async def next_tick(self) -> Tick:
-        await wait_until(lambda: bool(self.ticks), what="a tick is published")
+        await wait_until(lambda: bool(self.ticks), what="a tick is published", timeout=60)
         return self.ticks.pop(0)
 
 
@@ -69,12 +69,15 @@ async def running(server: NatsServer, config: MarketConfig) -> AsyncGenerator[Ru
     """Run a feed with a real subscriber, active, until its contract is subscribed to."""
     told: list[dict[str, Any]] = []
     orders: asyncio.Queue[str] = asyncio.Queue()
-    orders.put_nowait(json.dumps({"do": "activate", "epoch": 7, "seconds": 600.0}))
+    until = time.monotonic() + 600.0
+    orders.put_nowait(json.dumps({"do": "activate", "epoch": 7, "until": until}))
     before = len(KnownGateway.made)
     task = asyncio.create_task(GatewayProcess(told.append).run(config, "a", orders))
     connection: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await wait_until(lambda: len(KnownGateway.made) > before, what="there is a gateway")
+        await wait_until(
+            lambda: len(KnownGateway.made) > before, what="there is a gateway", timeout=60
+        )
         gateway = KnownGateway.made[-1]
         run = Running(gateway, told, orders)
 
@@ -83,7 +86,10 @@ async def running(server: NatsServer, config: MarketConfig) -> AsyncGenerator[Ru
 
         await connection.subscribe(SUBJECT, cb=on_message)
         await connection.flush()
-        await wait_until(lambda: bool(gateway.subscribed), what="it is subscribed to")
+        await wait_until(
+            lambda: bool(gateway.subscribed) or task.done(), what="it is subscribed to", timeout=60
+        )
+        assert not task.done()
         yield run
     finally:
         orders.put_nowait(json.dumps({"do": "stop"}))
@@ -172,7 +178,9 @@ async def test_contracts_are_told_by_name_and_only_what_is_known_is_subscribed_t
     server: NatsServer, tmp_path: Path
 ) -> None:
     async with running(server, market(tmp_path)) as run:
-        await wait_until(lambda: run.status.get("contracts") == 3, what="all contracts are told")
+        await wait_until(
+            lambda: run.status.get("contracts") == 3, what="all contracts are told", timeout=60
+        )
         (told,) = [told["contracts"] for told in run.told if told["told"] == "contracts"][-1:]
         assert [contract[:4] for contract in told] == [
             ["SHFE", "rb2701", "rb", "futures"],
@@ -196,6 +204,7 @@ async def test_a_handler_that_raises_does_not_end_the_feed(
         await wait_until(
             lambda: run.status["gateway"]["counts"]["handler_errors"] == 1,
             what="the failure is counted",
+            timeout=60,
         )
         assert "event_queue" in run.status["gateway"]
 
@@ -218,7 +227,7 @@ async def started(adapter: VnpyGatewayAdapter) -> AsyncGenerator[Heard]:
 
 
 async def told(heard: Heard, state: GatewayState) -> None:
-    await wait_until(lambda: state in heard.states, what=f"it is {state.value}")
+    await wait_until(lambda: state in heard.states, what=f"it is {state.value}", timeout=60)
 
 
 async def test_an_event_thread_that_ends_or_is_stuck_fails_the_gateway(tmp_path: Path) -> None:
@@ -240,7 +249,9 @@ async def test_contracts_that_come_late_are_said_to_be_complete_again(tmp_path: 
         gateway = adapter.gateway
         gateway.on_contract(gateway.contract("rb2705", Exchange.SHFE, Product.FUTURES))
         await wait_until(
-            lambda: heard.states.count(GatewayState.READY) == 2, what="it is ready again"
+            lambda: heard.states.count(GatewayState.READY) == 2,
+            what="it is ready again",
+            timeout=60,
         )
     assert [contract.symbol for contract in heard.contracts][-1] == "rb2705"
 
@@ -252,12 +263,13 @@ async def test_ticks_that_nobody_wants_any_more_are_left_out(tmp_path: Path) -> 
         rb = heard.contracts[0]
         adapter.subscribe([rb])
         adapter.gateway.on_tick(adapter.gateway.tick())
-        await wait_until(lambda: len(heard.ticks) == 1, what="the first tick has come")
+        await wait_until(lambda: len(heard.ticks) == 1, what="the first tick has come", timeout=60)
         adapter.unsubscribe([rb])
         adapter.gateway.on_tick(adapter.gateway.tick(volume=101))
         await wait_until(
             lambda: adapter.statistics().counts.get("unwanted_ticks") == 1,
             what="the second was dropped",
+            timeout=60,
         )
     assert [tick.volume for tick in heard.ticks] == [100]
 
@@ -286,7 +298,7 @@ async def test_times_of_another_zone_are_told_in_the_exchanges(tmp_path: Path) -
         await told(heard, GatewayState.READY)
         adapter.subscribe(heard.contracts[:1])
         adapter.gateway.on_tick(adapter.gateway.tick(datetime=moment))
-        await wait_until(lambda: bool(heard.ticks), what="the tick has come")
+        await wait_until(lambda: bool(heard.ticks), what="the tick has come", timeout=60)
     assert (heard.ticks[0].time_of_day, heard.ticks[0].millisecond) == ("10:00:00", 500)
     assert moment.astimezone(SHANGHAI).hour == 10
 
