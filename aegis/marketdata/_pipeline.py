@@ -101,9 +101,10 @@ class FeedPipeline:
 
         With a new epoch the state of every contract is published first, so that whoever
         followed another feed has this one's view of all; with the same one the states of
-        those whose ticks could not leave.
+        those whose ticks could not leave. What comes when its time is over already, since
+        this process stood still meanwhile, changes nothing.
         """
-        if epoch < self.epoch:
+        if epoch < self.epoch or seconds <= 0:
             return
         self._publish_until = self._now() + seconds
         last = self.arbiter.last

@@ -194,6 +194,17 @@ def test_what_could_not_leave_is_followed_by_how_it_stands(feed: Feed) -> None:
     assert [(tick.volume, tick.sequence) for tick in feed.publisher.ticks] == [(1, 3)]
 
 
+def test_a_renewal_that_comes_too_late_lets_nothing_out(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.now += 1.6
+    feed.tick()
+    feed.pipeline.activate(7, -0.1)
+    feed.pipeline.activate(9, 0.0)
+    assert feed.published == []
+    assert feed.pipeline.epoch == 7
+
+
 def test_muted_it_is_silent_at_once(feed: Feed) -> None:
     feed.connect()
     feed.pipeline.activate(7, 1.5)
