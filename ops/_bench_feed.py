@@ -34,6 +34,7 @@ from aegis.ops._bench_feed_runs import measure
 from aegis.ops._bench_feed_soak import SOAK_RATE, Soak, soak
 from aegis.ops._bench_feed_sources import Stage
 from aegis.ops._bench_loop import run
+from aegis.ops._bench_processes import BenchFailed
 from aegis.ops._logging import configure_logging
 from aegis.transport._ports import free_port
 from aegis.transport._server import ServerOptions, ensure_server
@@ -170,7 +171,12 @@ async def _run(plan: _Plan, report: Report, tell: Callable[[str], None]) -> Soak
                     report.skipped[row.name] = row.way.problem
                     continue
                 tell(row.name)
-                measured = await measure(row, plan.seconds, stage, cluster, rate=plan.rate)
+                try:
+                    measured = await measure(row, plan.seconds, stage, cluster, rate=plan.rate)
+                except BenchFailed as error:
+                    report.skipped[row.name] = str(error)
+                    report.complete = report.complete and row.way.may_fail
+                    continue
                 report.rows.append(measured)
                 report.loads.append(os.getloadavg()[0])
     return None

@@ -35,9 +35,9 @@ class Way(StrEnum):
         return f"{' and '.join(missing)} not installed" if missing else ""
 
     @property
-    def may_lose(self) -> bool:
-        """Whether it is known to drop what a slow subscriber does not take in time."""
-        return self is Way.RPC
+    def may_fail(self) -> bool:
+        """Whether it is known to fall behind for ever, or to drop what is not taken in time."""
+        return self in (Way.LITERAL, Way.RPC)
 
 
 _TITLES: Final = {
