@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from aegis._inspect import Inspector
-from aegis.errors import NotFound
+from aegis.contracts import check_id
+from aegis.errors import InvalidRequest, NotFound
 from aegis.ops._options import CommandContext
 from aegis.ops._session import inspect, near, show
 
@@ -57,6 +58,10 @@ def _service_rows(services: list[dict[str, Any]]) -> list[list[str]]:
 
 def show_route(context: CommandContext, resource: str) -> None:
     """Print who holds a resource: its id, or ``service/id`` where several have one."""
+
+    # Beside the id a service may stand, and a slash.
+    if problem := check_id(resource.rpartition("/")[2] or resource):
+        raise InvalidRequest(f"RESOURCE: {problem}", field="resource")
 
     async def ask(inspector: Inspector) -> list[dict[str, Any]]:
         try:

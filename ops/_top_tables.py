@@ -63,8 +63,8 @@ def shown_number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def headline(totals: Totals) -> str:
-    """Return the system in one line."""
+def headline(totals: Totals, width: int = 80) -> str:
+    """Return the system in one line, or in more where it would be wider than ``width``."""
     sick = totals.instances - totals.healthy
     parts = [
         f"{totals.namespace}  nodes {totals.nodes}",
@@ -75,7 +75,14 @@ def headline(totals: Totals) -> str:
         f"queue {totals.queue}",
         f"failovers {totals.failovers}",
     ]
-    return "  ".join(parts)
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]}  {part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def _clock(at: float) -> str:

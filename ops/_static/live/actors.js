@@ -8,7 +8,7 @@ import { place } from "./instances.js";
 import { state } from "./parts.js";
 
 const REFRESH_MS = 3_000;
-const STEP = 50;
+const STEP = 20;
 
 export class Actors {
   /** @param {() => void} changed */
