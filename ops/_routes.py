@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aegis._inspect import Inspector
 from aegis.contracts import check_id
-from aegis.errors import InvalidRequest, NotFound
+from aegis.errors import ConfigurationError, NotFound
 from aegis.ops._options import CommandContext
 from aegis.ops._session import inspect, near, show
 
@@ -24,6 +24,8 @@ def list_services(
     context: CommandContext, service: str | None = None, every: float | None = None
 ) -> None:
     """Print the services and their instances; with ``every``, so many seconds apart."""
+    if service is not None:
+        _check("SERVICE", service)
 
     async def ask(inspector: Inspector) -> list[dict[str, Any]]:
         try:
@@ -58,10 +60,8 @@ def _service_rows(services: list[dict[str, Any]]) -> list[list[str]]:
 
 def show_route(context: CommandContext, resource: str) -> None:
     """Print who holds a resource: its id, or ``service/id`` where several have one."""
-
     # Beside the id a service may stand, and a slash.
-    if problem := check_id(resource.rpartition("/")[2] or resource):
-        raise InvalidRequest(f"RESOURCE: {problem}", field="resource")
+    _check("RESOURCE", resource.rpartition("/")[2] or resource)
 
     async def ask(inspector: Inspector) -> list[dict[str, Any]]:
         try:
@@ -103,6 +103,7 @@ def shown_lag(standby: Mapping[str, Any]) -> str:
 
 def disconnect(context: CommandContext, instance_id: str) -> None:
     """Evict an instance, and print who owns what it owned."""
+    _check("INSTANCE", instance_id)
 
     async def ask(inspector: Inspector) -> dict[str, Any]:
         try:
@@ -126,3 +127,9 @@ def disconnect(context: CommandContext, instance_id: str) -> None:
     rows += [[f"{service}/{name}", "nobody"] for name in sorted(released)]
     if rows:
         context.output.table(("resource", "owner now"), rows)
+
+
+def _check(what: str, name: str) -> None:
+    """Refuse what nothing can be called, before anybody is asked for it."""
+    if problem := check_id(name):
+        raise ConfigurationError(f"{what}: {name[:60]!r} {problem}")

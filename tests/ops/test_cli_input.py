@@ -93,11 +93,14 @@ def invoke(*arguments: str, app: Any = cli.app) -> Result:
         ("chaos --minutes 0", "error: --minutes: 0 is not above 0 and at most 1440; `aegis chaos"),
         ("bench failover --only hug", "error: --only: 'hug' is none of: kill, kill-leader, kill-"),
         ("demo --seed x", "error: --seed: invalid int value: 'x'; `aegis demo --help` shows all"),
+        ("show-route " + "x" * 201, f"error: RESOURCE: '{'x' * 60}' is 201 bytes long; at most"),
+        ("list-services a\tb", "error: SERVICE: 'a\\tb' must not contain spaces or control"),
+        ("disconnect a\x07", "error: INSTANCE: 'a\\x07' must not contain spaces or control"),
         ("list-services --namespace a.b", "error: --namespace: 'a.b' cannot name a namespace"),
     ],
 )
 def test_a_wrong_option_or_argument_is_one_line_and_exit_code_2(line: str, message: str) -> None:
-    result = invoke(*line.split())
+    result = invoke(*line.split(" "))
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.startswith(message)
