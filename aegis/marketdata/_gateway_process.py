@@ -193,6 +193,7 @@ class GatewayProcess:
         pipeline = parts.pipeline
         status_at = 0.0
         resubscribe_at = time.monotonic() + RESUBSCRIBE_INTERVAL
+        _end_if_stuck_for(STUCK_SECONDS)
         while True:
             failure = pipeline.work()
             now = time.monotonic()

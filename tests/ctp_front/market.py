@@ -69,7 +69,7 @@ class Running:
         ticks = self.consumer.ticks
         wanted = len(ticks) + count
         await wait_until(
-            lambda: len(ticks) >= wanted, what=f"{count} more ticks come", timeout=60 + count / 500
+            lambda: len(ticks) >= wanted, what=f"{count} more ticks come", timeout=120 + count / 500
         )
 
     async def status(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tests.support.feeds import is_gone
 from tests.support.marketdata import SHANGHAI
 from tests.support.poll import wait_until
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
 
 SMALL = {"futures": 60, "options": 40, "rate": 400}
 """A hundred contracts, each of which ticks four times a second."""
@@ -101,7 +101,7 @@ async def test_what_was_not_answered_is_asked_for_again_and_that_alone(
         async def is_asked() -> bool:
             return (await front.report())["requests"] >= 100
 
-        await wait_until(is_asked, what="all is asked for", timeout=60)
+        await wait_until(is_asked, what="all is asked for", timeout=120)
         front.set(unanswered="")
         await feed.wait_ready()
         asked = (await front.report())["requests"]
@@ -165,9 +165,9 @@ async def test_an_exchange_that_falls_silent_is_told_and_no_other(
             return not await silent()
 
         feed.front.set(silent="DCE")
-        await wait_until(is_told, what="DCE is silent", timeout=60)
+        await wait_until(is_told, what="DCE is silent", timeout=120)
         feed.front.set(silent="")
-        await wait_until(is_over, what="DCE ticks again", timeout=60)
+        await wait_until(is_over, what="DCE ticks again", timeout=120)
 
 
 @pytest.mark.parametrize("reason", [8193, 4097])
@@ -226,7 +226,7 @@ async def test_a_frozen_gateway_process_is_ended_and_replaced(ctp: Build, tmp_pa
     async with run_feed(ctp, tmp_path, **SMALL) as feed:
         first = (await feed.wait_ready())["process"]["pid"]
         feed.front.freeze()
-        await wait_until(lambda: is_gone(first), what="the process is ended", timeout=60)
+        await wait_until(lambda: is_gone(first), what="the process is ended", timeout=120)
         await feed.front.wait("login", "md", count=2)
         await wait_subscribed(feed.front, 100)
         await feed.wait_more(400)
@@ -249,7 +249,7 @@ async def test_a_frozen_gateway_process_does_not_outlive_its_killed_feed(
         gateway = (await feed.wait_ready())["process"]["pid"]
         feed.front.freeze()
         feed.node.kill()
-        await wait_until(lambda: is_gone(gateway), what="the gateway is gone", timeout=60)
+        await wait_until(lambda: is_gone(gateway), what="the gateway is gone", timeout=120)
 
 
 # -- two feeds --------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ async def wait_ready(cluster: Cluster, feed: str, wanted: int) -> dict[str, Any]
         covered = sum(report["covered"] for report in found.get("exchanges", ()))
         return found["feed"] == feed and bool(found.get("publishing")) and covered == wanted
 
-    await wait_until(is_ready, what=f"{feed} covers all of {wanted}", timeout=60)
+    await wait_until(is_ready, what=f"{feed} covers all of {wanted}", timeout=120)
     return found
 
 

@@ -20,5 +20,6 @@ def freeze(gateway: SimulatedGateway, contracts: Sequence[Contract]) -> None:
 
 if __name__ == "__main__":
     SimulatedGateway.subscribe = freeze  # type: ignore[assignment, method-assign]
-    _gateway_process.STUCK_SECONDS = 1.0  # type: ignore[misc]
+    _gateway_process.START_SECONDS = 3600.0  # type: ignore[misc]
+    _gateway_process.STUCK_SECONDS = 5.0  # type: ignore[misc]
     _gateway_process.main()
