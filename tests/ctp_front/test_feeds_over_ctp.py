@@ -25,6 +25,10 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(300)]
 SMALL = {"futures": 60, "options": 40, "rate": 400}
 """A hundred contracts, each of which ticks four times a second."""
 
+GROWTH_BYTES = 128 * 1024 * 1024
+"""What a gateway may take besides when it falls behind for a moment; a leak takes more in
+the minutes of the soak."""
+
 
 # -- start ----------------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ async def test_bursts_reach_a_consumer_without_a_hole(
         memory = resident_bytes(found["process"]["pid"])
         await feed.wait_more(ticks)
         feed.consumer.check()
-        assert resident_bytes(found["process"]["pid"]) - memory < 32 * 1024 * 1024
+        assert resident_bytes(found["process"]["pid"]) - memory < GROWTH_BYTES
         found = await feed.status()
         assert found["process"]["restarts"] == 0
         assert found["bridge"]["conflated"] == 0
