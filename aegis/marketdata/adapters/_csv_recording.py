@@ -10,16 +10,30 @@ import gzip
 import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
+
+from attrs import frozen
 
 from aegis import ConfigurationError
 from aegis.marketdata._recorded_rows import column_name
 
-__all__ = ["CsvRecording"]
+__all__ = ["CsvRecording", "OnDamage", "Summary"]
 
 type OnDamage = Callable[[int, str], None]
 """Is told the line, from 1, and what is wrong with it."""
+
+
+@frozen
+class Summary:
+    """What a file of one exchange and trading day holds."""
+
+    exchange: str
+    symbols: tuple[str, ...]
+    day: date
+    first_ns: int
+    last_ns: int
 
 
 class CsvRecording:
@@ -31,6 +45,10 @@ class CsvRecording:
             self.columns = [column_name(cell) for cell in lines.readline().split(",")]
         if self.columns == [""]:
             raise ConfigurationError(f"{path}: it is empty; a recording begins with its columns")
+
+    def summary(self) -> Summary | None:
+        """Nothing: it has to be read through."""
+        return None
 
     def rows(
         self, on_damage: OnDamage, columns: Sequence[str] | None = None

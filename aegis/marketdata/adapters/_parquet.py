@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections.abc import Generator, Iterator, Sequence
-from datetime import datetime, tzinfo
+from datetime import date, datetime, tzinfo
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,7 @@ from aegis import ConfigurationError
 from aegis.marketdata._recorded_rows import LEVEL_PARTS, LEVELS, column_name
 from aegis.marketdata._recorder import Part, PartFacts, RecordedGap
 from aegis.marketdata._tick import Tick
-from aegis.marketdata.adapters._csv_recording import OnDamage
+from aegis.marketdata.adapters._csv_recording import OnDamage, Summary
 
 __all__ = ["ParquetRecording", "ParquetSink", "facts_of", "recorded_files"]
 
@@ -111,6 +111,16 @@ class ParquetRecording:
         with _open(path) as file:
             self._names: list[str] = list(file.schema_arrow.names)
         self.columns = [column_name(name) for name in self._names]
+
+    def summary(self) -> Summary | None:
+        """Return what a file of the recorder holds; None for any other."""
+        facts = facts_of(self.path)
+        if facts is None:
+            return None
+        with _open(self.path) as file:
+            symbols: list[str] = file.read(columns=["symbol"]).column(0).unique().to_pylist()
+        day = date.fromisoformat(str(facts.trading_day))
+        return Summary(facts.exchange, tuple(symbols), day, facts.first_ns, facts.last_ns)
 
     def rows(
         self, on_damage: OnDamage, columns: Sequence[str] | None = None

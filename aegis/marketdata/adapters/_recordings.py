@@ -19,7 +19,7 @@ from aegis.marketdata._config import ReplaySource
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import RawTick
 from aegis.marketdata._recorded_rows import RowReader, RowUnreadable, contract_of
-from aegis.marketdata.adapters._csv_recording import CsvRecording, OnDamage
+from aegis.marketdata.adapters._csv_recording import CsvRecording, OnDamage, Summary
 
 __all__ = ["Recordings", "check_files"]
 
@@ -36,6 +36,10 @@ class Recording(Protocol):
 
     path: Path
     columns: list[str]
+
+    def summary(self) -> Summary | None:
+        """Return what it holds, if it can tell without being read through."""
+        ...
 
     def rows(
         self, on_damage: OnDamage, columns: Sequence[str] | None = None
@@ -63,6 +67,15 @@ class _File:
     days: set[date] = field(factory=set[date])
     first_ns: int = 0
     last_ns: int = 0
+
+    @classmethod
+    def of(cls, recording: Recording) -> Self | None:
+        """Return a file that tells what it holds."""
+        told = recording.summary()
+        if told is None:
+            return None
+        contracts = {(told.exchange, symbol) for symbol in told.symbols}
+        return cls(recording, contracts, {told.day}, told.first_ns, told.last_ns)
 
 
 class Recordings:
@@ -96,7 +109,7 @@ class Recordings:
         files: list[_File] = []
         for recording in _open_all(source):
             reader = _reader(recording, calendar, source.exchange)
-            file = _look_at(recording, reader)
+            file = _File.of(recording) or _look_at(recording, reader)
             files.append(file)
             _log.info(
                 "recording_opened",

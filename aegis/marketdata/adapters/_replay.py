@@ -127,9 +127,9 @@ class ReplayGateway:
             self._play(listener)
         except Exception as error:
             # A thread that ends by it would leave a market that is silent for no reason.
-            _log.exception("replay_failed", feed=self._name)
             failure = GatewayFailure(f"the recording cannot be read: {error}", permanent=True)
             listener.on_state(GatewayState.FAILED, failure)
+            _log.exception("replay_failed", feed=self._name)
 
     def _play(self, listener: GatewayListener) -> None:
         for tick in self._recordings.ticks():

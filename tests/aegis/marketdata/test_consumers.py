@@ -209,6 +209,23 @@ async def test_without_a_feed_there_is_no_state_and_a_stream_waits_for_one(syste
 
 
 @on_both
+async def test_what_comes_while_the_state_is_waited_for_is_not_lost(system: System) -> None:
+    async with Market.open(system, Calendar.load()) as market:
+        market.pipeline.mute()  # It stands by: it answers nothing.
+        stream = system.cluster.ticks()
+        entering = asyncio.ensure_future(stream.__aenter__())
+        await wait_until(lambda: bool(stream._subscriptions), what="it listens")
+        await system.cluster.transport.flush()
+        for number in (1, 2):
+            payload = at(number).to_wire()
+            system.cluster.transport.publish(tick_subject("SHFE", "rb2701"), payload)
+        await entering
+        assert stream.snapshot is None
+        assert await take(stream, 2) == [([], "rb2701", 101), ([], "rb2701", 102)]
+        await stream.__aexit__()
+
+
+@on_both
 async def test_what_is_lost_on_the_way_is_told_before_the_next_tick(system: System) -> None:
     async with (
         Market.open(system, Calendar.load()) as market,

@@ -25,6 +25,7 @@ from aegis.marketdata._config import ReplaySource
 from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._pipeline import FeedPipeline
 from aegis.marketdata._ports import GatewayState
+from aegis.marketdata._recorded_rows import RowReader
 from aegis.marketdata._recorder import (
     Part,
     PartFacts,
@@ -45,8 +46,13 @@ from aegis.marketdata._simulated_market import PHASE_NS, SimulatedMarket
 from aegis.marketdata._simulated_universe import SimulatedUniverse
 from aegis.marketdata._tick import Level, TickFlag
 from aegis.marketdata.adapters._nats_publisher import NatsTickPublisher
-from aegis.marketdata.adapters._parquet import ParquetSink, facts_of, recorded_files
-from aegis.marketdata.adapters._recordings import Recordings
+from aegis.marketdata.adapters._parquet import (
+    ParquetRecording,
+    ParquetSink,
+    facts_of,
+    recorded_files,
+)
+from aegis.marketdata.adapters._recordings import Recordings, _File, _look_at
 from aegis.marketdata.adapters._replay import ReplayGateway
 from tests.support.marketdata import SHANGHAI, ns, tick
 from tests.support.nats import NatsServer
@@ -299,6 +305,18 @@ def test_a_recorder_goes_on_behind_the_files_that_are_there(tmp_path: Path) -> N
     assert len(files) == 3
     parts = [facts for file in files if (facts := facts_of(file)) is not None]
     assert [len(facts.gaps) for facts in parts] == [0, 0, 1]
+
+
+def test_a_recording_tells_what_it_holds_as_reading_it_through_would(tmp_path: Path) -> None:
+    ticks = batch(1, 2) + batch(3, symbol="cu2701", received_ns=ns("2026-11-23 10:00:09"))
+    record(tmp_path, ticks)
+    (file,) = recorded_files(tmp_path)
+    found = ParquetRecording(file)
+    told = _File.of(found)
+    assert told is not None
+    assert told == _look_at(found, RowReader(found.columns, SHANGHAI))
+    assert told.contracts == {("SHFE", "rb2701"), ("SHFE", "cu2701")}
+    assert told.last_ns == ns("2026-11-23 10:00:09")
 
 
 def test_a_crash_leaves_whole_files_alone(tmp_path: Path) -> None:

@@ -330,12 +330,15 @@ class Listener:
     contracts: list[Contract] = field(factory=list[Contract])
     subscribed: list[str] = field(factory=list[str])
     ready: threading.Event = field(factory=threading.Event)
+    failed: threading.Event = field(factory=threading.Event)
     told: threading.Condition = field(factory=threading.Condition)
 
     def on_state(self, state: GatewayState, failure: GatewayFailure | None = None) -> None:
         self.states.append(state)
-        if state in (GatewayState.READY, GatewayState.FAILED):
+        if state is GatewayState.READY:
             self.ready.set()
+        if state is GatewayState.FAILED:
+            self.failed.set()
 
     def on_contract(self, contract: Contract) -> None:
         self.contracts.append(contract)
@@ -394,7 +397,8 @@ def test_at_its_end_a_replay_stays_and_its_clock_stands(calendar: Calendar, day:
     gateway.subscribe(listener.contracts)
     gateway.allow(1_000)
     listener.wait_ticks(20)
-    gateway.stop()
+    assert gateway._thread is not None
+    gateway._thread.join(30)
     assert gateway.progress()["finished"]
     assert gateway.market_ns() == ns("2026-11-23 10:00:09")
     assert listener.states[-1] is GatewayState.READY
@@ -409,6 +413,5 @@ def test_a_recording_that_fails_while_it_plays_is_told(calendar: Calendar, day: 
     found.ticks = fail  # type: ignore[method-assign]
     gateway, listener = ReplayGateway("a", found), Listener()
     gateway.start(listener)
-    assert listener.ready.wait(30)
+    assert listener.failed.wait(30)
     gateway.stop()
-    assert listener.states[-1] is GatewayState.FAILED
