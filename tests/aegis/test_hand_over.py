@@ -164,3 +164,31 @@ async def test_a_query_can_hand_over_and_an_instance_cannot(system: System) -> N
     await system.start_node(Guest, instance_id="g")
     with pytest.raises(HandlerFailed, match="only resources are handed over"):
         await system.cluster.actor(Guest).leave()
+
+
+@on_both
+async def test_the_old_owner_has_ended_its_work_before_the_new_one_begins(system: System) -> None:
+    told: list[str] = []
+    may_end = asyncio.Event()
+
+    class Slow(Tally):
+        service = "slow"
+
+        async def on_promote(self, epoch: int) -> None:
+            told.append(f"{self.instance_id} begins")
+
+        async def on_demote(self) -> None:
+            told.append(f"{self.instance_id} ends")
+            await may_end.wait()
+
+    await system.start_node()
+    await system.start_node((Slow, ["T"]), instance_id="a")
+    await system.start_node((Slow, ["T"]), instance_id="b", role="standby")
+    inspector = Inspector(system.transport, system.subjects)
+    await system.cluster.call("slow", "leave", {"to": "b"}, resource_id="T")
+    await wait_until(lambda: "a ends" in told, what="the old owner is told")
+    (found,) = await inspector.resources("slow")
+    assert found["instance_id"] == "a"
+    may_end.set()
+    await wait_until(lambda: "b begins" in told, what="the new one begins")
+    assert told == ["a begins", "a ends", "b begins"]

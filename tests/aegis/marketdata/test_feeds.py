@@ -47,6 +47,12 @@ async def test_a_killed_feed_is_replaced_and_the_universe_stays(market: Market) 
         arguments = {"include": ["SHFE.*"]}
         wanted = await cluster.call("feed", "subscribe", arguments, resource_id="market")
         gateway = (await wait_ready(cluster, "a", wanted))["process"]["pid"]
+
+        async def follows() -> bool:
+            standbys = (await status(cluster))["standbys"]
+            return [standby["covered"] for standby in standbys if standby["ready"]] == [wanted]
+
+        await wait_until(follows, what="the standby wants the same", timeout=60)
         active.kill()
         await consumer.wait_ticks("b")
         await wait_until(lambda: is_gone(gateway), what="the gateway ended with its feed")
