@@ -276,3 +276,10 @@ async def test_a_real_prometheus_scrapes_nodes_draws_the_dashboards_and_sees_a_f
     # Another may have to be elected first, and no rule waits here.
     await wait_until(lambda: not fires("AegisNoLeader"), what="another leads", timeout=60)
     assert not fires("AegisNoInstances")
+
+    nodes["a"][0].end(signal.SIGKILL)
+    await wait_until(
+        lambda: fires("AegisFeedPromoted"), what="the standby of the market is promoted", timeout=60
+    )
+    (alert,) = scraping.rules()["AegisFeedPromoted"]["alerts"]
+    assert (alert["labels"]["feed"], alert["labels"]["cause"]) == ("b", "node")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.feeds import Market, is_gone, status, wait_ready
-from tests.support.nodes import Host
+from tests.support.nodes import Host, NodeProcess
 from tests.support.poll import wait_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
@@ -36,6 +36,17 @@ async def market(tmp_path: Path) -> AsyncGenerator[Market]:
     config.write_text(CONFIG)
     async with Host.open(tmp_path / "data") as host:
         yield Market(host, config)
+
+
+async def test_a_second_active_feed_is_refused_and_told_who_holds_the_market(
+    market: Market, tmp_path: Path
+) -> None:
+    await market.start("a")
+    arguments = (str(tmp_path / "market.toml"), "--feed", "b", "--data-dir", str(tmp_path / "data"))
+    second = await NodeProcess.start(*arguments, command=("feed", "run"))
+    assert await second.wait_end() == 1
+    assert "error 409" in second.lines[-1]
+    assert "market by a" in second.lines[-1]
 
 
 async def test_a_killed_feed_is_replaced_and_the_universe_stays(market: Market) -> None:
