@@ -195,6 +195,18 @@ def test_a_market_that_cannot_be_started_is_refused_before_anything_is(live: Liv
     assert not (live.folder / "live" / "log" / "nats.log").exists()
 
 
+def test_a_process_that_got_the_number_of_one_of_ours_is_left_alone(live: Live) -> None:
+    run = live.folder / "live" / "run"
+    run.mkdir(parents=True)
+    (run / "order").write_text("nats 1\n")
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (run / "nats.pid").write_text(f"{stranger.pid}\nThu Jan 1 00:00:00 1970\n")
+        assert live.pids() == {}
+        assert live.run(STOP).returncode == 0
+        assert stranger.poll() is None
+        stranger.kill()
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "text"),
     [

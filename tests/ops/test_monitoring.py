@@ -52,7 +52,7 @@ options = 0
 rate = 4.0
 """
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 def alerts(name: str) -> dict[str, dict[str, Any]]:
@@ -193,7 +193,7 @@ def nodes(tmp_path: Path) -> Generator[dict[str, tuple[NodeProcess, int]]]:
                 environ=environ,
             )
             started[name] = node, port
-            node.wait_event("node_started")
+            node.wait_event("node_started", timeout=60)
         yield started
     finally:
         for node, _ in reversed(started.values()):
