@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aegis.marketdata._health import Verdict, judge
+from aegis.marketdata._health import Limits, Verdict, judge
 
 
 def status(**changes: Any) -> dict[str, Any]:
@@ -45,6 +45,8 @@ CASES: list[tuple[dict[str, Any], Verdict, str | None]] = [
         "the gateway is failed: wrong password",
     ),
     ({"publishing": False}, Verdict.CRITICAL, "the feed publishes nothing"),
+    ({"publishing": False, "role": "standby"}, Verdict.FINE, None),
+    ({"state": "connecting", "role": "standby"}, Verdict.CRITICAL, "the gateway is connecting"),
     ({"lag_p99": None}, Verdict.FINE, None),
     ({"lag_p99": 1.0}, Verdict.FINE, None),
     ({"lag_p99": 1.1}, Verdict.DEGRADED, "ticks are 1.1 s old"),
@@ -94,3 +96,13 @@ def test_the_worst_comes_first() -> None:
     given = status(lag_p99=1.5, exchanges=[exchange(silent=True)])
     verdicts = [finding.verdict for finding in judge(given).findings]
     assert verdicts == [Verdict.CRITICAL, Verdict.DEGRADED]
+
+
+def test_coverage_that_is_asked_for_counts_in_breaks_and_where_nothing_is_subscribed() -> None:
+    wanted = Limits(coverage_always=0.9)
+    given = status(exchanges=[exchange(phase="closed", ratio=0.89, missing_count=110)])
+    assert judge(given, limits=wanted).verdict is Verdict.CRITICAL
+    given["exchanges"][0]["ratio"] = 0.9
+    assert judge(given, limits=wanted).verdict is Verdict.FINE
+    assert judge(status(exchanges=[]), limits=wanted).verdict is Verdict.CRITICAL
+    assert judge(status(exchanges=[])).verdict is Verdict.FINE
