@@ -372,6 +372,12 @@ def test_what_stays_missing_after_it_was_subscribed_again_is_told_and_counted(fe
             feed.pipeline.on_subscribed(key, None)
     told = [(notice.event, notice.contracts) for notice in feed.pipeline.notices]
     assert told == [("feed_escalated", (M.key,)), ("feed_escalated", (CU.key,))]
+    feed.pipeline.notices.clear()
+    feed.tick(symbol="cu2701")
+    assert feed.pipeline.resubscribe_missing() == 1
+    told = [(notice.event, notice.contracts) for notice in feed.pipeline.notices]
+    assert told == [("feed_recovered", (CU.key,))]
+    # What is over was an escalation all the same, and no other.
     assert feed.pipeline.figures.plain()["escalations"] == {
         "DCE": {"missing": 1},
         "SHFE": {"missing": 1},
