@@ -46,6 +46,9 @@ class Market:
             rate=setting["rate"],
             even=setting["even"],
         )
+
+    def start(self) -> None:
+        """Tell the contracts, and then ticks."""
         self._source.start(self)
 
     def subscribe(self, symbol: str, exchange: str) -> None:
@@ -121,6 +124,8 @@ class _MadeUp:
 
     def connect(self, setting: dict[str, Any]) -> None:
         self.market = Market(self, setting)
+        # Only now: who hears of a contract may subscribe to it at once.
+        self.market.start()
 
     def close(self) -> None:
         self.market.stop()
