@@ -477,7 +477,6 @@ def entry_of(
         message.mail,
         changes or None,
         message.letters.source if message.letters is not None else "",
-        message.command.name,
     )
     plants.spoil_entry(driver.simulation.plant, entry)
     return entry
