@@ -37,14 +37,14 @@ from tests.simulation._world import Process
 if TYPE_CHECKING:
     from tests.simulation._node import Message, ResourceDriver
 
-__all__ = ["Letters", "Outward", "Ringer", "Sender", "entry_of"]
+__all__ = ["Letters", "Outward", "Requests", "Ringer", "Sender", "entry_of"]
 
 STORE_TIMEOUT: Final = 0.25
 
 REREAD_SECONDS: Final = 0.1
 
 
-class _Requests:
+class Requests:
     """Requests to the store of one purpose: one at a time, repeated while unanswered."""
 
     def __init__(self, simulation: Simulation, process: Process) -> None:
@@ -123,7 +123,7 @@ class Sender:
         if lane is None:
             name = f"{world.rng.getrandbits(40):010x}"
             destination = Destination(new_session(self._process.wall_ms(), name))
-            requests = _Requests(self._simulation, self._process)
+            requests = Requests(self._simulation, self._process)
             lane = self._lanes[resource] = _Lane(destination, requests)
         deadline = world.now + timeout
         kind = "publish" if resource == TOPIC else "send"
@@ -168,7 +168,7 @@ class Sender:
 @define(eq=False)
 class _Lane:
     destination: Destination
-    requests: _Requests
+    requests: Requests
     resource: str = ""
     waiting: deque[tuple[Posted, float]] = field(factory=deque[tuple[Posted, float]])
 
@@ -182,8 +182,8 @@ class Letters:
         self._world = driver.world
         self._inbox = Inbox(driver.owner, source)
         self._subject = f"topic.{TOPIC}" if source else f"mailbox.{driver.resource}"
-        self._reads = _Requests(driver.simulation, driver.node)
-        self._burials = _Requests(driver.simulation, driver.node)
+        self._reads = Requests(driver.simulation, driver.node)
+        self._burials = Requests(driver.simulation, driver.node)
         self._reading = False
         self._again = False
         self._careful = False
@@ -366,7 +366,7 @@ class Outward:
 
     def __init__(self, driver: ResourceDriver) -> None:
         self._driver = driver
-        self._requests = _Requests(driver.simulation, driver.node)
+        self._requests = Requests(driver.simulation, driver.node)
         self._busy = False
 
     def stop(self) -> None:

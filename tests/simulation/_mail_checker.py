@@ -219,6 +219,8 @@ class MailChecker:
         if entry.source:
             self._on_read(resource, box)
         if entry.session:
+            # What its sender had given up before, and comes behind it, is passed over.
+            box.highest[posted.session] = max(box.highest.get(posted.session, 0), posted.n)
             self._note_session(main, posted)
 
     def on_command(self, resource: str, entry: CommandEntry, command: Command) -> None:

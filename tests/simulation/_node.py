@@ -32,7 +32,7 @@ from aegis.actors._record import (
 from aegis.actors._sessions import Known, Refusal
 from tests.simulation import _plants as plants
 from tests.simulation._checker import Committed
-from tests.simulation._mail import Letters, Outward, Ringer, entry_of
+from tests.simulation._mail import Letters, Outward, Requests, Ringer, entry_of
 from tests.simulation._model import Account, Command, State, apply_event, pack, step, unpack
 from tests.simulation._posted import SUBSCRIPTION, Posted
 from tests.simulation._simulation import Simulation
@@ -186,6 +186,8 @@ class ResourceDriver:
         self._request = 0
         """Numbers the requests to the store: late answers to earlier ones are told apart."""
         self._when_quiescent: Callable[[], None] | None = None
+        self._reloads = Requests(self.simulation, node)
+        """Reads of the journal beside appends: what is due is appended meanwhile."""
 
     # -- becoming the owner ---------------------------------------------------------------
 
@@ -490,7 +492,7 @@ class ResourceDriver:
                     self.give_up()
                     message.reply(421, pack({"message": "fenced"}))
                 else:
-                    self._read(1, loaded)
+                    self._reloads.read(self.subject, 1, loaded)
                 return
             self.account.state = State()
             for stored in found:
@@ -500,7 +502,7 @@ class ResourceDriver:
             self._commit(message, drops, status, reply, None)
             self._pump()
 
-        self._read(1, loaded)
+        self._reloads.read(self.subject, 1, loaded)
 
     def _commit(
         self,
@@ -672,6 +674,7 @@ class ResourceDriver:
         self.mailbox.clear()
         self.stash = []
         self.outward.stop()
+        self._reloads.cancel()
         for letters in self.desks:
             letters.stop()
         self._when_quiescent = None
