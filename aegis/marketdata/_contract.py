@@ -105,7 +105,7 @@ class UniverseFilter:
             if pattern == "*" or "*" in exchange or exchange in EXCHANGES:
                 continue
             raise ConfigurationError(
-                f"universe: {pattern!r} names no exchange that is known ({', '.join(EXCHANGES)}); "
+                f"{pattern!r} names no exchange that is known ({', '.join(EXCHANGES)}); "
                 "write it as in SHFE.rb*"
             )
 
@@ -127,7 +127,7 @@ class UniverseFilter:
         chosen = [contract for contract in contracts if self.wants(contract)]
         if contracts and not chosen:
             raise ConfigurationError(
-                f"universe: none of {len(contracts)} contracts matches "
+                f"none of {len(contracts)} contracts matches "
                 f"{', '.join(self.include)}; look at `aegis feed contracts`"
             )
         return chosen
