@@ -97,7 +97,7 @@ class SupervisorCandidate:
             timeout=options.probe_timeout,
             spacing=options.probe_spacing,
         )
-        self._reporter = FailoverReporter(self._channel, clock, lambda: self.leading, self._spawn)
+        self._reporter = FailoverReporter(self._channel, clock, self._reign_sequence, self._spawn)
         self._queries = QueryResponder(
             self._channel,
             clock,
@@ -134,6 +134,9 @@ class SupervisorCandidate:
     def leading(self) -> bool:
         """Whether this candidate leads and serves requests."""
         return self._reign is not None and self.election.leading
+
+    def _reign_sequence(self) -> int | None:
+        return self.election.sequence if self.leading else None
 
     @property
     def waiting_queries(self) -> int:

@@ -1,8 +1,9 @@
 """The reporter of failovers: listens to what is told of them, tells the whole, and keeps it.
 
 The last failovers are one record of the registry, so that a node that was not there tells
-them, too. Nothing depends on it: it is written beside the registry's own writes, a moment
-after the news, and one that is refused waits for the next news.
+them, too. Nothing depends on it: it is written a moment after the news, like all of the
+registry on the condition that the leader's record still stands, and one that is refused
+waits for the next news.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import structlog
 from aegis._clock import Clock
 from aegis.actors._control_channel import ControlChannel
 from aegis.actors._failover_log import FailoverLog, Promotion
-from aegis.actors._registry_entries import FAILOVERS
+from aegis.actors._registry_entries import FAILOVERS, LEADER
 from aegis.errors import ProtocolError
-from aegis.transport._base import Append, Appended, Message, MessageHandler
+from aegis.transport._base import Append, Appended, Message, MessageHandler, Refused
 from aegis.transport._codec import decode_value, encode_value
 
 __all__ = ["PAST_SECONDS", "FailoverReporter"]
@@ -43,13 +44,16 @@ PAST_SECONDS: Final = 60.0
 
 
 class FailoverReporter:
-    """Every candidate keeps the books, and the one that ``leads`` reports and writes."""
+    """Every candidate keeps the books, and the one that leads reports and writes.
+
+    ``leads`` returns the sequence of its own leader's record as long as it does, else None.
+    """
 
     def __init__(
         self,
         channel: ControlChannel,
         clock: Clock,
-        leads: Callable[[], bool],
+        leads: Callable[[], int | None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._channel = channel
@@ -57,7 +61,6 @@ class FailoverReporter:
         self._leads = leads
         self._spawn = spawn
         self._failovers = FailoverLog()
-        self._sequence = 0
         self._unsaved = False
         self._gathering = False
 
@@ -83,13 +86,12 @@ class FailoverReporter:
             records.append(record)
         return records
 
-    def replayed(self, record: Mapping[str, Any], sequence: int) -> None:
+    def replayed(self, record: Mapping[str, Any]) -> None:
         """Take over what stands in the registry.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: it is not as it should be.
         """
-        self._sequence = max(self._sequence, sequence)
         past = self._clock.wall_ms() / 1000 - PAST_SECONDS
         self._failovers.recall(map(Promotion.from_record, record["failovers"]), past=past)
 
@@ -114,14 +116,14 @@ class FailoverReporter:
     def _on_first_answer(self, message: Message) -> None:
         with _readable(message):
             complete = self._failovers.answered(decode_value(message.payload))
-            for failover in complete if self._leads() else ():
+            for failover in () if self._leads() is None else complete:
                 self._channel.report(failover)
 
     # -- what is written ------------------------------------------------------------------
 
     def _news(self) -> None:
         self._unsaved = True
-        if self._leads():
+        if self._leads() is not None:
             self._gather()
 
     def _gather(self) -> None:
@@ -134,22 +136,26 @@ class FailoverReporter:
             await asyncio.sleep(GATHER_SECONDS)
         finally:
             self._gathering = False
-        if not self._leads():
+        reign = self._leads()
+        if reign is None:
             return
         self._unsaved = False
         append = Append(
             self._channel.record(FAILOVERS),
             encode_value({"failovers": self.last()}),
-            # Not on the leader's record, for which other writes would have to wait. Whoever
-            # is behind has first to read what it would replace.
-            expect=self._sequence,
+            # Who leads has read what it replaces. One that is late lands in this reign,
+            # where it does no harm, or is refused.
+            expect=reign,
+            expect_subject=self._channel.record(LEADER),
             rollup=True,
         )
         outcome = await self._channel.transport.append(append, timeout=WRITE_TIMEOUT)
         if isinstance(outcome, Appended):
-            self._sequence = max(self._sequence, outcome.sequence)
+            return
+        self._unsaved = True
+        if isinstance(outcome, Refused) and outcome.again:
+            self._gather()  # Another write was under way.
         else:
-            self._unsaved = True
             _log.warning("failovers_not_kept", reason=str(outcome))
 
 

@@ -38,7 +38,7 @@ class RegistryFollower:
         registry: Registry,
         election: Election,
         on_change: Callable[[Change], None],
-        on_failovers: Callable[[Mapping[str, Any], int], None],
+        on_failovers: Callable[[Mapping[str, Any]], None],
         on_delivery: Callable[[], None],
         on_election: Callable[[], None],
     ) -> None:
@@ -87,7 +87,7 @@ class RegistryFollower:
                 self.settled = int(record.get("settled", 0))
                 self._election.saw_renewal(record, now)
             elif key == FAILOVERS:
-                self._on_failovers(record, stored.sequence)
+                self._on_failovers(record)
             # An own write may be delivered before its acknowledgement, or without one.
             change = self._registry.replayed(key, record, stored.sequence)
             if change is not None:
