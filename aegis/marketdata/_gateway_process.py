@@ -101,13 +101,21 @@ class _Parts:
 
 
 class GatewayProcess:
-    """One gateway with all that belongs to it, driven by what its owner says."""
+    """One gateway with all that belongs to it, driven by what its owner says.
+
+    ``gets_on`` is called again and again while its loop does, with the seconds until it is
+    called again at the latest.
+    """
 
     def __init__(
-        self, tell: Callable[[dict[str, Any]], None], bridge: type[Bridge] = Bridge
+        self,
+        tell: Callable[[dict[str, Any]], None],
+        bridge: type[Bridge] = Bridge,
+        gets_on: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._tell = tell
         self._bridge = bridge
+        self._gets_on = gets_on
         self._told_contracts = 0
 
     async def run(self, config: MarketConfig, feed: str, orders: asyncio.Queue[str]) -> None:
@@ -118,7 +126,7 @@ class GatewayProcess:
             Unavailable: there is no server.
         """
         calendar = config.load_calendar()
-        gateway = await _made(config, feed, calendar)
+        gateway = await self._made(config, feed, calendar)
         recorded = gateway if isinstance(gateway, RecordedGatewayPort) else None
         async with aegis.connect() as cluster:
             publisher = NatsTickPublisher(
@@ -153,6 +161,22 @@ class GatewayProcess:
                         task.cancel()
                     bridge.close()
                     await cluster.transport.flush()
+
+    async def _made(
+        self, config: MarketConfig, feed: str, calendar: Calendar
+    ) -> MarketDataGatewayPort:
+        """Make the gateway of a feed.
+
+        A recording is looked through first, which may take minutes: it is done aside, so that
+        this process is not taken for one that stands still.
+        """
+        if config.feed(feed).kind != "replay":
+            return make_gateway(config, feed, calendar)
+        making = asyncio.ensure_future(asyncio.to_thread(make_gateway, config, feed, calendar))
+        while not making.done():
+            self._gets_on(STUCK_SECONDS)
+            await asyncio.wait((making,), timeout=STATUS_INTERVAL)
+        return making.result()
 
     async def _obey(self, parts: _Parts, orders: asyncio.Queue[str]) -> None:
         pipeline = parts.pipeline
@@ -193,7 +217,7 @@ class GatewayProcess:
         pipeline = parts.pipeline
         status_at = 0.0
         resubscribe_at = time.monotonic() + RESUBSCRIBE_INTERVAL
-        _end_if_stuck_for(STUCK_SECONDS)
+        self._gets_on(STUCK_SECONDS)
         while True:
             failure = pipeline.work()
             now = time.monotonic()
@@ -205,7 +229,7 @@ class GatewayProcess:
                 parts.tell_notices()
             if now >= status_at or failure is not None:
                 status_at = now + STATUS_INTERVAL
-                _end_if_stuck_for(STUCK_SECONDS)
+                self._gets_on(STUCK_SECONDS)
                 self._tell_contracts(pipeline)
                 status = parts.status()
                 self._tell({"told": "status", "status": status})
@@ -258,21 +282,6 @@ def status_of(
         "gateway": {"event_queue": measured.event_queue, "counts": dict(measured.counts)},
         "replay": gateway.progress() if isinstance(gateway, RecordedGatewayPort) else None,
     }
-
-
-async def _made(config: MarketConfig, feed: str, calendar: Calendar) -> MarketDataGatewayPort:
-    """Make the gateway of a feed.
-
-    A recording is looked through first, which may take minutes: it is done aside, so that
-    this process is not taken for one that stands still.
-    """
-    if config.feed(feed).kind != "replay":
-        return make_gateway(config, feed, calendar)
-    making = asyncio.ensure_future(asyncio.to_thread(make_gateway, config, feed, calendar))
-    while not making.done():
-        _end_if_stuck_for(STUCK_SECONDS)
-        await asyncio.wait((making,), timeout=STATUS_INTERVAL)
-    return making.result()
 
 
 async def _play(
@@ -371,7 +380,7 @@ async def _main(tell: Callable[[dict[str, Any]], None], bridge: type[Bridge]) ->
         orders.put_nowait("")
 
     listening = asyncio.create_task(listen())
-    await GatewayProcess(tell, bridge).run(config, begin["feed"], orders)
+    await GatewayProcess(tell, bridge, _end_if_stuck_for).run(config, begin["feed"], orders)
     listening.cancel()
 
 
