@@ -316,6 +316,8 @@ class Feed(AegisActor):
         return len(matching)
 
     def _matching(self, include: list[str], exclude: list[str]) -> list[Contract]:
+        if not self._host.contracts:
+            raise Rejected("the feed has not told its contracts yet; try again in a moment")
         try:
             return UniverseFilter(tuple(include), tuple(exclude)).select(self._host.contracts)
         except ConfigurationError as error:

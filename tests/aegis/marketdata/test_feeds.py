@@ -55,6 +55,12 @@ async def test_a_killed_feed_is_replaced_and_the_universe_stays(market: Market) 
     async with market.consumer() as consumer:
         cluster = consumer.cluster
         await consumer.wait_ticks("a")
+
+        async def is_told() -> bool:
+            page = await cluster.call("feed", "contracts", resource_id="market")
+            return bool(page["total"])
+
+        await wait_until(is_told, what="the feed has told its contracts")
         arguments = {"include": ["SHFE.*"]}
         wanted = await cluster.call("feed", "subscribe", arguments, resource_id="market")
         gateway = (await wait_ready(cluster, "a", wanted))["process"]["pid"]
