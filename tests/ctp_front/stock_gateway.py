@@ -15,11 +15,16 @@ import json
 import os
 import sys
 from collections import Counter
+from threading import Lock
 from typing import Any
+
+printing = Lock()
 
 
 def say(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    """Print one line; vnpy logs from threads of its own, and lines must not mix."""
+    with printing:
+        print(json.dumps(facts), flush=True)
 
 
 def main(address: str) -> None:
