@@ -22,6 +22,8 @@ from tests.simulation.system import _run as system
 from tests.simulation.system._plants import PLANTS as SYSTEM_PLANTS
 
 CHUNK = 50
+PROGRESS = 1_000
+"""Seeds between two lines that tell how far the run is."""
 
 
 @frozen
@@ -68,13 +70,13 @@ def main() -> int:
         for count, found, failed in _results(tasks, options.workers):
             done += count
             counters.update(found)
-            failures += failed
+            for failure in failed:  # The first one whole, and at once: a run may take hours.
+                print(failure.splitlines()[0] if failures else failure, flush=True)
+                failures.append(failure)
+            if done % PROGRESS < CHUNK:
+                print(f"{done} seeds, {len(failures)} failed", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print(f"interrupted; of seeds {options.start} to {end - 1} not all were run:")
-    for failure in failures[:1]:
-        print(failure)
-    for failure in failures[1:20]:
-        print(failure.splitlines()[0])
     print(coverage_table(counters))
     seconds = time.perf_counter() - began
     print(f"{done} seeds, {len(failures)} failed, {seconds:.1f} s")
