@@ -9,7 +9,8 @@ know, comes again soon. However much there is, a beat stays small.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 from attrs import define, field
@@ -26,41 +27,50 @@ MAX_REPEATED: Final = 32
 
 
 class AppliedReport:
-    """A node's side: what the next beat says."""
+    """A node's side: what the next beat says.
 
-    def __init__(self) -> None:
+    ``current`` tells the sequence of an instance's resource, None of one that is not there
+    any more. What has not changed costs nothing, however much there is of it.
+    """
+
+    def __init__(self, current: Callable[[str, str], int | None]) -> None:
+        self._current = current
         self._sent: dict[tuple[str, str], int] = {}
+        self._news: dict[tuple[str, str], None] = {}
 
     def forget(self) -> None:
         """Whoever listens is new: tell everything again."""
+        self._news = dict.fromkeys([*self._sent, *self._news])
         self._sent.clear()
 
-    def next(self, applied: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-        """Return what to tell of ``applied``: instance id, resource id, sequence.
+    def renew(self, instance_id: str, resource_ids: Iterable[str]) -> None:
+        """An instance holds these from now on: whoever listens knows nothing of them."""
+        for resource_id in resource_ids:
+            self._sent.pop((instance_id, resource_id), None)
+            self._news[instance_id, resource_id] = None
 
-        What was told longest ago comes first.
+    def note(self, instance_id: str, sequences: Mapping[str, int]) -> None:
+        """These resources of an instance may have changed."""
+        for resource_id, sequence in sequences.items():
+            name = (instance_id, resource_id)
+            if self._sent.get(name) != sequence:
+                self._news[name] = None
+
+    def next(self) -> dict[str, dict[str, int]]:
+        """Return what to tell: instance id, resource id, sequence.
+
+        What has waited or was told longest ago comes first.
         """
-        now = {
-            (instance_id, resource_id): sequence
-            for instance_id, sequences in applied.items()
-            for resource_id, sequence in sequences.items()
-        }
-        self._sent = {name: sequence for name, sequence in self._sent.items() if name in now}
-        fresh = [name for name in now if name not in self._sent]
-        changed = [name for name, sequence in self._sent.items() if now[name] != sequence]
-        chosen = (fresh + changed)[:MAX_REPORTED]
-        room = min(MAX_REPEATED, MAX_REPORTED - len(chosen))
-        for name, sequence in self._sent.items():
-            if room <= 0:
-                break
-            if now[name] == sequence:
-                chosen.append(name)
-                room -= 1
+        news = list(islice(self._news, MAX_REPORTED))
+        again = islice(self._sent, min(MAX_REPEATED, MAX_REPORTED - len(news)))
         told: dict[str, dict[str, int]] = {}
-        for name in chosen:
+        for name in [*news, *again]:
+            self._news.pop(name, None)
             self._sent.pop(name, None)
-            self._sent[name] = now[name]
-            told.setdefault(name[0], {})[name[1]] = now[name]
+            sequence = self._current(*name)
+            if sequence is not None:
+                self._sent[name] = sequence
+                told.setdefault(name[0], {})[name[1]] = sequence
         return told
 
 

@@ -118,6 +118,7 @@ class ActorCell:
 
     __slots__ = (
         "_changed",
+        "_counted",
         "_failure",
         "_handling",
         "_in_hand",
@@ -162,6 +163,7 @@ class ActorCell:
         self.status = Status.STARTING
         self.processed = 0
         """Messages handled so far, in all lives."""
+        self._counted = 0  # Of those, how many `take_progress` has told.
         self.restarts = 0
         self.error: BaseException | None = None
         """The failure that ended the last life, if one did."""
@@ -267,6 +269,7 @@ class ActorCell:
     async def _start(self) -> BaseException | None:
         life = self._life
         self._handling = True
+        self.runtime.awake.add(self)  # Mail may wait for it already.
         envelope = Envelope(None)
         envelope.owner = self
         current_envelope.set(envelope)
@@ -299,6 +302,11 @@ class ActorCell:
         self.status = Status.SUSPENDED
         self.error = error
         self._tell_change()
+
+    def take_progress(self) -> int:
+        """Return how many messages were handled since this was last asked."""
+        counted, self._counted = self._counted, self.processed
+        return self.processed - counted
 
     @property
     def is_stopped(self) -> bool:
@@ -344,6 +352,8 @@ class ActorCell:
         self.runtime.pump_soon(self._pump)
 
     def _pump(self) -> None:
+        if self.status is not Status.STOPPED:
+            self.runtime.awake.add(self)
         turn_ends = 0.0
         for _ in range(TURN_MESSAGES):
             # While a task runs, or the actor is suspended, the mailbox stays busy
@@ -839,6 +849,7 @@ class ActorCell:
         for envelope in self._take_waiting():
             self._refuse(envelope)
         self.runtime.top_level.discard(self)
+        self.runtime.awake.discard(self)
         self.runtime.observer.on_stopped(self, reason)
         self._tell_change()
         watchers, self._watchers = self._watchers, None

@@ -464,6 +464,7 @@ class JournaledBehaviour:
         record = self._journal.decode(sequence, payload)
         if self.owner.follow(sequence, record, len(payload)):
             self._live.replay(sequence, record)
+        self._cell.runtime.awake.add(self._cell)
 
     # -- messages ---------------------------------------------------------------------
 
@@ -748,6 +749,7 @@ class JournaledBehaviour:
 
     def on_committed(self) -> None:
         """Let what has become possible begin: messages out, mail in."""
+        self._cell.runtime.awake.add(self._cell)
         # After each commit: what most resources have none of must cost next to nothing.
         if not self.owner.outbox.is_empty:
             self._forwarder.wake()

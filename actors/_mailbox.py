@@ -130,6 +130,11 @@ class Mailbox:
         return not self._mail and not self._control
 
     @property
+    def idle(self) -> bool:
+        """Whether its owner waits to be woken by the next message."""
+        return not self._busy
+
+    @property
     def closed(self) -> bool:
         """Whether messages are refused."""
         return self._closed

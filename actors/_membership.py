@@ -105,8 +105,8 @@ def _no_load() -> Mapping[str, InstanceLoad]:
     return {}
 
 
-def _none_applied() -> Mapping[str, Mapping[str, int]]:
-    return {}
+def _none_applied(instance_id: str, resource_id: str) -> int | None:
+    return None
 
 
 def _no_facts(asked: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -117,11 +117,11 @@ class Membership:
     """What one node is to the supervisors.
 
     ``node_id`` must belong to this process alone: a restarted process needs another.
-    ``load`` is asked at every beat for the queue depth and progress of the instances,
-    ``applied`` for how far each resource's journal is applied (instance id, resource id,
-    sequence in the stream: of an owner its last record, of a standby the last that it
-    took over; always all of them, the beats tell what is news), ``health`` for what else a
-    request to ``aegis.health.<node>`` should be told, and ``details`` for what is long: a
+    ``load`` is asked at every beat for the queue depth and progress of the instances, and
+    how far those journals are applied of which that may have changed (resource id, sequence
+    in the stream: of an owner its last record, of a standby the last that it took over);
+    ``applied`` for the same of one instance's resource, None if it is not there any more;
+    ``health`` for what else a request to ``aegis.health.<node>`` should be told, and ``details`` for what is long: a
     request that is the map ``{brief: true}`` gets an answer without. Both get that map.
     """
 
@@ -134,7 +134,7 @@ class Membership:
         *,
         options: LeaseOptions | None = None,
         load: Callable[[], Mapping[str, InstanceLoad]] = _no_load,
-        applied: Callable[[], Mapping[str, Mapping[str, int]]] = _none_applied,
+        applied: Callable[[str, str], int | None] = _none_applied,
         health: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_facts,
         details: Callable[[Mapping[str, Any]], Mapping[str, Any]] = _no_facts,
         listener: MembershipListener | None = None,
@@ -153,8 +153,7 @@ class Membership:
         self._subjects = subjects
         self._clock = clock
         self._load = load
-        self._applied = applied
-        self._report = AppliedReport()
+        self._report = AppliedReport(applied)
         self._health = health
         self._details = details
         self._listener: MembershipListener = listener or _Deaf()
@@ -306,6 +305,7 @@ class Membership:
         for resource_id, epoch in epochs.items():
             self.epochs[service, resource_id] = epoch
             self._owner[service, resource_id] = instance_id
+        self._report.renew(instance_id, reply["registered"])
         return Registration(reply["registered"], epochs, reply["conflicts"])
 
     async def release_resources(
@@ -457,7 +457,9 @@ class Membership:
             return
         self._watch_lease()
         loads = self._load()
-        told = self._report.next(self._applied())
+        for name, load in loads.items():
+            self._report.note(name, load.applied)
+        told = self._report.next()
         instances = {
             name: evolve(loads.get(name, InstanceLoad()), applied=told.get(name, {}))
             for name in self.instances

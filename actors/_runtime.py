@@ -36,6 +36,7 @@ class Runtime:
         "_detached",
         "_ready",
         "_ready_scheduled",
+        "awake",
         "cluster",
         "context",
         "loop",
@@ -64,6 +65,8 @@ class Runtime:
         self.context.run(current_envelope.set, None)
         self.top_level: set[ActorCell] = set()
         """Running actors that no supervisor holds."""
+        self.awake: set[ActorCell] = set()
+        """Actors that have done something, or are about to, since `take_awake`."""
         self._detached: set[asyncio.Task[None]] = set()
         self._ready: deque[Callable[[], None]] = deque()
         self._ready_scheduled = False
@@ -117,6 +120,15 @@ class Runtime:
                     break
         finally:
             self._ready_scheduled = bool(ready) and self.call_soon(self._run_ready)
+
+    def take_awake(self) -> set[ActorCell]:
+        """Return who has done something since the last time, or has something to do.
+
+        Whoever asks so can follow many thousand actors: what is idle costs nothing.
+        """
+        taken = self.awake
+        self.awake = {cell for cell in taken if not cell.mailbox.idle and not cell.is_stopped}
+        return taken
 
     def start_task(self, coroutine: Any) -> asyncio.Task[Any]:
         """Run ``coroutine`` as a task with context variables of its own, at once."""

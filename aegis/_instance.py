@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
@@ -98,6 +98,7 @@ class Instance:
         self.failed = False
         """Its supervisor gave up on it: beats say so, and the leader judges."""
         self._parts = parts
+        self._progress = 0
         self._options = options
         self._actor_class = actor_class
         self._rejoining: asyncio.Task[None] | None = None
@@ -419,21 +420,20 @@ class Instance:
 
     # -- what beats tell ----------------------------------------------------------------
 
-    def load(self) -> InstanceLoad:
-        """Return how much waits, and what has been done."""
-        cells = list(self.desk.resources.values())
-        if self.desk.cell is not None:
-            cells.append(self.desk.cell)
-        return InstanceLoad(
-            depth=sum(len(cell.mailbox) for cell in cells),
-            progress=sum(cell.processed for cell in cells),
-            stalled=math.inf if self.failed else 0.0,
-        )
+    def load(self, awake: Iterable[ActorCell]) -> InstanceLoad:
+        """Return how much waits, and what has been done, by those that were not idle."""
+        depth, applied = 0, dict[str, int]()
+        for cell in awake:
+            depth += len(cell.mailbox)
+            self._progress += cell.take_progress()
+            if cell.resource_id is not None:
+                sequence = self.applied(cell.resource_id)
+                if sequence is not None:
+                    applied[cell.resource_id] = sequence
+        return InstanceLoad(depth, self._progress, math.inf if self.failed else 0.0, applied)
 
-    def applied(self) -> Mapping[str, int]:
-        """Return how far each journal is applied."""
-        return {
-            holding.resource_id: holding.behaviour.applied
-            for holding in self.holdings.all.values()
-            if holding.behaviour is not None
-        }
+    def applied(self, resource_id: str) -> int | None:
+        """Return how far a journal is applied; None if nobody here has it."""
+        holding = self.holdings.all.get(resource_id)
+        behaviour = None if holding is None else holding.behaviour
+        return None if behaviour is None else behaviour.applied

@@ -23,6 +23,7 @@ from aegis._subjects import Subjects
 from aegis._takeover_reports import TakeoverReports
 from aegis._trace import outgoing_traceparent, use_trace
 from aegis.actors._actor import AegisActor
+from aegis.actors._cell import ActorCell
 from aegis.actors._client import Client
 from aegis.actors._control import ControlOptions, SupervisorCandidate
 from aegis.actors._directory import Directory
@@ -378,10 +379,16 @@ class Node:
     # -- what the system is told ------------------------------------------------------
 
     def _load(self) -> Mapping[str, InstanceLoad]:
-        return {name: instance.load() for name, instance in self._instances.items()}
+        awake: dict[str, list[ActorCell]] = {}
+        for cell in self.runtime.take_awake():
+            awake.setdefault(cell.props.instance_id, []).append(cell)
+        return {
+            name: instance.load(awake.get(name, ())) for name, instance in self._instances.items()
+        }
 
-    def _applied(self) -> Mapping[str, Mapping[str, int]]:
-        return {name: instance.applied() for name, instance in self._instances.items()}
+    def _applied(self, instance_id: str, resource_id: str) -> int | None:
+        instance = self._instances.get(instance_id)
+        return None if instance is None else instance.applied(resource_id)
 
     def _health(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -237,6 +238,10 @@ def test_two_nodes_that_start_with_the_id_of_a_dead_one_at_once_get_one_winner(
 # -- what standbys have applied ---------------------------------------------------------
 
 
+def _always(sequence: int) -> Callable[[str, str], int]:
+    return lambda instance_id, resource_id: sequence
+
+
 def test_the_standby_that_has_applied_most_is_promoted_and_queries_show_its_lag(
     play: Play,
 ) -> None:
@@ -246,7 +251,10 @@ def test_the_standby_that_has_applied_most_is_promoted_and_queries_show_its_lag(
         nodes = [
             await world.member(
                 f"node-{number}",
-                applied=lambda number=number, at=at: {f"acct-{number}": {"R-1": at}},
+                load=lambda number=number, at=at: {
+                    f"acct-{number}": InstanceLoad(applied={"R-1": at})
+                },
+                applied=_always(at),
             )
             for number, at in ((1, 90), (2, 70), (3, 80))
         ]
