@@ -197,6 +197,10 @@ class GatewayProcess:
                     return
                 case other:
                     _log.error("order_unknown", order=other)
+            while orders.empty():
+                if not pipeline.tell_states():
+                    break
+                await asyncio.sleep(0)  # What was published leaves, and ticks come in.
 
     def _set_universe(self, parts: _Parts, order: dict[str, Any]) -> None:
         universe = UniverseFilter(tuple(order["include"]), tuple(order["exclude"]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import structlog
@@ -37,6 +38,9 @@ __all__ = ["FeedPipeline"]
 
 MAX_NAMED: Final = 1_000
 """Contracts of an exchange that a status names; their number is told whole."""
+
+STATES_TOGETHER: Final = 1_000
+"""Of a whole market the first states are to leave at once, and new ticks between them."""
 
 OTHER: Final = "other"
 """Stands for any exchange that does not exist, where it is a label."""
@@ -99,30 +103,38 @@ class FeedPipeline:
     def activate(self, epoch: int, seconds: float) -> None:
         """Publish under ``epoch`` for so many seconds from now on; renewed by repeating it.
 
-        With a new epoch the state of every contract is published first, so that whoever
-        followed another feed has this one's view of all; with the same one the states of
-        those whose ticks could not leave. What comes when its time is over already, since
-        this process stood still meanwhile, changes nothing.
+        With a new epoch the state of every contract is published, so that whoever followed
+        another feed has this one's view of all; with the same one the states of those whose
+        ticks could not leave. `tell_states` goes on where there are many. What comes when
+        its time is over already, since this process stood still meanwhile, changes nothing.
         """
         if epoch < self.epoch or seconds <= 0:
             return
         self._publish_until = self._now() + seconds
-        last = self.arbiter.last
-        if epoch == self.epoch:
-            states = [last[key] for key in self._kept_back if key in last]
-        else:
+        if epoch != self.epoch:
             self.epoch = epoch
             self._sequences.clear()
-            states = [*last.values()]
-            count = len(states)
+            self._kept_back = dict.fromkeys(self.arbiter.last)
+            count = len(self._kept_back)
             _log.info("feed_activated", feed=self._gateway.name, epoch=epoch, contracts=count)
-        self._kept_back.clear()
+        self.tell_states()
+
+    def tell_states(self) -> bool:
+        """Publish how some contracts stand of which consumers have not got the newest tick.
+
+        Returns whether that can go on at once; ticks that come in between are as good.
+        """
+        if not self._kept_back or not self.publishing:
+            return False
         snapshots: list[Tick] = []
-        for tick in states:
+        for key in [*islice(self._kept_back, STATES_TOGETHER)]:
+            tick = self.arbiter.last.get(key)
+            if tick is None:
+                del self._kept_back[key]
+                continue
             self._sequences[tick.exchange] += 1
-            stamped = self._stamped(tick, self._sequences[tick.exchange])
-            snapshots.append(_flagged(stamped, _SNAPSHOT))
-        self._publish(snapshots)
+            snapshots.append(self._stamped(tick, self._sequences[tick.exchange]))
+        return self._publish(snapshots) and bool(self._kept_back)
 
     def mute(self) -> None:
         """Stand by: publish nothing until activated again."""
@@ -231,7 +243,10 @@ class FeedPipeline:
                 # Not renewed in time. As with what cannot leave: whoever listens sees the gap.
                 self._keep_back(news)
 
-    def _publish(self, ticks: Sequence[Tick]) -> None:
+    def _publish(self, ticks: Sequence[Tick]) -> bool:
+        """Publish ticks, and return whether they could leave."""
+        if self._kept_back:
+            ticks = [self._as_state(tick) for tick in ticks]
         try:
             self._publisher.publish(ticks)
         except Unavailable as error:
@@ -239,8 +254,17 @@ class FeedPipeline:
             self.figures.count("lost", ticks)
             self._keep_back(ticks)
             _log.warning("ticks_lost", feed=self._gateway.name, ticks=len(ticks), reason=str(error))
-        else:
-            self.figures.count("published", ticks)
+            return False
+        self.figures.count("published", ticks)
+        return True
+
+    def _as_state(self, tick: Tick) -> Tick:
+        """Return a tick as that with which consumers know the state of its contract again."""
+        key = (tick.exchange, tick.symbol)
+        if key not in self._kept_back:
+            return tick
+        del self._kept_back[key]
+        return _flagged(tick, _SNAPSHOT)
 
     def _keep_back(self, ticks: Iterable[Tick]) -> None:
         """Have the states of their contracts published when ticks may leave again."""

@@ -29,6 +29,8 @@ class StockGateway:
         self.process = process
         self.logs: list[str] = []
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._over = ""
+        """Why nothing it says is taken any more."""
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -56,11 +58,18 @@ class StockGateway:
             await gateway._reading
 
     async def ask(self, command: str) -> dict[str, Any]:
-        """Have it do something; return what it says of it."""
+        """Have it do something; return what it says of it.
+
+        Raises:
+            AssertionError: it has ended, or said what is no JSON.
+        """
         assert self.process.stdin is not None
         self.process.stdin.write(command.encode() + b"\n")
-        async with asyncio.timeout(WAIT):
-            return await self._answers.get()
+        try:
+            async with asyncio.timeout(WAIT):
+                return await self._answers.get()
+        except asyncio.QueueShutDown:
+            raise AssertionError(self._over) from None
 
     async def wait_log(self, text: str) -> str:
         """Return the first line of its log with a text in it."""
@@ -68,6 +77,7 @@ class StockGateway:
 
         def is_there() -> bool:
             found[:] = [line for line in self.logs if text in line]
+            assert found or not self._over, self._over
             return bool(found)
 
         await wait_until(is_there, what=f"{text!r} among {self.logs}", timeout=WAIT)
@@ -84,12 +94,21 @@ class StockGateway:
         await wait_until(are_known, what=f"{contracts} contracts are known", timeout=WAIT)
 
     async def _read(self) -> None:
+        """Take what it says; who waits for an answer is told why no other will come."""
         assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            if not line.startswith(b"{"):
-                continue  # The binding prints errors of handlers here.
-            facts: dict[str, Any] = json.loads(line)
-            if "log" in facts:
-                self.logs.append(facts["log"])
-            else:
-                self._answers.put_nowait(facts)
+        line = b""
+        try:
+            while line := await self.process.stdout.readline():
+                # The rest are errors of handlers, which the binding prints here.
+                if line.startswith(b"{"):
+                    self._take(json.loads(line))
+            self._over = "the gateway's process has ended"
+        except ValueError as error:
+            self._over = f"the gateway said {line!r}: {error}"
+        self._answers.shutdown()
+
+    def _take(self, facts: dict[str, Any]) -> None:
+        if "log" in facts:
+            self.logs.append(facts["log"])
+        else:
+            self._answers.put_nowait(facts)

@@ -16,7 +16,14 @@ import pytest
 from tests.ctp_front.build import Build
 from tests.ctp_front.front import FakeFront
 from tests.ctp_front.market import check_whole, ctp_market, holes, run_feed, wait_subscribed
-from tests.support.feeds import is_gone
+from tests.support.feeds import (
+    SOON,
+    Consumer,
+    cause_of_the_change,
+    is_gone,
+    wait_ready,
+    wait_standing_by,
+)
 from tests.support.marketdata import SHANGHAI
 from tests.support.poll import wait_until
 
@@ -275,15 +282,72 @@ async def test_a_killed_feed_is_replaced_by_the_one_at_the_other_front(
             await consumer.wait_ticks("a", 400)
             active.kill()
             await consumer.wait_ticks("b", 400)
-            consumer.check()
-            # Both fronts tell the same market: nothing came twice, and what is missing was
-            # between the two feeds, which the consumer was told.
-            holes(consumer.ticks)
-            for feed in ("a", "b"):
-                check_whole(consumer, feed)
-            assert any(gap.feed_changed for gap in consumer.gaps)
+            check_change(consumer)
             names = [tick.feed for tick in consumer.raw]
             assert names == sorted(names)
+
+
+async def test_a_front_that_falls_silent_or_goes_away_loses_the_market_to_the_other(
+    ctp: Build, tmp_path: Path
+) -> None:
+    async with (
+        FakeFront.open(**SMALL) as first,
+        FakeFront.open(**SMALL) as second,
+        ctp_market(ctp, tmp_path, {"a": first, "b": second}, SOON) as market,
+    ):
+        await market.start("a")
+        await market.start("b", "standby")
+        async with market.consumer() as consumer:
+            cluster = consumer.cluster
+            await wait_ready(cluster, "a", 100)
+            await wait_standing_by(cluster, "b", 100)
+            await consumer.wait_ticks("a", 100)
+            first.set(silent="*")
+            await consumer.wait_ticks("b", 400)
+            assert await cause_of_the_change(cluster) == "silence"
+            # Its session stood all the time: nothing else would have told.
+            told = await cluster.call("feed", "status", instance_id="a")
+            assert (told["state"], told["disconnects"]) == ("ready", 0)
+            # Once it ticks again it stands by; nothing is handed back.
+            first.set(silent="")
+            await wait_standing_by(cluster, "a", 100)
+            await consumer.wait_ticks("b", 400)
+            assert {tick.feed for tick in consumer.raw[-400:]} == {"b"}
+            await second.close()
+            await consumer.wait_ticks("a", 400)
+            assert await cause_of_the_change(cluster) == "disconnected"
+            check_change(consumer)
+            assert len({tick.epoch for tick in consumer.raw}) == 3
+
+
+async def test_a_front_that_was_never_there_leaves_the_market_to_one_that_is(
+    ctp: Build, tmp_path: Path
+) -> None:
+    async with (
+        FakeFront.open(**SMALL) as absent,
+        FakeFront.open(**SMALL) as second,
+        ctp_market(ctp, tmp_path, {"a": absent, "b": second}, SOON) as market,
+    ):
+        await absent.close()
+        await market.start("a")
+        await market.start("b", "standby")
+        async with market.consumer() as consumer:
+            await consumer.wait_ticks("b", 400)
+            assert await cause_of_the_change(consumer.cluster) == "disconnected"
+            assert {tick.feed for tick in consumer.raw} == {"b"}
+            consumer.check()
+            check_whole(consumer, "b")
+
+
+def check_change(consumer: Consumer) -> None:
+    """Check that what each of two feeds said is whole, and that a consumer was told of both."""
+    consumer.check()
+    # Both fronts tell the same market: nothing came twice, and what is missing was between
+    # the two feeds, which the consumer was told.
+    holes(consumer.ticks)
+    for feed in ("a", "b"):
+        check_whole(consumer, feed)
+    assert any(gap.feed_changed for gap in consumer.gaps)
 
 
 def resident_bytes(pid: int) -> int:

@@ -5,8 +5,10 @@ What is shown of vnpy here is what the adapter has to live with.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,18 @@ async def test_without_the_locale_the_first_text_aborts_the_process(
         StockGateway.open(front, tmp_path, environ) as gateway,
     ):
         assert await gateway.process.wait() == -signal.SIGABRT
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [('{"log": "a"}{"log": "b"}', "Extra data"), ("", "has ended")],
+    ids=["two lines in one", "nothing"],
+)
+async def test_whoever_waits_for_the_gateway_hears_why_in_vain(says: str, problem: str) -> None:
+    process = await asyncio.create_subprocess_exec("echo", says, stdin=PIPE, stdout=PIPE)
+    gateway = StockGateway(process)
+    with pytest.raises(AssertionError, match=problem):
+        await gateway.ask("report")
+    with pytest.raises(AssertionError, match=problem):
+        await gateway.wait_log("logged in")
+    assert await process.wait() == 0

@@ -16,26 +16,8 @@ from aegis.errors import ConfigurationError
 from aegis.marketdata import Tick, TickGap
 from aegis.ops._feed_drill import run_drill
 from aegis.ops._feed_drill_report import DrillReport, Witness
+from tests.support.feeds import TWO_FEEDS
 from tests.support.marketdata import tick
-
-MARKET = """
-calendar = "always"
-[universe]
-include = ["SHFE.*", "DCE.*"]
-[failover]
-disconnected = 1.0
-silent = 1.0
-settled = 1.0
-holding = 1.0
-[feeds.a.simulated]
-futures = 60
-options = 0
-rate = 4.0
-[feeds.b.simulated]
-futures = 60
-options = 0
-rate = 4.0
-"""
 
 
 def witness(*ticks: Tick, changes: int = 1) -> DrillReport:
@@ -85,10 +67,10 @@ def test_a_change_that_was_not_told_fails_the_drill() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "problem"),
     [
-        (MARKET.partition("[feeds.b")[0], "kill", "a drill needs two feeds"),
-        (MARKET, "fire", "--kind fire: it is one of kill, silence, disconnect, lag"),
+        (TWO_FEEDS.partition("[feeds.b")[0], "kill", "a drill needs two feeds"),
+        (TWO_FEEDS, "fire", "--kind fire: it is one of kill, silence, disconnect, lag"),
         (
-            MARKET.replace(
+            TWO_FEEDS.replace(
                 "[feeds.a.simulated]\nfutures = 60\noptions = 0\nrate = 4.0", ""
             ).replace("[feeds.b", '[feeds.a.replay]\nfiles = ["day.csv"]\n[feeds.b'),
             "lag",
@@ -112,7 +94,7 @@ async def test_a_drill_shows_a_change_without_a_tick_twice(
     tmp_path: Path, kind: str, cause: str
 ) -> None:
     market = tmp_path / "market.toml"
-    market.write_text(MARKET)
+    market.write_text(TWO_FEEDS)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AEGIS_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aegis", "feed", "drill", str(market)),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
+
+from attrs import define, evolve, field
 
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import GatewayFailure, GatewayState, RawTick
+from aegis.marketdata._vendor_sources import CtpSource
 from tests.support.marketdata import NO_PRICE
 
-__all__ = ["Heard", "depth", "instrument"]
+__all__ = ["Asked", "Heard", "account_source", "depth", "instrument"]
 
 _DEEPER: Final = {
     f"{side}{what}{n}": NO_PRICE if what == "Price" else 0
@@ -82,6 +86,43 @@ def instrument(**changes: Any) -> dict[str, Any]:
         "InstrumentCode": "",
         **changes,
     }
+
+
+def account_source(folder: Path, **changes: Any) -> CtpSource:
+    """Return an account at two fronts, with changes; its secrets are in ``A_PASSWORD``."""
+    source = CtpSource(
+        broker="9999",
+        user="me",
+        app_id="client",
+        trading_fronts=("tcp://a:1", "tcp://b:1"),
+        market_fronts=("tcp://a:2", "tcp://b:2"),
+        password_env="A_PASSWORD",
+        auth_code_env="A_PASSWORD",
+        folder=str(folder),
+    )
+    return evolve(source, **changes)
+
+
+@define
+class Asked:
+    """What was asked of a vendor's library, and what it answers at once: 0 if not told else."""
+
+    calls: list[tuple[str, tuple[Any, ...]]] = field(factory=list[tuple[str, tuple[Any, ...]]])
+    answers: dict[str, list[int]] = field(factory=dict[str, list[int]])
+
+    def ask(self, api: str, name: str, arguments: tuple[Any, ...]) -> int:
+        """Keep a request; return its answer."""
+        self.calls.append((f"{api}.{name}", arguments))
+        left = self.answers.get(name, [])
+        return left.pop(0) if left else 0
+
+    def names(self) -> list[str]:
+        """Return all requests, as in ``td.reqUserLogin``."""
+        return [name for name, _ in self.calls]
+
+    def arguments(self, name: str) -> list[tuple[Any, ...]]:
+        """Return what came with each request of a name."""
+        return [arguments for asked, arguments in self.calls if asked == name]
 
 
 class Heard:

@@ -17,7 +17,42 @@ from aegis.transport import Message
 from tests.support.nodes import Host, NodeProcess
 from tests.support.poll import wait_until
 
-__all__ = ["Consumer", "Market", "is_gone", "status", "wait_ready"]
+__all__ = [
+    "SOON",
+    "TWO_FEEDS",
+    "Consumer",
+    "Market",
+    "cause_of_the_change",
+    "is_gone",
+    "status",
+    "wait_ready",
+    "wait_standing_by",
+]
+
+SOON = """
+[failover]
+disconnected = 1.0
+silent = 1.0
+settled = 1.0
+holding = 1.0
+"""
+"""A feed gives way as soon as a market can have it."""
+
+TWO_FEEDS = f"""
+calendar = "always"
+[universe]
+include = ["SHFE.*", "DCE.*"]
+{SOON}
+[feeds.a.simulated]
+futures = 60
+options = 0
+rate = 4.0
+[feeds.b.simulated]
+futures = 60
+options = 0
+rate = 4.0
+"""
+"""A market's file: two feeds that tell the same."""
 
 
 @define
@@ -101,6 +136,28 @@ async def status(cluster: Cluster) -> dict[str, Any]:
     """Return how the active feed stands."""
     found: dict[str, Any] = await cluster.call("feed", "status", resource_id="market")
     return found
+
+
+async def cause_of_the_change(cluster: Cluster) -> str:
+    """Return why the active feed is the active one."""
+    cause: str = (await status(cluster))["changes"][-1]["cause"]
+    return cause
+
+
+async def wait_standing_by(cluster: Cluster, feed: str, covered: int = 0) -> None:
+    """Return once the active feed has heard that another is ready, and hears so many contracts."""
+
+    async def is_there() -> bool:
+        try:
+            standbys = (await status(cluster))["standbys"]
+        except AegisError:
+            return False
+        return any(
+            standby["feed"] == feed and standby["ready"] and standby["covered"] >= covered
+            for standby in standbys
+        )
+
+    await wait_until(is_there, what=f"{feed} stands by", timeout=120)
 
 
 async def wait_ready(cluster: Cluster, feed: str, wanted: int) -> dict[str, Any]:

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define
 
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract, Product
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import GatewayState
 from aegis.marketdata._vendor_library import import_vnpy, is_installed
-from aegis.marketdata._vendor_sources import CtpSource
 from aegis.marketdata.adapters._vnpy_ctp import CTP, SOPT, Binding, CTPGatewayAdapter
-from tests.support.ctp import Heard, depth, instrument
+from tests.support.ctp import Asked, Heard, account_source, depth, instrument
 from tests.support.ctp_rows import CONTRACTS, NIGHTS
 from tests.support.marketdata import NO_PRICE, SHANGHAI, ns
 from tests.support.poll import wait_until
@@ -48,26 +47,16 @@ def refused(code: int) -> dict[str, Any]:
 
 
 @define
-class Front:
-    """What was asked of the vendor's library, and what it answers at once."""
+class Front(Asked):
+    """The vendor's library, and what time it is."""
 
-    asked: list[tuple[str, tuple[Any, ...]]] = field(factory=list[tuple[str, tuple[Any, ...]]])
-    answers: dict[str, list[int]] = field(factory=dict[str, list[int]])
     now_ns: int = ns("2026-11-23 10:00:00.520")
 
     def method(self, api: str, name: str) -> Callable[..., int]:
         def ask(_: object, *arguments: Any) -> int:
-            self.asked.append((f"{api}.{name}", arguments))
-            left = self.answers.get(name, [])
-            return left.pop(0) if left else 0
+            return self.ask(api, name, arguments)
 
         return ask
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.asked]
-
-    def arguments(self, name: str) -> list[tuple[Any, ...]]:
-        return [arguments for asked, arguments in self.asked if asked == name]
 
 
 @define
@@ -129,17 +118,7 @@ async def account(
     binding: Binding, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncGenerator[Account]:
     monkeypatch.setenv("A_PASSWORD", "hunter2")
-    source = CtpSource(
-        broker="9999",
-        user="me",
-        app_id="client",
-        trading_fronts=("tcp://a:1", "tcp://b:1"),
-        market_fronts=("tcp://a:2", "tcp://b:2"),
-        password_env="A_PASSWORD",
-        auth_code_env="A_PASSWORD",
-        confirm_settlement=True,
-        folder=str(tmp_path / "flow"),
-    )
+    source = account_source(tmp_path / "flow", confirm_settlement=True)
     heard = Heard()
     adapter = CTPGatewayAdapter("a", binding, source, zone=SHANGHAI, wall_ns=lambda: front.now_ns)
     adapter.start(heard)

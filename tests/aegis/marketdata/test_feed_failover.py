@@ -11,55 +11,27 @@ from pathlib import Path
 
 import pytest
 
-from aegis import Cluster
-from tests.support.feeds import Consumer, Market, is_gone, status
+from tests.support.feeds import (
+    TWO_FEEDS,
+    Consumer,
+    Market,
+    cause_of_the_change,
+    is_gone,
+    status,
+    wait_standing_by,
+)
 from tests.support.nodes import Host
 from tests.support.poll import wait_until
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(180)]
 
-CONFIG = """
-calendar = "always"
-[universe]
-include = ["SHFE.*", "DCE.*"]
-[failover]
-disconnected = 1.0
-silent = 1.0
-settled = 1.0
-holding = 1.0
-[feeds.a.simulated]
-futures = 60
-options = 0
-rate = 4.0
-[feeds.b.simulated]
-futures = 60
-options = 0
-rate = 4.0
-[feeds.a.simulated.faults]
-"""
-
 
 @asynccontextmanager
 async def open_market(folder: Path, faults: str = "") -> AsyncGenerator[Market]:
     config = folder / "market.toml"
-    config.write_text(CONFIG + faults)
+    config.write_text(f"{TWO_FEEDS}\n[feeds.a.simulated.faults]\n{faults}")
     async with Host.open(folder / "data") as host:
         yield Market(host, config)
-
-
-async def wait_standing_by(cluster: Cluster, feed: str) -> None:
-    """Return once the active feed has heard that another is ready."""
-
-    async def is_there() -> bool:
-        standbys = (await status(cluster))["standbys"]
-        return any(standby["feed"] == feed and standby["ready"] for standby in standbys)
-
-    await wait_until(is_there, what=f"{feed} stands by", timeout=60)
-
-
-async def cause_of_the_change(cluster: Cluster) -> str:
-    cause: str = (await status(cluster))["changes"][-1]["cause"]
-    return cause
 
 
 async def test_a_gateway_that_hangs_is_passed_over_and_replaced(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from attrs import define
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import GatewayState
-from aegis.marketdata._vendor_sources import CtpSource
 from aegis.marketdata.adapters import _ctp_adapter, _openctp
 from aegis.marketdata.adapters._openctp import OpenCTPGatewayAdapter
-from tests.support.ctp import Heard, depth, instrument
+from tests.support.ctp import Asked, Heard, account_source, depth, instrument
 from tests.support.ctp_rows import CONTRACTS
 from tests.support.marketdata import SHANGHAI, ns, tick
 from tests.support.poll import wait_until
@@ -31,7 +30,7 @@ def refused(code: int) -> SimpleNamespace:
     return SimpleNamespace(ErrorID=code, ErrorMsg="no")
 
 
-class Library:
+class Library(Asked):
     """Both modules of the wheel: what is asked of them is kept, and answered at once."""
 
     THOST_TERT_QUICK = 2
@@ -43,8 +42,7 @@ class Library:
         pass
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, tuple[Any, ...]]] = []
-        self.answers: dict[str, list[int]] = {}
+        super().__init__()
         self.CThostFtdcTraderApi = SimpleNamespace(CreateFtdcTraderApi=self._maker("td"))
         self.CThostFtdcMdApi = SimpleNamespace(CreateFtdcMdApi=self._maker("md"))
         self.CThostFtdcReqAuthenticateField = SimpleNamespace
@@ -56,20 +54,9 @@ class Library:
 
         class Api:
             def __getattr__(self, name: str) -> Callable[..., int]:
-                def ask(*arguments: Any) -> int:
-                    library.asked.append((f"{api}.{name}", arguments))
-                    left = library.answers.get(name, [])
-                    return left.pop(0) if left else 0
-
-                return ask
+                return lambda *arguments: library.ask(api, name, arguments)
 
         return lambda *arguments: Api()
-
-    def names(self) -> list[str]:
-        return [name for name, _ in self.asked]
-
-    def arguments(self, name: str) -> list[tuple[Any, ...]]:
-        return [arguments for asked, arguments in self.asked if asked == name]
 
 
 @define
@@ -113,16 +100,7 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
     monkeypatch.setattr(_openctp, "REQUEST_PAUSE", 0.0)
     monkeypatch.setattr(_ctp_adapter, "REQUEST_PAUSE", 0.0)
     monkeypatch.setenv("A_PASSWORD", "hunter2")
-    source = CtpSource(
-        broker="9999",
-        user="me",
-        app_id="client",
-        trading_fronts=("tcp://a:1", "tcp://b:1"),
-        market_fronts=("tcp://a:2",),
-        password_env="A_PASSWORD",
-        auth_code_env="A_PASSWORD",
-        folder=str(tmp_path),
-    )
+    source = account_source(tmp_path, market_fronts=("tcp://a:2",))
     received = ns("2026-11-23 10:00:00.520")
     adapter = OpenCTPGatewayAdapter("a", source, zone=SHANGHAI, wall_ns=lambda: received)
     heard = Heard()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aegis import Unavailable
+from aegis.marketdata import _pipeline
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import Contract, UniverseFilter
 from aegis.marketdata._pipeline import FeedPipeline
@@ -192,6 +193,59 @@ def test_what_could_not_leave_is_followed_by_how_it_stands(feed: Feed) -> None:
     feed.pipeline.activate(7, 1.5)
     feed.pipeline.activate(7, 1.5)
     assert [(tick.volume, tick.sequence) for tick in feed.publisher.ticks] == [(1, 3)]
+
+
+def test_a_tick_that_leaves_stands_for_what_was_kept_back_of_its_contract(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick(volume=1)
+    feed.publisher.full = True
+    feed.tick(volume=2)
+    feed.publisher.full = False
+    feed.tick(volume=3)
+    feed.pipeline.activate(7, 1.5)
+    assert [(tick.volume, tick.sequence) for tick in feed.publisher.ticks] == [(1, 1), (3, 3)]
+    assert snapshots(feed) == [True, True]
+
+
+def test_the_states_of_many_are_told_bit_by_bit_with_new_ticks_between_them(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pipeline, "STATES_TOGETHER", 1)
+    feed.connect()
+    feed.tick(volume=1)
+    feed.tick(symbol="cu2701", volume=1)
+    feed.tick(exchange="DCE", symbol="m2701", volume=1)
+    feed.pipeline.activate(9, 1.5)
+    assert feed.published == [("rb2701", 9, 1)]
+    feed.tick(symbol="cu2701", volume=2)
+    feed.tick(volume=2)
+    # The second needs no telling any more.
+    assert not feed.pipeline.tell_states()
+    assert not feed.pipeline.tell_states()
+    told = [(tick.symbol, tick.volume, tick.sequence) for tick in feed.publisher.ticks[1:]]
+    assert told == [("cu2701", 2, 2), ("rb2701", 2, 3), ("m2701", 1, 1)]
+    assert snapshots(feed) == [True, True, False, True]
+
+
+def test_states_that_cannot_leave_wait_until_it_is_activated_again(
+    feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pipeline, "STATES_TOGETHER", 1)
+    feed.connect()
+    feed.tick()
+    feed.tick(symbol="cu2701")
+    feed.publisher.full = True
+    feed.pipeline.activate(9, 1.5)
+    assert not feed.pipeline.tell_states()
+    feed.publisher.full = False
+    feed.now += 2.0
+    assert not feed.pipeline.tell_states()
+    feed.pipeline.activate(9, 1.5)
+    assert not feed.pipeline.tell_states()
+    assert {symbol for symbol, _, _ in feed.published} == {"rb2701", "cu2701"}
+    feed.pipeline.mute()
+    assert not feed.pipeline.tell_states()
 
 
 def test_a_renewal_that_comes_too_late_lets_nothing_out(feed: Feed) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import nats
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from vnpy.event import EventEngine
 from vnpy.trader.constant import Exchange, Product
 
-from aegis.marketdata import Tick
+from aegis.marketdata import Tick, _pipeline
 from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._contract import Product as Kind
+from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._gateway_process import GatewayProcess
 from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._ports import GatewayState
@@ -103,6 +105,21 @@ async def running(server: NatsServer, config: MarketConfig) -> AsyncGenerator[Ru
 def server(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> NatsServer:
     monkeypatch.setenv("AEGIS_NATS_URL", nats_server.url)
     return nats_server
+
+
+async def test_the_states_of_all_contracts_leave_however_many_they_are(
+    server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pipeline, "STATES_TOGETHER", 1)
+    config = evolve(market(tmp_path), universe=UniverseFilter(products=tuple(Kind)))
+    async with running(server, config) as run:
+        run.gateway.on_tick(run.gateway.tick("SP a2701&a2705", exchange=Exchange.DCE))
+        run.gateway.on_tick(run.gateway.tick())
+        assert (await run.next_tick()).epoch == 7
+        order = {"do": "activate", "epoch": 8, "until": time.monotonic() + 600.0}
+        run.orders.put_nowait(json.dumps(order))
+        # Nothing else is asked of it, and this one is the second.
+        assert (await run.next_tick()).epoch == 8
 
 
 async def test_every_field_of_a_tick_arrives_at_a_subscriber(
