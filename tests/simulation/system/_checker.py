@@ -275,7 +275,10 @@ class Checker:
         plan = self.plan
         if plan.again or plan.outage_rate or plan.late or plan.cut_rate or plan.append_loss:
             return  # The judgement may be old, and only its record be late.
-        listens = max(self._reign.since, self.frozen_until.get(source, 0.0))
+        awake = self.frozen_until.get(source, 0.0)
+        if awake > self.world.loop.now:
+            return  # It judged before it froze; the record was on its way.
+        listens = max(self._reign.since, awake)
         timeout = 1.0 if plan.halved else 2.0
         if self.world.loop.now - listens < timeout * 0.9:
             self.world.fail(
