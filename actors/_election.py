@@ -24,11 +24,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 __all__ = ["Claim", "Election", "ElectionOptions", "Renew", "Standing"]
 
 DEFAULT_LEADER_TIMEOUT: Final = 1.0
+
+
+def _quarter_of_leader_timeout(options: ElectionOptions) -> float:
+    return options.leader_timeout / 4
 
 
 @frozen
@@ -40,7 +44,7 @@ class ElectionOptions:
     """
 
     leader_timeout: float = DEFAULT_LEADER_TIMEOUT
-    renew_interval: float = DEFAULT_LEADER_TIMEOUT / 4
+    renew_interval: float = field(default=Factory(_quarter_of_leader_timeout, takes_self=True))
     retry_interval: float = 0.1
     jitter: float = 0.0
     clock_margin: float = 0.05

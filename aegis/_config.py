@@ -38,6 +38,9 @@ __all__ = [
     "run_options",
 ]
 
+MIN_LEADER_TIMEOUT_SECONDS: Final = 0.4
+"""A candidate looks ten times a second, and takes a pause of half the time for its own."""
+
 _SERVICE_TABLE: Final = "service"
 _MAX_HOST_CHARACTERS: Final = 24
 
@@ -252,12 +255,15 @@ class RunOptions(LogOptions):
         0.5, values.duration, "Time between two heartbeats of a node.", metavar="SECONDS"
     )
     heartbeat_timeout: float = option(
-        2.0, values.duration, "Silence after which a node counts as gone.", metavar="SECONDS"
+        2.0,
+        values.duration,
+        "Silence after which a node counts as gone; the same on all nodes.",
+        metavar="SECONDS",
     )
     lease: float = option(
         2.0,
         values.duration,
-        "How long a node answers queries without hearing from the leader.",
+        "How long a node answers queries without hearing from the leader; the same on all nodes.",
         metavar="SECONDS",
     )
     stall_timeout: float = option(
@@ -267,7 +273,10 @@ class RunOptions(LogOptions):
         metavar="SECONDS",
     )
     leader_timeout: float = option(
-        1.0, values.duration, "Silence after which a new leader is elected.", metavar="SECONDS"
+        1.0,
+        values.duration,
+        "Silence after which a new leader is elected; the same on all nodes.",
+        metavar="SECONDS",
     )
     max_resources_per_instance: int = option(
         1000, values.count(1, 1_000_000), "How many resources an instance may hold.", metavar="N"
@@ -489,6 +498,13 @@ def _check_run(options: RunOptions, found: Mapping[str, Found]) -> None:
 
 
 def _check_intervals(options: RunOptions, found: Mapping[str, Found]) -> None:
+    if options.leader_timeout < MIN_LEADER_TIMEOUT_SECONDS:
+        raise _refuse(
+            "leader_timeout",
+            found,
+            f"{options.leader_timeout:g} s is too short to tell a dead leader from a busy one; "
+            f"give {MIN_LEADER_TIMEOUT_SECONDS:g} s or more",
+        )
     for shorter, longer, equal, why in (
         ("heartbeat_interval", "heartbeat_timeout", False, "or every node counts as gone"),
         ("heartbeat_interval", "lease", False, "or the lease ends before it can be renewed"),

@@ -206,6 +206,11 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         ({"lease": "0.4"}, "--lease: heartbeat_interval (0.5 s, the default) must be shorter than"),
         ({"stall_timeout": "0.1"}, "or progress is not seen in time"),
         (
+            {"leader_timeout": "0.3"},
+            "--leader-timeout: 0.3 s is too short to tell a dead leader from a busy one; "
+            "give 0.4 s or more",
+        ),
+        (
             {"admin_port": "8080", "admin_host": "0.0.0.0"},
             "--admin-host: 0.0.0.0 can be reached from other hosts; set AEGIS_ADMIN_TOKEN",
         ),

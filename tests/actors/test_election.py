@@ -64,6 +64,24 @@ def test_a_renewal_puts_a_takeover_off() -> None:
     assert election.due(1.9) == Claim(9, record("me", 5))
 
 
+@pytest.mark.parametrize("leader_timeout", [0.4, 1.0, 5.0])
+def test_a_leader_renews_so_often_that_it_answers_beats_all_the_time(leader_timeout: float) -> None:
+    election = Election("me", ElectionOptions(leader_timeout=leader_timeout))
+    election.replayed(0.0, sequence=0)
+    claim = election.due(0.0)
+    assert isinstance(claim, Claim)
+    election.claimed(claim, 5, 0.0)
+    election.saw(5, 0.0)
+    renewals = 0
+    for tick in range(100):
+        now = tick * leader_timeout / 10
+        if isinstance(election.due(now), Renew):
+            election.renewed(now)
+            renewals += 1
+        assert election.may_answer_beats(now)
+    assert 20 <= renewals <= 50
+
+
 @pytest.mark.parametrize("stale", [record("other", 3), record("elder", 4)])
 def test_a_renewal_of_an_earlier_leader_puts_nothing_off(stale: dict[str, Any]) -> None:
     election = candidate()
