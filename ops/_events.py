@@ -21,12 +21,14 @@ from aegis.ops._session import CONNECT_TIMEOUT
 from aegis.transport._base import Message
 from aegis.transport._codec import decode_value
 
-__all__ = ["events"]
+__all__ = ["event_line", "events"]
 
 MAX_WAITING: Final = 10_000
 """Events that wait to be printed; of more the newest are dropped, and that is said."""
 
 _SHOWN_IDS: Final = 3
+_WITH_ROLE: Final = frozenset({"registered", "promoted"})
+"""Events whose role is what the instance becomes; in others it is how it once began."""
 
 
 def events(context: CommandContext, count: int | None) -> None:
@@ -80,13 +82,15 @@ def _print(output: Output, message: Message) -> None:
     if output.json:
         output.line(to_json({"timestamp": now.isoformat(), **facts}))
     else:
-        output.line(_line(now, facts))
+        output.line(event_line(now, facts))
     sys.stdout.flush()
 
 
-def _line(now: datetime, facts: Mapping[str, Any]) -> str:
+def event_line(now: datetime, facts: Mapping[str, Any]) -> str:
     """Return an event in one line, in the words that matter to a person."""
-    words = [now.strftime("%H:%M:%S.%f")[:-3], f"{facts.get('event', '?'):<12}"]
+    event = str(facts.get("event", "?"))
+    # The same clock as in the logs: with a Z, or readers elsewhere take it for their own.
+    words = [now.strftime("%H:%M:%S.%f")[:-3] + "Z", f"{event:<12}"]
     service, instance = facts.get("service_name", ""), facts.get("instance_id", "")
     words.append(f"{service}@{instance}" if instance else str(service))
     if facts.get("old_instance_id"):
@@ -96,13 +100,16 @@ def _line(now: datetime, facts: Mapping[str, Any]) -> str:
         shown = ", ".join(map(str, ids[:_SHOWN_IDS]))
         more = f" and {len(ids) - _SHOWN_IDS} more" if len(ids) > _SHOWN_IDS else ""
         words.append(f"{shown}{more}")
-    if facts.get("role"):
+    if facts.get("role") and event in _WITH_ROLE:
         words.append(f"as {facts['role']}")
     if facts.get("cause"):
         words.append(f"({facts['cause']})")
-    if "covered_ms" in facts:
-        words.append(f"after {facts['covered_ms']} ms")
+    if (taken := facts.get("first_answer_ms", facts.get("covered_ms"))) is not None:
+        words.append(f"after {taken:.0f} ms")
     durations: Mapping[str, float] = facts.get("durations") or {}
     if (total := durations.get("total")) is not None:
-        words.append(f"after {1000 * total:.0f} ms in all")
+        # Between the two somebody has to ask: the second alone would look like an outage.
+        served = sum(durations.get(step, 0.0) for step in ("detected", "decided", "covered"))
+        words.append(f"served after {1000 * served:.0f} ms,")
+        words.append(f"first answer after {1000 * total:.0f} ms")
     return " ".join(words)
