@@ -207,7 +207,14 @@ class GatewayHost:
         while True:
             began = time.monotonic()
             self.failure = None
-            failure = await self._live()
+            try:
+                failure = await self._live()
+            except Exception as error:
+                # No process can be had at this moment, or it said what makes no sense. A
+                # keeper that ends by it would leave a feed that is never started again.
+                _log.exception("gateway_not_kept", feed=self.feed)
+                reason = f"{type(error).__name__}: {error}"
+                failure = self.failure = {"reason": reason, "code": 0, "permanent": False}
             if failure.get("permanent"):
                 _log.error(
                     "gateway_given_up",
@@ -247,8 +254,10 @@ class GatewayHost:
             while self.failure is None and (line := await self._next_line(process.stdout)):
                 self.hear(json.loads(line))
         finally:
-            failure = await self._end(process)
-            self.end_life()
+            try:
+                failure = await self._end(process)
+            finally:
+                self.end_life()
         return failure
 
     async def _next_line(self, told: asyncio.StreamReader) -> bytes:
@@ -273,11 +282,13 @@ class GatewayHost:
             try:
                 async with asyncio.timeout(STOP_TIMEOUT):
                     await process.wait()
-            except (TimeoutError, asyncio.CancelledError):
-                # A vendor's library may be stuck for good in its end.
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            except TimeoutError:
+                pass  # A vendor's library may be stuck for good in its end.
+            finally:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.kill()
+                    await process.wait()
         if self.failure is None:
             self.failure = {
                 "reason": f"the process ended with {process.returncode}",
