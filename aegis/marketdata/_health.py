@@ -66,7 +66,7 @@ def judge(status: Mapping[str, Any], exchange: str = "", limits: Limits | None =
     ]
     for report in reports:
         findings += _of_exchange(report, limits)
-    if limits.coverage_always is not None and not reports:
+    if not reports:
         findings.append(Finding(Verdict.CRITICAL, "no contract is subscribed"))
     findings.sort(key=lambda finding: -finding.verdict)
     return Health(findings[0].verdict if findings else Verdict.FINE, tuple(findings))
@@ -81,6 +81,8 @@ def _of_feed(status: Mapping[str, Any], limits: Limits) -> list[Finding]:
         found.append(Finding(Verdict.CRITICAL, f"the gateway is {state or 'not there'}{reason}"))
     elif not status.get("publishing") and status.get("role") != "standby":
         found.append(Finding(Verdict.CRITICAL, "the feed publishes nothing"))
+    if not status.get("connected", True):
+        found.append(Finding(Verdict.CRITICAL, "the gateway has no connection to the server"))
     lag = status.get("lag_p99")
     if lag is not None and lag > limits.lag_critical:
         found.append(Finding(Verdict.CRITICAL, f"ticks are {lag:.1f} s old when they come (p99)"))

@@ -47,6 +47,14 @@ CASES: list[tuple[dict[str, Any], Verdict, str | None]] = [
     ({"publishing": False}, Verdict.CRITICAL, "the feed publishes nothing"),
     ({"publishing": False, "role": "standby"}, Verdict.FINE, None),
     ({"state": "connecting", "role": "standby"}, Verdict.CRITICAL, "the gateway is connecting"),
+    ({"connected": True}, Verdict.FINE, None),
+    ({"connected": False}, Verdict.CRITICAL, "no connection to the server"),
+    (
+        {"connected": False, "publishing": False, "role": "standby"},
+        Verdict.CRITICAL,
+        "no connection to the server",
+    ),
+    ({"exchanges": []}, Verdict.CRITICAL, "no contract is subscribed"),
     ({"lag_p99": None}, Verdict.FINE, None),
     ({"lag_p99": 1.0}, Verdict.FINE, None),
     ({"lag_p99": 1.1}, Verdict.DEGRADED, "ticks are 1.1 s old"),
@@ -98,11 +106,9 @@ def test_the_worst_comes_first() -> None:
     assert verdicts == [Verdict.CRITICAL, Verdict.DEGRADED]
 
 
-def test_coverage_that_is_asked_for_counts_in_breaks_and_where_nothing_is_subscribed() -> None:
+def test_coverage_that_is_asked_for_counts_in_breaks() -> None:
     wanted = Limits(coverage_always=0.9)
     given = status(exchanges=[exchange(phase="closed", ratio=0.89, missing_count=110)])
     assert judge(given, limits=wanted).verdict is Verdict.CRITICAL
     given["exchanges"][0]["ratio"] = 0.9
     assert judge(given, limits=wanted).verdict is Verdict.FINE
-    assert judge(status(exchanges=[]), limits=wanted).verdict is Verdict.CRITICAL
-    assert judge(status(exchanges=[])).verdict is Verdict.FINE
