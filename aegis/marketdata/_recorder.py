@@ -124,8 +124,8 @@ class _Came:
 class TickRecorder:
     """Records batches of ticks, each of one exchange.
 
-    A part is due after ``every`` seconds or with ``rows`` ticks; at most ``bound`` ticks
-    are in memory.
+    A part is due after ``every`` seconds or with ``rows`` ticks, and all are when half of
+    ``bound``, the ticks that may be in memory, wait and none waits for the disk.
     """
 
     def __init__(
@@ -206,7 +206,10 @@ class TickRecorder:
                 if not self._came and not self._stopping:
                     self._changed.wait(min(self._every, RETRY_SECONDS))
                 stopping = self._stopping
-            self.work()
+            try:
+                self.work()
+            except Exception as error:
+                self._fail(error)  # The thread goes on, or nothing is recorded any more.
             if stopping:
                 self.finish()
                 return
@@ -218,8 +221,10 @@ class TickRecorder:
         for batch in came:
             self._take(batch)
         now = self._now()
+        # A disk that keeps up gets more files of a fast market; one that does not, no more.
+        crowded = self._waiting > self._bound // 2 and not self._due
         for key, part in list(self._parts.items()):
-            if now - part.begun >= self._every:
+            if crowded or now - part.begun >= self._every:
                 self._close(key)
         if self._due and now >= self._retry_at:
             self._write()
@@ -319,7 +324,7 @@ class TickRecorder:
             part = self._due[0]
             try:
                 self._sink.write(part)
-            except OSError as error:
+            except Exception as error:  # pyarrow's own errors have no common class
                 self._fail(error)
                 return
             self._due.popleft()
@@ -331,10 +336,11 @@ class TickRecorder:
         with self._changed:
             self._waiting -= ticks
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._retry_at = self._now() + RETRY_SECONDS
-        self._reason = error.strerror or str(error)
-        state = RecorderState.DISK_FULL if error.errno in FULL else RecorderState.FAILING
+        self._reason = getattr(error, "strerror", None) or str(error)
+        full = isinstance(error, OSError) and error.errno in FULL
+        state = RecorderState.DISK_FULL if full else RecorderState.FAILING
         if state is not self.state:
             self.state = state
             _log.error(

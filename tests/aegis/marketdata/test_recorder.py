@@ -71,6 +71,8 @@ class Memory:
     parts: list[Part] = field(factory=list[Part])
     before: tuple[int, int] | None = None
     failure: int = 0
+    refusal: str = ""
+    """What a library says that takes a part for none."""
 
     def pack(self, ticks: Sequence[Tick]) -> Any:
         if any(tick.symbol == "unpackable" for tick in ticks):
@@ -80,9 +82,13 @@ class Memory:
     def write(self, part: Part) -> None:
         if self.failure:
             raise OSError(self.failure, os.strerror(self.failure))
+        if self.refusal:
+            raise ValueError(self.refusal)
         self.parts.append(part)
 
     def last(self, exchange: str) -> tuple[int, int] | None:
+        if self.refusal:
+            raise ValueError(self.refusal)
         return self.before
 
     @property
@@ -243,6 +249,43 @@ def test_a_disk_that_fails_is_not_asked_again_at_once() -> None:
     assert desk.sink.written == [[1]]
 
 
+def test_a_market_that_fills_the_memory_before_a_part_is_due_is_written_earlier() -> None:
+    desk = Desk(bound=10)
+    for first in range(1, 40, 3):
+        desk.put(batch(first, first + 1, first + 2), after=0.1)
+    assert desk.recorder.counts == {"recorded": 36}
+    desk.recorder.finish()
+    assert [number for part in desk.sink.written for number in part] == [*range(1, 40)]
+
+
+def test_a_part_that_the_library_refuses_is_told_and_the_recorder_goes_on() -> None:
+    desk = Desk()
+    desk.put(batch(1))
+    desk.sink.refusal = "no such type"
+    desk.put([], after=60)
+    told = desk.recorder.statistics()
+    assert (told["state"], told["reason"]) == (RecorderState.FAILING, "no such type")
+    desk.sink.refusal = ""
+    desk.put([], after=2)
+    assert desk.sink.written == [[1]]
+    assert desk.recorder.state is RecorderState.RECORDING
+
+
+@pytest.mark.asyncio
+async def test_the_thread_of_a_recorder_outlives_what_it_stumbles_over() -> None:
+    sink = Memory(refusal="not to be read")
+    recorder = TickRecorder(sink)
+    recorder.start()
+    recorder.put(batch(1))
+    failing = RecorderState.FAILING
+    await wait_until(lambda: recorder.state is failing, what="the thread has stumbled")
+    sink.refusal = ""
+    recorder.put(batch(2, exchange="DCE"))
+    recorder.stop()
+    assert sink.written == [[2]]
+    assert recorder.state is RecorderState.STOPPED
+
+
 def test_what_cannot_be_written_at_the_end_is_counted() -> None:
     desk = Desk(Memory(failure=errno.ENOSPC))
     desk.put(batch(1, 2))
@@ -317,6 +360,16 @@ def test_a_recording_tells_what_it_holds_as_reading_it_through_would(tmp_path: P
     assert told == _look_at(found, RowReader(found.columns, SHANGHAI))
     assert told.contracts == {("SHFE", "rb2701"), ("SHFE", "cu2701")}
     assert told.last_ns == ns("2026-11-23 10:00:09")
+
+
+def test_a_recorder_starts_behind_a_file_whose_facts_make_no_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(PartFacts, "plain", lambda _: {"gaps": 1})
+        record(tmp_path, batch(1))
+    record(tmp_path, batch(2))
+    assert len(recorded_files(tmp_path)) == 2
 
 
 def test_a_crash_leaves_whole_files_alone(tmp_path: Path) -> None:
