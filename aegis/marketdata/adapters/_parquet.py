@@ -172,7 +172,9 @@ def facts_of(path: Path) -> PartFacts | None:
         gaps = [RecordedGap(**gap) for gap in facts.pop("gaps")]
         return PartFacts(**facts, gaps=gaps)
     except (ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(f"{path}: what it says of itself makes no sense: {error}") from error
+        raise ConfigurationError(
+            f"{path}: what it says of itself makes no sense: {error}"
+        ) from error
 
 
 def recorded_files(folder: Path, day: str = "*", exchange: str = "*") -> list[Path]:
