@@ -111,7 +111,9 @@ class CtpAdapter(ABC):
 
     def unsubscribe(self, contracts: Sequence[Contract]) -> None:
         """Ask for them no more."""
-        self.sent(self.unsubscribe_symbols([contract.symbol for contract in contracts]))
+        symbols = [contract.symbol for contract in contracts]
+        self._requests.drop(symbols)
+        self.sent(self.unsubscribe_symbols(symbols))
 
     def statistics(self) -> GatewayStatistics:
         """Return what the gateway counts of itself."""

@@ -113,6 +113,7 @@ class VnpyGatewayAdapter:
     def unsubscribe(self, contracts: Sequence[Contract]) -> None:
         """Leave out the ticks of contracts: vnpy's gateways know no way to end them."""
         self._wanted.difference_update((c.exchange, c.symbol) for c in contracts)
+        self._requests.drop([contract.key for contract in contracts])
 
     def statistics(self) -> GatewayStatistics:
         """Return what the gateway counts of itself."""

@@ -17,6 +17,7 @@ class Front:
     def __init__(self, expected: int, answers: Sequence[int] = ()) -> None:
         self.asked: list[list[str]] = []
         self.taken: list[str] = []
+        self.first = threading.Event()
         self.done = threading.Event()
         self._expected = expected
         self._answers = iter(answers)
@@ -26,6 +27,7 @@ class Front:
         answer = next(self._answers, 0)
         if not answer:
             self.taken += symbols
+            self.first.set()
         if len(self.taken) >= self._expected:
             self.done.set()
         return answer
@@ -101,3 +103,55 @@ def test_what_belongs_to_a_lost_session_is_not_sent() -> None:
     later.clear()
     assert len(later) == 0
     assert front.taken == ["a"]
+
+
+def test_what_waits_already_is_sent_once_however_often_it_is_asked_for() -> None:
+    front = Front(3)
+    requests = PacedRequests("test", front.send, size=1, per_second=100_000)
+    requests.add(["a", "b"])
+    requests.add(["a", "b", "c"])
+    assert len(requests) == 3
+    requests.start()
+    assert front.done.wait(TIMEOUT)
+    requests.stop()
+    assert front.asked == [["a"], ["b"], ["c"]]
+
+
+def test_what_was_sent_can_be_asked_for_again() -> None:
+    front = Front(2)
+    with sending(front) as requests:
+        requests.add(["a"])
+        assert front.first.wait(TIMEOUT)
+        requests.add(["a"])
+        assert front.done.wait(TIMEOUT)
+    assert front.asked == [["a"], ["a"]]
+
+
+def test_what_is_wanted_no_more_is_not_sent() -> None:
+    front = Front(2)
+    requests = PacedRequests("test", front.send, size=1, per_second=100_000)
+    requests.add(["a", "b", "c"])
+    requests.drop(["b"])
+    requests.start()
+    assert front.done.wait(TIMEOUT)
+    requests.stop()
+    assert front.asked == [["a"], ["c"]]
+
+
+def test_a_request_that_fails_does_not_end_those_behind_it() -> None:
+    taken: list[str] = []
+    done = threading.Event()
+
+    def send(symbols: Sequence[str]) -> int:
+        if symbols == ["a"]:
+            raise RuntimeError("no such connection")
+        taken.extend(symbols)
+        done.set()
+        return 0
+
+    requests = PacedRequests("test", send, size=1, per_second=100_000)
+    requests.start()
+    requests.add(["a", "b"])
+    assert done.wait(TIMEOUT)
+    requests.stop()
+    assert taken == ["b"]
