@@ -46,6 +46,8 @@ class TickFollower:
         self._patterns = tuple(patterns)
         self._arbiter = Arbiter()
         self._epoch = 0
+        self._from_first = False
+        """Whether this epoch was followed from its first tick on: another one went before."""
         self._numbers: dict[str, int] = {}
         self._states: dict[str, int] = {}
         """Up to which number the states of an exchange tell what there was."""
@@ -80,12 +82,12 @@ class TickFollower:
     def _follow(self, tick: Tick) -> TickGap | None:
         exchange, number, changed = tick.exchange, tick.sequence, False
         if tick.epoch > self._epoch:
-            changed = self._epoch > 0
+            self._from_first = changed = self._epoch > 0
             self._begin(tick.epoch)
         last = self._numbers.get(exchange)
         self._numbers[exchange] = number
         if last is None:
-            last = self._states.get(exchange)
+            last = self._states.get(exchange, 0 if self._from_first else None)
         elif number <= last:
             changed = True  # The feed's gateway was started anew, and counts from 1 again.
         if changed:

@@ -97,6 +97,8 @@ class FeedPipeline:
         """Contracts of which consumers have not got the newest tick."""
         self._heard: set[tuple[str, str]] = set()
         """Contracts of which a tick has come since they were subscribed."""
+        self._unwanted: set[tuple[str, str]] = set()
+        """Contracts that were wanted and are no more: their ticks may go on for a while."""
 
     # -- who publishes --------------------------------------------------------------------
 
@@ -211,13 +213,16 @@ class FeedPipeline:
                 known = exchange if exchange in EXCHANGES else OTHER
                 counts[known, "invalid"] += 1
                 continue
-            if confirming:
-                self.subscriptions.confirm(tick.key)
-            on_tick(tick)
             key = (exchange, tick.symbol)
             first = key not in heard
             if first:
+                if key in self._unwanted:
+                    counts[exchange, "unwanted"] += 1
+                    continue
                 heard.add(key)
+            if confirming:
+                self.subscriptions.confirm(tick.key)
+            on_tick(tick)
             verdict = judge(tick)
             if verdict is not _NEWS:
                 counts[exchange, verdict.value] += 1
@@ -305,7 +310,13 @@ class FeedPipeline:
         dropped = [key for key in self.subscriptions.wanted if key not in wanted]
         told = self.subscriptions.drop(dropped)
         self.coverage.drop(dropped)
-        self._heard -= {(c.exchange, c.symbol) for c in self._known(dropped)}
+        gone = {(c.exchange, c.symbol) for c in self._known(dropped)}
+        self._heard -= gone
+        for at in gone:
+            # Nobody is to be told any more how it stood.
+            self.arbiter.forget(*at)
+        self._unwanted |= gone
+        self._unwanted -= {(c.exchange, c.symbol) for c in wanted.values()}
         if told:
             self._gateway.unsubscribe(self._known(told))
         self.coverage.want(wanted.values())

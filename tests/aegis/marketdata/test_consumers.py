@@ -69,6 +69,18 @@ def test_another_feed_is_told_once_and_the_one_before_is_heard_no_more() -> None
     assert follower.take(at(2, epoch=8, volume=200)) == []
 
 
+def test_what_was_lost_of_another_exchange_since_the_feed_changed_is_told() -> None:
+    follower = TickFollower(["*"])
+    dce = {"exchange": "DCE", "symbol": "m2701"}
+    follower.take(at(5))
+    follower.take(at(3, **dce))
+    changed = TickGap("SHFE", 8, 0, feed_changed=True)
+    assert follower.take(at(1, epoch=8, volume=200)) == [changed, at(1, epoch=8, volume=200)]
+    assert follower.take(at(4, epoch=8, **dce))[0] == TickGap("DCE", 8, 3)
+    gfex = {"exchange": "GFEX", "symbol": "si2701"}
+    assert follower.take(at(1, epoch=8, **gfex)) == [at(1, epoch=8, **gfex)]
+
+
 def test_a_feed_that_counts_anew_was_started_anew() -> None:
     follower = TickFollower(["*"])
     follower.take(at(5))

@@ -403,6 +403,21 @@ def test_another_universe_drops_what_it_does_not_want(feed: Feed) -> None:
     assert [e["exchange"] for e in feed.pipeline.status()["exchanges"]] == ["DCE"]
 
 
+def test_what_is_wanted_no_more_is_not_published_though_its_ticks_go_on(feed: Feed) -> None:
+    feed.connect()
+    feed.pipeline.activate(7, 1.5)
+    feed.tick()
+    feed.pipeline.set_universe(UniverseFilter(("DCE.*",)))
+    feed.tick(volume=200)
+    feed.pipeline.activate(8, 1.5)
+    assert feed.pipeline.last("SHFE", "rb2701") is None
+    assert feed.published == [("rb2701", 7, 1)]
+    assert feed.pipeline.status()["ticks"] == {"published": 1, "unwanted": 1}
+    feed.pipeline.set_universe(UniverseFilter(("SHFE.*",)))
+    feed.tick(volume=300)
+    assert feed.published[1:] == [("rb2701", 8, 1)]
+
+
 def test_what_is_missing_is_subscribed_again(feed: Feed) -> None:
     feed.connect()
     for key in (RB.key, CU.key, M.key):
