@@ -362,11 +362,15 @@ def test_a_recording_tells_what_it_holds_as_reading_it_through_would(tmp_path: P
     assert told.last_ns == ns("2026-11-23 10:00:09")
 
 
+def _nonsense(_: PartFacts) -> dict[str, Any]:
+    return {"gaps": 1}
+
+
 def test_a_recorder_starts_behind_a_file_whose_facts_make_no_sense(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(PartFacts, "plain", lambda _: {"gaps": 1})
+        patch.setattr(PartFacts, "plain", _nonsense)
         record(tmp_path, batch(1))
     record(tmp_path, batch(2))
     assert len(recorded_files(tmp_path)) == 2
