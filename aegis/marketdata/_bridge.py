@@ -107,6 +107,10 @@ class Bridge:
             if key in newest:
                 self.conflated[tick.exchange] += 1
             newest[key] = tick
+            if newest is not self._newest:
+                # The loop has taken all that was put aside, maybe just before this one. If it
+                # was with it, it is seen to come twice.
+                self._ticks.append(tick)
         if not self._woken:
             self._wake()
 

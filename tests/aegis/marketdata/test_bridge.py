@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -98,6 +98,36 @@ async def test_no_tick_overtakes_one_that_was_put_aside() -> None:
     bridge.on_tick(raw_tick(volume=1_501))
     await wait_until(lambda: bridge.depth == 0, what="all has been handed on")
     assert consumer.volumes == [*range(1_500), 1_501]
+
+
+class Interrupted(str):
+    """An exchange whose first comparison is when the loop takes its turn."""
+
+    __slots__ = ("turn",)
+
+    turn: Callable[[], None] | None
+
+    def __hash__(self) -> int:
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn()
+        return str.__hash__(self)
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+
+@pytest.mark.asyncio
+async def test_a_tick_that_comes_while_the_loop_takes_what_was_put_aside_is_not_lost() -> None:
+    consumer = Consumer()
+    bridge = Bridge(asyncio.get_running_loop(), consumer, bound=1)
+    bridge.on_tick(raw_tick(volume=1))
+    bridge.on_tick(raw_tick(volume=2))
+    exchange = Interrupted("SHFE")
+    exchange.turn = bridge._hand_on
+    bridge.on_tick(raw_tick(exchange=exchange, volume=3))
+    await wait_until(lambda: consumer.volumes == [1, 2, 3], what="all has been handed on")
+    assert bridge.depth == 0
 
 
 @pytest.mark.asyncio
