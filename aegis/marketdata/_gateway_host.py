@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,9 @@ class GatewayHost:
         """What the process told last; empty before."""
         self.status_at = float("-inf")
         self.contracts: list[Contract] = []
+        """All that the gateway knows, in the order of their keys."""
         self.contracts_version = 0
+        """Of these keys: the same in two feeds that know the same; 0 before any is known."""
         self.failure: dict[str, Any] | None = None
         """Why the last life ended, or why there will be no other (``permanent``)."""
         self.restarts = 0
@@ -303,8 +306,10 @@ class GatewayHost:
             case "status":
                 self.status, self.status_at = told["status"], time.monotonic()
             case "contracts":
-                self.contracts = [_contract(fields) for fields in told["contracts"]]
-                self.contracts_version += 1
+                contracts = map(_contract, told["contracts"])
+                self.contracts = sorted(contracts, key=lambda contract: contract.key)
+                keys = "\n".join(contract.key for contract in self.contracts)
+                self.contracts_version = zlib.crc32(keys.encode())
             case "muted":
                 self._silent.set()
             case "failed":

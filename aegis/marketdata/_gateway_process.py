@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ from aegis.marketdata._last_ticks import answer_last
 from aegis.marketdata._pipeline import FeedPipeline
 from aegis.marketdata._ports import (
     GatewayFailure,
+    GatewayState,
     GatewayStatistics,
     MarketDataGatewayPort,
     MeasuredGateway,
@@ -122,10 +124,13 @@ class GatewayProcess:
         """Run a feed until its owner says stop, or is gone.
 
         Raises:
-            ConfigurationError: the feed cannot be made.
+            ConfigurationError: the feed cannot be made, or the calendar does not know today.
             Unavailable: there is no server.
         """
         calendar = config.load_calendar()
+        if config.feed(feed).kind != "replay":
+            # Before anybody logs in: without today nothing that comes could be dated.
+            calendar.trading_day(datetime.now(UTC))
         gateway = await self._made(config, feed, calendar)
         recorded = gateway if isinstance(gateway, RecordedGatewayPort) else None
         async with aegis.connect() as cluster:
@@ -243,7 +248,9 @@ class GatewayProcess:
             await asyncio.sleep(WORK_INTERVAL)
 
     def _tell_contracts(self, pipeline: FeedPipeline) -> None:
-        if len(pipeline.contracts) == self._told_contracts:
+        # Not a list that still grows: thousands of contracts twice a second, and none of it true.
+        loading = pipeline.lifecycle.state is GatewayState.LOADING_CONTRACTS
+        if loading or len(pipeline.contracts) == self._told_contracts:
             return
         self._told_contracts = len(pipeline.contracts)
         self._tell(
@@ -335,6 +342,8 @@ def main(bridge: type[Bridge] = Bridge) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # Without the values of variables, among which are passwords.
+            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(

@@ -105,3 +105,15 @@ async def test_it_can_be_stopped_while_a_failed_process_is_waited_for(
     await host.stop()
     assert stuck.returncode == -9
     assert not host.alive
+
+
+async def test_two_feeds_that_know_the_same_contracts_tell_them_as_one_list() -> None:
+    lists: list[tuple[int, list[str]]] = []
+    rows = [["SHFE", "rb2701", "rb", "futures"], ["DCE", "m2701", "m", "futures"]]
+    for contracts in (rows, rows[::-1], rows[:1]):
+        host = GatewayHost(Path("market.toml"), "a")
+        host.hear({"told": "contracts", "contracts": contracts})
+        lists.append((host.contracts_version, [contract.key for contract in host.contracts]))
+    assert lists[0] == lists[1]
+    assert lists[0][1] == ["DCE.m2701", "SHFE.rb2701"]
+    assert lists[0][0] != lists[2][0]

@@ -8,9 +8,13 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aegis import ConfigurationError
+from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._gateway_process import GatewayProcess
 from tests.support.nodes import ROOT, Host
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(120)]
@@ -20,6 +24,16 @@ calendar = "always"
 [feeds.a.simulated]
 futures = 10
 options = 0
+"""
+
+
+OLD_CALENDAR = """
+timezone = "Asia/Shanghai"
+[holidays]
+2020 = ["2020-01-01"]
+[[sessions]]
+contracts = ["*"]
+day = ["09:00-15:00"]
 """
 
 
@@ -48,6 +62,31 @@ async def test_a_process_whose_interpreter_stands_still_ends_by_itself(tmp_path:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def test_what_goes_wrong_is_logged_with_where_that_was() -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "aegis.marketdata._gateway_process"),
+        cwd=ROOT,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    said, logged = await process.communicate(b"no order\n")
+    assert json.loads(said)["told"] == "failed"
+    assert "Traceback" in json.loads(logged.splitlines()[-1])["exception"]
+
+
+async def test_without_today_in_its_calendar_it_ends_before_anybody_logs_in(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "old.toml").write_text(OLD_CALENDAR)
+    market = tmp_path / "market.toml"
+    market.write_text(CONFIG.replace("always", "old.toml"))
+    told: list[dict[str, Any]] = []
+    with pytest.raises(ConfigurationError, match="add the holidays of that year"):
+        await GatewayProcess(told.append).run(MarketConfig.load(market), "a", asyncio.Queue())
+    assert told == []
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
