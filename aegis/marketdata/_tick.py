@@ -24,8 +24,6 @@ class TickFlag(IntFlag):
     """Its time is minutes away from when it came: sent again after a login, or wrong."""
     SNAPSHOT = 2
     """The first of its contract after a subscription or a change of feeds."""
-    OUTSIDE = 4
-    """It came outside of its contract's sessions."""
     CONFLATED = 8
     """It stands for earlier ones too, which were left out under load."""
 
