@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import date, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Final
 
 from aegis.marketdata._contract import EXCHANGES, Contract, Product, canonical_symbol
@@ -53,7 +53,19 @@ KNOWN: Final = frozenset(
     }
 )
 
-_STALE: Final = int(TickFlag.STALE)
+_FLAGS: Final = int(TickFlag.SNAPSHOT | TickFlag.CONFLATED)
+"""What a recorded tick says of itself; whether it is stale follows from its times."""
+
+_DAY_NS: Final = 86_400_000_000_000
+_EARLIEST_NS: Final = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+_LATEST_NS: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000_000
+"""Beyond these a time is damaged. A replay would wait for it for years."""
+
+FAR_DAYS: Final = 31
+"""No holidays are as long: a tick is not received so many days after its time, nor does it
+belong to a trading day as far from it."""
+
+MAX_VOLUME: Final = 10**15
 
 
 class RowUnreadable(ValueError):
@@ -91,6 +103,8 @@ class RowReader:
         self._traded: dict[tuple[str, str, object], int] = {}
         self._hours: dict[tuple[str, int], int] = {}
         self._clock = (-1, "")
+        self._days: set[tuple[int, int]] = set()
+        """Trading days with days, since 1970, on which a tick of them was received."""
 
     def _level_columns(self) -> list[tuple[int | None, ...]]:
         named = [
@@ -130,11 +144,13 @@ class RowReader:
             RowUnreadable: it makes none.
         """
         exchange, symbol = self.key(row)
-        time_ns = self._time(row)
-        received_ns = self._whole(row, "received_ns", 0) or time_ns
+        time_ns, received_ns = self._times(row)
+        trading_day = self._trading_day_of(row, received_ns)
         volume = self._volume(row, exchange, symbol)
         if volume < 0:
             raise RowUnreadable("its volume is negative")
+        if volume >= MAX_VOLUME:
+            raise RowUnreadable(f"a volume of {str(volume)[:40]} makes no sense")
         number = self._number
         return RawTick(
             exchange,
@@ -156,8 +172,8 @@ class RowReader:
             number(row, "limit_up"),
             number(row, "limit_down"),
             self._book(row),
-            self.trading_day(row),
-            self._whole(row, "flags", 0) & ~_STALE,
+            trading_day,
+            self._whole(row, "flags", 0) & _FLAGS,
         )
 
     # -- time ---------------------------------------------------------------------------
@@ -173,13 +189,33 @@ class RowReader:
         Raises:
             RowUnreadable: it has no time.
         """
-        time_ns = self._time(row)
-        received_ns = self._whole(row, "received_ns", 0) or time_ns
-        self._clock_text(received_ns // 1_000_000_000)
-        number = self.trading_day(row)
+        time_ns, received_ns = self._times(row)
+        number = self._trading_day_of(row, received_ns)
         if number:
             return received_ns, date(number // 10_000, number // 100 % 100, number % 100)
         return received_ns, datetime.fromtimestamp(time_ns // 1_000_000_000, self._zone).date()
+
+    def _trading_day_of(self, row: Sequence[Any], received_ns: int) -> int:
+        """Return the trading day that a row tells, which is near to when it was received."""
+        number = self.trading_day(row)
+        found = number, received_ns // _DAY_NS
+        if number and found not in self._days:
+            day = date(number // 10_000, number // 100 % 100, number % 100)
+            came = datetime.fromtimestamp(received_ns // 1_000_000_000, self._zone).date()
+            if abs((day - came).days) > FAR_DAYS:
+                raise RowUnreadable(f"its trading day {day} makes no sense on {came}")
+            self._days.add(found)
+        return number
+
+    def _times(self, row: Sequence[Any]) -> tuple[int, int]:
+        """Return the time of a row, and when it was received."""
+        time_ns = self._time(row)
+        received_ns = self._whole(row, "received_ns", 0) or time_ns
+        if not _EARLIEST_NS <= time_ns < _LATEST_NS:
+            raise RowUnreadable(f"its time makes no sense: {time_ns} ns since 1970")
+        if abs(received_ns - time_ns) > FAR_DAYS * _DAY_NS:
+            raise RowUnreadable(f"received_ns makes no sense: {received_ns}")
+        return time_ns, received_ns
 
     def _time(self, row: Sequence[Any]) -> int:
         index = self._at.get("time_ns")
@@ -291,7 +327,7 @@ def _whole(value: Any, name: str) -> int:
 def _size(volume: float | None) -> int:
     if volume is None:
         return 0
-    if not 0 <= volume < 1e15:
+    if not 0 <= volume < MAX_VOLUME:
         raise RowUnreadable(f"a volume of {volume:g} makes no sense")
     return int(volume)
 

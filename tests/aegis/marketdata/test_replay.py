@@ -93,7 +93,7 @@ def test_what_a_recording_does_not_tell_does_not_exist() -> None:
 
 def test_levels_that_are_empty_are_left_out_behind_the_first() -> None:
     head = "symbol,time_ns,bid_price_1,bid_volume_1,bid_price_2,bid_volume_2,ask_volume_3"
-    cells = ["IO2612", 1, 3.5, 2, 3.4, 1, None]
+    cells = ["IO2612", ns("2026-11-23 10:00:00"), 3.5, 2, 3.4, 1, None]
     assert read(head, cells).levels == (Level(3.5, 2, None, 0), Level(3.4, 1, None, 0))
 
 
@@ -120,7 +120,13 @@ def test_trades_are_added_up_where_no_volume_of_the_day_was_recorded() -> None:
         ({"received_ns": "x"}, "received_ns is no whole number"),
         ({"bid_volume_1": "-5"}, "a volume of -5 makes no sense"),
         ({"bid_volume_1": "nan"}, "a volume of nan makes no sense"),
+        ({"volume": "9" * 400}, "a volume of 99999"),
+        ({"time": "1970-01-01 00:00:00"}, "its time makes no sense"),
+        ({"time": "2970-01-01 00:00:00"}, "its time makes no sense"),
+        ({"received_ns": "5"}, "received_ns makes no sense: 5"),
+        ({"received_ns": "9" * 40}, "received_ns makes no sense: 999"),
         ({"trading_day": "2026-13-01"}, "its trading day makes no sense"),
+        ({"trading_day": "2062-11-23"}, "its trading day 2062-11-23 makes no sense on 2026-11-23"),
     ],
 )
 def test_a_row_that_makes_no_tick_says_why(change: dict[str, str], reason: str) -> None:
@@ -179,6 +185,19 @@ def test_the_trading_day_and_the_flags_are_those_that_were_recorded(calendar: Ca
     late = Normalizer(calendar).normalize(raw_tick(time_of_day="08:00:00", flags=flags))
     assert late is not None
     assert late.flags == flags | TickFlag.STALE
+
+
+def test_a_row_whose_times_are_damaged_does_not_move_those_of_the_recording(
+    calendar: Calendar, tmp_path: Path
+) -> None:
+    file = tmp_path / "day.csv"
+    lost = row("10:00:00").replace("2026-11-23", "1970-01-02").replace("20261123", "19700102")
+    far = row("10:00:03").replace("20261123", "20621123")
+    file.write_text(HEAD + lost + row("10:00:01") + row("10:00:02") + far)
+    found = recordings(calendar, file)
+    assert found.begin_ns == ns("2026-11-23 10:00:01")
+    assert [tick.time_of_day for tick in found.ticks()] == ["10:00:01", "10:00:02"]
+    assert found.statistics()["damaged"] == 2
 
 
 def test_damaged_rows_are_counted_and_named_and_the_rest_plays(
