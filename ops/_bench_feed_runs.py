@@ -16,7 +16,7 @@ from aegis._cluster import Cluster
 from aegis.ops._bench_feed_host import cpu_seconds
 from aegis.ops._bench_feed_rows import OFFERS, RATE, Load, Offer, Row
 from aegis.ops._bench_feed_sources import Stage, open_source
-from aegis.ops._bench_feed_subscriber import RPC, TALLY
+from aegis.ops._bench_feed_subscriber import BATCHES, RPC, TALLY
 from aegis.ops._bench_feed_tally import Latencies
 from aegis.ops._bench_processes import Child, child
 
@@ -183,9 +183,11 @@ async def _wait_settled(subscriber: Subscriber, form: str) -> None:
 async def _measure(
     row: Row, offer: Offer, seconds: float, stage: Stage, cluster: Cluster
 ) -> Measured:
+    # As one would have it for the most there can be: each tick leaves once.
+    publish = "batches" if row.form == BATCHES else "both"
     async with (
         open_subscriber(stage, cluster, row.form) as subscriber,
-        open_source(row.way, offer, stage, cluster) as source,
+        open_source(row.way, offer, stage, cluster, publish=publish) as source,
     ):
         pids = {"gateway": source.pid, "subscriber": subscriber.pid, "server": stage.server.pid}
         await source.begin()

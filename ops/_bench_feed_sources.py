@@ -80,18 +80,21 @@ class Source(Protocol):
 
 @contextlib.asynccontextmanager
 async def open_source(
-    way: Way, offer: Offer, stage: Stage, cluster: Cluster
+    way: Way, offer: Offer, stage: Stage, cluster: Cluster, *, publish: str = "both"
 ) -> AsyncGenerator[Source]:
-    """Run a source for the time of the block; it is ready, and publishes nothing yet."""
+    """Run a source for the time of the block; it is ready, and publishes nothing yet.
+
+    ``publish`` is what a feed's configuration says of it.
+    """
     if way in (Way.PLAIN, Way.RPC):
         async with _open_child(way, offer, stage, cluster) as one:
             yield one
     elif way is Way.VNPY:
-        async with _open_hosted(offer, stage, GATEWAY_MODULE, _VNPY_MARKET) as hosted:
+        async with _open_hosted(offer, stage, GATEWAY_MODULE, _VNPY_MARKET, publish) as hosted:
             yield hosted
     else:
         module = "aegis.ops._bench_feed_literal" if way is Way.LITERAL else GATEWAY_MODULE
-        async with _open_hosted(offer, stage, module, _MARKET) as hosted:
+        async with _open_hosted(offer, stage, module, _MARKET, publish) as hosted:
             yield hosted
 
 
@@ -99,6 +102,7 @@ async def open_source(
 
 _PACE: Final = """\
 calendar = "always"
+publish = "{publish}"
 bridge_bound = {bound}
 [pace]
 batch = 50_000
@@ -172,11 +176,12 @@ class _Hosted:
 
 @contextlib.asynccontextmanager
 async def _open_hosted(
-    offer: Offer, stage: Stage, module: str, config: str
+    offer: Offer, stage: Stage, module: str, config: str, publish: str
 ) -> AsyncGenerator[_Hosted]:
     market = stage.folder / "market.toml"
     market.write_text(
         config.format(
+            publish=publish,
             bound=max(50_000, round(offer.rate)),
             futures=offer.futures,
             options=offer.options,

@@ -37,6 +37,8 @@ class Market:
             Product.OPTION: constants.Product.OPTION,
         }
         self._zone = Calendar.load("always").zone
+        self._second = (0, "")
+        self._received = self._told = datetime.fromtimestamp(0, self._zone)
         contracts = SimulatedUniverse(date.today(), setting["futures"], setting["options"])
         self._contracts = {contract.key: contract for contract in contracts.contracts()}
         self._source = SimulatedGateway(
@@ -85,19 +87,19 @@ class Market:
     def on_tick(self, tick: RawTick) -> None:
         """Tell a tick."""
         raw = tick
-        local = datetime.fromtimestamp(raw.received_ns / 1e9, self._zone)
-        hour, minute, second = raw.time_of_day.split(":")
+        second, told_us = divmod(raw.received_ns // 1000, 1_000_000)
+        if (second, raw.time_of_day) != self._second:
+            # Once for all ticks of a second, as this is not what is measured.
+            self._second = second, raw.time_of_day
+            self._received = datetime.fromtimestamp(second, self._zone)
+            hour, minute, of_minute = map(int, raw.time_of_day.split(":"))
+            self._told = self._received.replace(hour=hour, minute=minute, second=of_minute)
         (bid, bid_volume, ask, ask_volume), *_ = raw.levels
         data = self._objects.TickData(
             gateway_name=self._gateway.gateway_name,
             symbol=raw.symbol,
             exchange=self._exchanges[raw.exchange],
-            datetime=local.replace(
-                hour=int(hour),
-                minute=int(minute),
-                second=int(second),
-                microsecond=raw.millisecond * 1000,
-            ),
+            datetime=self._told.replace(microsecond=raw.millisecond * 1000),
             volume=raw.volume,
             turnover=raw.turnover,
             open_interest=raw.open_interest,
@@ -112,7 +114,7 @@ class Market:
             bid_volume_1=bid_volume,
             ask_price_1=ask,
             ask_volume_1=ask_volume,
-            localtime=local,
+            localtime=self._received.replace(microsecond=told_us),
         )
         self._gateway.on_tick(data)
 

@@ -13,7 +13,6 @@ import json
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import structlog
@@ -157,6 +156,7 @@ class NatsTransport:
         self._sweep_at = 0.0
         self._streams: dict[str, list[str]] = {}
         self._denials = Denials(self._loop.time)
+        self._known = _Known()
         self._first_error: Exception | None = None
         self._fatal: asyncio.Future[ConfigurationError] | None = None
         self.consumers: set[Any] = set()
@@ -421,13 +421,13 @@ class NatsTransport:
         """See `Transport.publish_all`."""
         if not self._connected:
             self._check_open()
-        limit = self.client.max_payload
+        limit, known = self.client.max_payload, self._known
         pieces: list[bytes] = []
         for subject, payload in messages:
             size = len(payload)
             if size > limit:
-                raise _too_large(_known(subject), size, limit)
-            pieces.append(b"PUB %b %d\r\n%b\r\n" % (_known(subject), size, payload))
+                raise _too_large(known[subject], size, limit)
+            pieces.append(b"PUB %b %d\r\n%b\r\n" % (known[subject], size, payload))
         connection = self.client.socket.connection
         _check_unsent(connection.unsent_bytes())
         if pieces:
@@ -811,8 +811,17 @@ def _plain(subject: str) -> bytes:
     return subject.encode()
 
 
-_known = lru_cache(KNOWN_SUBJECTS)(_plain)
-"""`_plain` for subjects that come again and again."""
+class _Known(dict[str, bytes]):
+    """`_plain` of subjects that come again and again, at the price of one look-up.
+
+    When it is full it begins anew: to know the oldest would cost more than it saves.
+    """
+
+    def __missing__(self, subject: str) -> bytes:
+        if len(self) >= KNOWN_SUBJECTS:
+            self.clear()
+        plain = self[subject] = _plain(subject)
+        return plain
 
 
 def _check_unsent(size: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import json
 import os
 import sys
@@ -60,6 +61,15 @@ REPLAY_WINDOW: Final = 20_000
 START_SECONDS: Final = 60.0
 STUCK_SECONDS: Final = 10.0
 """A loop that has not come round for so long never will: the interpreter stands still."""
+
+NEW_OBJECTS: Final = 50_000
+"""So many more have to be there than before, until the garbage collector looks at them. A
+burst makes some thousands that die right after it by themselves; the default would look
+through them, and through the states of all contracts, dozens of times a second."""
+
+SWITCH_SECONDS: Final = 0.001
+"""How long a thread may keep the interpreter while another waits for it: the vendor's are not
+to wait for the loop, nor the loop for them, as long as Python lets them by default."""
 
 STANDING: Final = "feed.standing"
 """With the market behind it, the topic on which its feeds tell one another how they stand."""
@@ -253,6 +263,8 @@ class GatewayProcess:
         if loading or len(pipeline.contracts) == self._told_contracts:
             return
         self._told_contracts = len(pipeline.contracts)
+        # They and all that was loaded stay: the collector need not look at them again.
+        gc.freeze()
         self._tell(
             {
                 "told": "contracts",
@@ -335,6 +347,8 @@ def _end_if_stuck_for(seconds: float) -> None:
 def main(bridge: type[Bridge] = Bridge) -> None:
     """Read what to run from the first line of stdin, and run it."""
     _end_if_stuck_for(START_SECONDS)
+    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
+    sys.setswitchinterval(SWITCH_SECONDS)
     # What the vendor's code prints must not end up among what is told to the owner.
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -33,7 +33,7 @@ _KNOWN: Final = frozenset(EXCHANGES)
 _DAILY: Final = 9
 """Where the fields of a raw tick begin that are of the whole day; all are prices."""
 _LEVELS: Final = 18
-
+_LOWEST_PRICE: Final = -HIGHEST_PRICE
 
 type _Prices = tuple[float | None, ...]
 
@@ -72,32 +72,46 @@ class Normalizer:
         of_day = self._times.get(time_of_day)
         if of_day is None:
             of_day = self._time_of_day(time_of_day)
-        reason = ""
-        if exchange not in _KNOWN:
-            reason = "unknown exchange"
-        elif not symbol:
-            reason = "no symbol"
-        elif volume < 0:
-            reason = "negative volume"
-        elif of_day < 0 or not 0 <= millisecond < 1000:
-            reason = "unreadable time"
-        if reason:
-            self.invalid[reason] += 1
+        if not (
+            exchange in _KNOWN
+            and symbol
+            and volume >= 0
+            and of_day >= 0
+            and 0 <= millisecond < 1000
+        ):
+            self.invalid[_why_invalid(exchange, symbol, volume)] += 1
             return None
-        if not 0 <= received_ns - self._hour_ns < _HOUR_NS:
-            self._enter_hour(received_ns)
+        hour_ns = self._hour_ns
+        if not 0 <= received_ns - hour_ns < _HOUR_NS:
+            hour_ns = self._enter_hour(received_ns)
         # The date is that of yesterday, today or tomorrow which brings the time of day
         # closest to the arrival: true for every exchange at any hour, whatever each writes
         # into its date fields at night.
-        into_hour = (received_ns - self._hour_ns) // 1_000_000
-        early = of_day + millisecond - self._hour_ms - into_hour
-        distance = (early + _HALF_DAY_MS) % _DAY_MS - _HALF_DAY_MS
+        into_hour = (received_ns - hour_ns) // 1_000_000
+        distance = of_day + millisecond - self._hour_ms - into_hour
+        if not -_STALE_MS <= distance <= _STALE_MS:
+            distance = (distance + _HALF_DAY_MS) % _DAY_MS - _HALF_DAY_MS
+            if not -_STALE_MS <= distance <= _STALE_MS:
+                flags |= _STALE
         day = raw[_DAILY:_LEVELS]
         known = self._days.get(symbol)
         if known is None or known[0] != day:
             # They change rarely: most ticks are of the book alone.
             known = self._days[symbol] = day, tuple(map(price, day))
-        return Tick._make(
+        if len(levels) == 1:
+            bid, bid_volume, ask, ask_volume = levels[0]
+            if not (
+                bid_volume
+                and ask_volume
+                and bid is not None
+                and ask is not None
+                and _LOWEST_PRICE < bid < HIGHEST_PRICE
+                and _LOWEST_PRICE < ask < HIGHEST_PRICE
+            ):
+                levels = _book(levels)
+        else:
+            levels = _book(levels)
+        return _tick_of(
             (
                 VERSION,
                 self.feed,
@@ -106,15 +120,15 @@ class Normalizer:
                 exchange,
                 symbol,
                 trading_day or self._trading_day,
-                self._hour_ns + (into_hour + distance) * 1_000_000,
+                hour_ns + (into_hour + distance) * 1_000_000,
                 received_ns,
-                flags if -_STALE_MS <= distance <= _STALE_MS else flags | _STALE,
-                last if last is not None and -HIGHEST_PRICE < last < HIGHEST_PRICE else None,
+                flags,
+                last if last is not None and _LOWEST_PRICE < last < HIGHEST_PRICE else None,
                 volume,
-                turnover if -HIGHEST_PRICE < turnover < HIGHEST_PRICE else 0.0,
-                interest if -HIGHEST_PRICE < interest < HIGHEST_PRICE else 0.0,
+                turnover if _LOWEST_PRICE < turnover < HIGHEST_PRICE else 0.0,
+                interest if _LOWEST_PRICE < interest < HIGHEST_PRICE else 0.0,
                 *known[1],
-                _book(levels),
+                levels,
             )
         )
 
@@ -129,8 +143,8 @@ class Normalizer:
                 self._times[text] = found  # At most one for each second of a day.
         return found
 
-    def _enter_hour(self, at_ns: int) -> None:
-        """Find an hour's trading day, and the time of day at which it begins."""
+    def _enter_hour(self, at_ns: int) -> int:
+        """Find an hour's trading day and the time of day at which it begins; return when."""
         hour_ns = at_ns - at_ns % _HOUR_NS
         begin = datetime.fromtimestamp(hour_ns // 1_000_000_000, UTC)
         local = begin.astimezone(self._calendar.zone)
@@ -138,10 +152,22 @@ class Normalizer:
         self._hour_ms = (local.hour * 60 + local.minute) * 60_000
         self._trading_day = day.year * 10_000 + day.month * 100 + day.day
         self._hour_ns = hour_ns
+        return hour_ns
 
     def statistics(self) -> Mapping[str, int]:
         """Return how many ticks were refused, by reason."""
         return dict(self.invalid)
+
+
+_tick_of: Final = Tick._make
+
+
+def _why_invalid(exchange: str, symbol: str, volume: int) -> str:
+    if exchange not in _KNOWN:
+        return "unknown exchange"
+    if not symbol:
+        return "no symbol"
+    return "negative volume" if volume < 0 else "unreadable time"
 
 
 def _parse_time(text: str) -> int:
@@ -157,10 +183,6 @@ def _parse_time(text: str) -> int:
 
 def _book(levels: tuple[Level, ...]) -> tuple[Level, ...]:
     """Return the levels of a book that say something, at least the first."""
-    if len(levels) == 1:
-        bid, bid_volume, ask, ask_volume = levels[0]
-        if bid_volume and ask_volume and price(bid) is not None and price(ask) is not None:
-            return levels  # As nearly all are.
     cleaned = [
         Level(
             price(bid) if bid_volume else None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
-from typing import Final
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -58,6 +58,8 @@ class _Book:
     """What of a contract does not change."""
 
     contract: Contract
+    exchange: str
+    symbol: str
     number: int
     limit: int
     """It speaks in a phase whose number is below this."""
@@ -65,10 +67,17 @@ class _Book:
     """Traded in a phase, on average."""
     opened: float
     step: float
-    traded: tuple[float, float, float]
-    """How it opened, its highest and its lowest price."""
-    fixed: tuple[float, float, float, float, float, float]
-    """Its close, settlement, those of the day before, and its limits."""
+    value: float
+    """Of one lot, as the turnover counts it."""
+    day: tuple[float, ...]
+    """How it opened, its highest and its lowest price, its close, settlement, those of the
+    day before, and its limits."""
+    quiet_day: tuple[float, ...]
+    """The same of a day on which nothing was traded yet."""
+
+
+type Roster = Sequence[tuple[_Book, int, int]]
+"""Who may speak, each with its number and its limit."""
 
 
 class Burst:
@@ -86,9 +95,39 @@ class Burst:
 
     def ticks(self, begin: int, end: int, wall_ns: Callable[[], int]) -> Iterator[RawTick]:
         """Yield what the speakers of these numbers say, received at that moment."""
-        clock, empty = self._clock, self._empty
+        # What this costs is taken from what is measured with it: so all in one place.
+        clock, millisecond, of_day = self._clock
+        empty = self._empty
+        make_tick, make_level = RawTick._make, Level._make
         for book, chance in self._speakers[begin:end]:
-            yield _say(book, chance, clock, empty, wall_ns())
+            exchange, step = book.exchange, book.step
+            volume = int(of_day * book.lots)
+            mid = book.opened + step * (chance % _PRICES - SWING)
+            asked = 1 + (chance >> 32) % 50
+            best: tuple[Any, ...] = (mid - step, 1 + (chance >> 8) % 50, mid + step, asked)
+            if (chance >> 16) % 10_000 < empty:
+                best = (NO_PRICE, 0, mid + step, asked)
+            yield make_tick(
+                (
+                    exchange,
+                    book.symbol,
+                    clock,
+                    (
+                        _millisecond(exchange, millisecond, chance)
+                        if exchange in _OWN_CLOCKS
+                        else millisecond
+                    ),
+                    wall_ns(),
+                    mid if volume else NO_PRICE,
+                    volume,
+                    volume * book.value,
+                    10_000.0 + (chance >> 40) % 100,
+                    *(book.day if volume else book.quiet_day),
+                    (make_level(best),),
+                    0,
+                    0,
+                )
+            )
 
 
 class SimulatedMarket:
@@ -110,30 +149,38 @@ class SimulatedMarket:
             step = contract.price_tick or 1.0
             steps = 2 * SWING + number % (400 if contract.product is Product.OPTION else 5_000)
             opened = steps * step
+            fixed = (NO_PRICE, NO_PRICE, opened, opened, opened * 1.1, opened * 0.9)
             self._books[contract.key] = _Book(
                 contract,
+                contract.exchange,
+                contract.symbol,
                 number,
                 int(share * _WHOLE) - _HALF,
                 4.0 * share,
                 opened,
                 step,
-                (opened, opened + SWING * step, opened - SWING * step),
-                (NO_PRICE, NO_PRICE, opened, opened, opened * 1.1, opened * 0.9),
+                opened * contract.multiplier,
+                (opened, opened + SWING * step, opened - SWING * step, *fixed),
+                (*_NEVER_TRADED, *fixed),
             )
 
     def speak(self, wanted: Iterable[str], at_ns: int, received_ns: int) -> list[RawTick]:
         """Return what the contracts among ``wanted`` say in the phase of a moment."""
-        burst = self.burst(wanted, at_ns)
+        burst = self.burst(self.roster(wanted), at_ns)
         return list(burst.ticks(0, len(burst), lambda: received_ns))
 
-    def burst(self, wanted: Iterable[str], at_ns: int) -> Burst:
-        """Return who of ``wanted`` speaks in the phase of a moment."""
-        books, phase = self._books, at_ns // PHASE_NS
+    def roster(self, wanted: Iterable[str]) -> Roster:
+        """Return the contracts of these names, as `burst` takes them; others are left out."""
+        books = (book for key in wanted if (book := self._books.get(key)) is not None)
+        return [(book, book.number, book.limit) for book in books]
+
+    def burst(self, roster: Roster, at_ns: int) -> Burst:
+        """Return who of a roster speaks in the phase of a moment."""
+        phase = at_ns // PHASE_NS
         speakers = [
             (book, chance)
-            for key in wanted
-            if (book := books.get(key)) is not None
-            and (chance := hash((book.number, phase))) < book.limit
+            for book, number, limit in roster
+            if (chance := hash((number, phase))) < limit
         ]
         faults = self.faults
         if faults.silent_exchanges or faults.stalled:
@@ -168,7 +215,8 @@ class SimulatedMarket:
         phase = last = at_ns // PHASE_NS
         while (chance := hash((book.number, phase))) >= book.limit and last - phase < _LOOK_BACK:
             phase -= 1
-        return _say(book, chance, self._clock(phase), self.faults.empty_share * 10_000, received_ns)
+        burst = Burst([(book, chance)], self._clock(phase), faults.empty_share)
+        return next(burst.ticks(0, 1, lambda: received_ns))
 
     def _clock(self, phase: int) -> tuple[str, int, int]:
         """Return a phase's time as text, its milliseconds, and how many came since evening."""
@@ -179,34 +227,12 @@ class SimulatedMarket:
         return local.strftime("%H:%M:%S"), 500 * half, of_day
 
 
-def _say(
-    book: _Book, chance: int, at: tuple[str, int, int], empty: float, received_ns: int
-) -> RawTick:
-    contract, step = book.contract, book.step
-    clock, millisecond, of_day = at
-    volume = int(of_day * book.lots)
-    mid = book.opened + step * (chance % (2 * SWING + 1) - SWING)
-    bid_volume = 0 if (chance >> 16) % 10_000 < empty else 1 + (chance >> 8) % 50
-    level = Level(
-        mid - step if bid_volume else NO_PRICE, bid_volume, mid + step, 1 + (chance >> 32) % 50
-    )
-    return RawTick(
-        contract.exchange,
-        contract.symbol,
-        clock,
-        _millisecond(contract.exchange, millisecond, chance),
-        received_ns,
-        mid if volume else NO_PRICE,
-        volume,
-        volume * book.opened * contract.multiplier,
-        10_000.0 + (chance >> 40) % 100,
-        *(book.traded if volume else _NEVER_TRADED),
-        *book.fixed,
-        (level,),
-    )
-
-
 _NEVER_TRADED: Final = (NO_PRICE, NO_PRICE, NO_PRICE)
+
+_PRICES: Final = 2 * SWING + 1
+
+_OWN_CLOCKS: Final = frozenset(("CZCE", "DCE"))
+"""Exchanges whose milliseconds are not those of the phase."""
 
 _LOOK_BACK: Final = 7_200
 """Phases: an hour. A contract that said nothing for longer says what it would now."""
@@ -231,9 +257,7 @@ def _per_second(number: int, rank: int, contract: Contract) -> float:
 
 
 def _millisecond(exchange: str, phase: int, chance: int) -> int:
-    """Return the milliseconds as each exchange tells them."""
+    """Return the milliseconds as those of `_OWN_CLOCKS` tell them."""
     if exchange == "CZCE":
         return 0  # Whole seconds: two ticks of one second carry the same time.
-    if exchange == "DCE":
-        return phase + (chance >> 48) % 400
-    return phase
+    return phase + (chance >> 48) % 400

@@ -11,7 +11,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["BATCH", "LAST", "TICK", "batch_subject", "key_of", "tick_subject"]
+__all__ = ["BATCH", "LAST", "TICK", "TickSubjects", "batch_subject", "key_of", "tick_subject"]
 
 TICK: Final = "md.tick"
 BATCH: Final = "md.batch"
@@ -25,6 +25,19 @@ _CONTRACTS: Final = 100_000
 def tick_subject(exchange: str, symbol: str) -> str:
     """Return where the ticks of a contract are published."""
     return f"{TICK}.{exchange}.{_escape(symbol)}"
+
+
+class TickSubjects(dict[tuple[str, str], str]):
+    """What `tick_subject` returns, by exchange and symbol, at the price of one look-up.
+
+    (The list by which an ``lru_cache`` knows the oldest costs more than that, for every tick.)
+    """
+
+    def __missing__(self, contract: tuple[str, str]) -> str:
+        if len(self) >= _CONTRACTS:
+            self.clear()
+        subject = self[contract] = tick_subject(*contract)
+        return subject
 
 
 def batch_subject(exchange: str) -> str:

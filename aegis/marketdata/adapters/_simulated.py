@@ -14,7 +14,13 @@ from attrs import frozen
 from aegis.marketdata._contract import Contract
 from aegis.marketdata._ports import GatewayFailure, GatewayListener, GatewayState
 from aegis.marketdata._simulated_faults import SimulatedFaults
-from aegis.marketdata._simulated_market import PHASE_NS, Burst, MarketFaults, SimulatedMarket
+from aegis.marketdata._simulated_market import (
+    PHASE_NS,
+    Burst,
+    MarketFaults,
+    Roster,
+    SimulatedMarket,
+)
 
 __all__ = ["GatewayFaults", "SimulatedGateway"]
 
@@ -72,6 +78,8 @@ class SimulatedGateway:
         self._wall_ns = wall_ns
         self._phase = 0
         self._wanted: dict[str, None] = {}
+        self._roster: Roster | None = None
+        """Of what is wanted; None if that has changed."""
         self._fresh: list[str] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -100,6 +108,7 @@ class SimulatedGateway:
     def subscribe(self, contracts: Sequence[Contract]) -> None:
         """Ask for the ticks of contracts; each is answered by its state at once."""
         with self._lock:
+            self._roster = None
             for contract in contracts:
                 if contract.key not in self.faults.unanswered:
                     self._wanted[contract.key] = None
@@ -108,6 +117,7 @@ class SimulatedGateway:
     def unsubscribe(self, contracts: Sequence[Contract]) -> None:
         """Ask for them no more."""
         with self._lock:
+            self._roster = None
             for contract in contracts:
                 self._wanted.pop(contract.key, None)
 
@@ -197,6 +207,7 @@ class SimulatedGateway:
 
     def _cut(self, listener: GatewayListener) -> None:
         with self._lock:
+            self._roster = None
             self._wanted.clear()
             self._fresh.clear()
         listener.on_state(
@@ -210,7 +221,9 @@ class SimulatedGateway:
     def _speak(self, listener: GatewayListener) -> None:
         with self._lock:
             fresh, self._fresh = self._fresh, []
-            wanted = list(self._wanted)
+            if self._roster is None:
+                self._roster = self._market.roster(self._wanted)
+            roster = self._roster
         received = self._wall_ns()
         now = received - int(self.faults.lag * 1e9)
         for key in fresh:
@@ -221,7 +234,7 @@ class SimulatedGateway:
             snapshot = self._market.snapshot(key, now, received)
             if snapshot is not None:
                 listener.on_tick(snapshot)
-        burst = self._market.burst(wanted, now)
+        burst = self._market.burst(roster, now)
         if self._even:
             self._spread(burst, listener)
         else:

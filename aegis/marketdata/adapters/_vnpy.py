@@ -228,7 +228,7 @@ def raw_tick_of(data: Any, zone: tzinfo, received_ns: int) -> RawTick:
     return RawTick(
         data.exchange.value,
         data.symbol,
-        f"{moment.hour:02}:{moment.minute:02}:{moment.second:02}",
+        f"{_TWO[moment.hour]}:{_TWO[moment.minute]}:{_TWO[moment.second]}",
         moment.microsecond // 1000,
         received_ns,
         data.last_price or None,
@@ -246,6 +246,9 @@ def raw_tick_of(data: Any, zone: tzinfo, received_ns: int) -> RawTick:
         data.limit_down or None,
         _book_of(data),
     )
+
+
+_TWO: Final = tuple(f"{number:02}" for number in range(60))
 
 
 def _book_of(data: Any) -> tuple[Level, ...]:
