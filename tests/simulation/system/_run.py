@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 from attrs import asdict, define
 
+from aegis.actors._appending import APPEND_TIMEOUT
 from aegis.actors._owner import SNAPSHOT_EVERY_RECORDS, OwnerLimits
 from aegis.contracts import Role
 from aegis.errors import AegisError
@@ -36,7 +37,9 @@ wait for a leader, resources of hosts that are gone are released after 10 s."""
 
 POLL_SECONDS: Final = 0.1
 
-PROBE_TIMEOUT: Final = 5.0
+PROBE_TIMEOUT: Final = APPEND_TIMEOUT + 2.0
+"""An append that the store swallowed with the last fault is repeated after its own timeout
+and a pause; what stands behind it waits as long."""
 
 CATCH_UP_SECONDS: Final = 4.0
 """What was late or lost while there were faults comes again within this time."""
