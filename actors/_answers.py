@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import structlog
 from attrs import define
 
-from aegis.errors import AegisError, TooLarge, to_wire
+from aegis.errors import AegisError, HandlerFailed, TooLarge, to_wire
 from aegis.transport._base import Transport
 from aegis.transport._codec import encode_reply, encode_value
 
@@ -39,6 +39,9 @@ WITHDRAW: Final = "$withdraw"
 _log = structlog.get_logger("aegis.answers")
 
 _FLUSH_BYTES: Final = 128 * 1024
+
+_FRAME_BYTES: Final = 64
+"""Upper bound of what a reply takes beside its value."""
 
 
 class AnswerSink(Protocol):
@@ -109,6 +112,14 @@ class WireAnswers:
         """Take one answer; it leaves at the end of this loop iteration."""
         if not sink.reply_to:
             return
+        limit = self._transport.max_payload_bytes - _FRAME_BYTES
+        if len(value) > limit:
+            too_large = HandlerFailed(
+                f"the answer takes {len(value)} bytes, more than a message may have; keep it smaller",
+                size_bytes=len(value),
+                limit_bytes=limit,
+            )
+            status, value = too_large.code, error_bytes(too_large)
         if sink.correlation is None:
             self._publish(sink.reply_to, encode_reply(sink.n, status, value))
             return
@@ -143,5 +154,6 @@ class WireAnswers:
             self._transport.publish(subject, payload)
         except TooLarge as error:
             _log.warning("answer_too_large", size_bytes=len(payload), error=str(error))
-        except AegisError as error:
+        except (AegisError, ValueError) as error:
+            # Whoever asks may name anything as the place for its answer.
             _log.debug("answer_not_sent", error=str(error))

@@ -14,7 +14,14 @@ import structlog
 from aegis.actors._answers import error_bytes
 from aegis.actors._committer import Committer
 from aegis.actors._effects import Effects
-from aegis.actors._execution import NOT_RUN, PUT_ASIDE, Outcome, execute, stashed_too_late
+from aegis.actors._execution import (
+    NOT_RUN,
+    PUT_ASIDE,
+    Outcome,
+    execute,
+    shortened,
+    stashed_too_late,
+)
 from aegis.actors._handlers import HandlerSpec
 from aegis.actors._journal import Journal
 from aegis.actors._live_state import LiveState
@@ -33,6 +40,10 @@ _log = structlog.get_logger("aegis.resource")
 
 MAX_METHOD_CHARACTERS: Final = 100
 """So much of a method's name is journaled."""
+
+ERROR_SHARE: Final = 8
+"""An error takes at most one such part of a record: larger ones are cut. A record that no
+server takes would be appended for ever, and nothing behind it would commit."""
 
 WARN_AT: Final = 0.5
 """The share of the largest state at which its size is told."""
@@ -114,12 +125,20 @@ class CommandRunner:
         return outcome
 
     async def _take_back(self, outcome: Outcome, request: Request) -> None:
-        """Leave nothing of a command that did not succeed."""
+        """Leave nothing of a command that did not succeed but an error that can be journaled."""
         if outcome.status in (PUT_ASIDE, StashFull.code):
             self._check_untouched(outcome, request)
         if outcome.status != PUT_ASIDE and outcome.status not in NOT_RUN:
             await self._undo()
         outcome.state = outcome.effects = outcome.published = None
+        outcome.encoded = self._shortened(outcome.encoded)
+
+    def refusal(self, error: AegisError) -> Outcome:
+        """Return what the journal keeps of a message that was refused before it ran."""
+        return Outcome(error.code, self._shortened(error_bytes(error)))
+
+    def _shortened(self, encoded: bytes) -> bytes:
+        return shortened(encoded, self._owner.limits.record_bytes // ERROR_SHARE)
 
     def _check_untouched(self, outcome: Outcome, request: Request) -> None:
         """Make a failure of a message put aside whose handler has done something before."""

@@ -155,7 +155,11 @@ class Effects:
         self.reminders.append(ReminderOver(name))
 
     def _check_name(self, name: str) -> None:
-        if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"name: {name!r} is no valid Unicode", field="name") from error
+        if not 1 <= size <= MAX_NAME_BYTES:
             raise InvalidRequest(
                 f"name: must have 1 to {MAX_NAME_BYTES} bytes, not {name!r}", field="name"
             )

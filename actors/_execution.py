@@ -24,7 +24,7 @@ from aegis.errors import (
     Rejected,
     StashFull,
 )
-from aegis.transport._codec import encode_value
+from aegis.transport._codec import decode_value, encode_value
 
 if TYPE_CHECKING:
     from aegis.actors._actor import AegisActor
@@ -38,6 +38,7 @@ __all__ = [
     "encoded_error",
     "execute",
     "handler_failed",
+    "shortened",
     "stashed_too_late",
     "take_back_cancellation",
     "text_of",
@@ -53,6 +54,9 @@ PUT_ASIDE: Final = 0
 NOT_RUN: Final = frozenset({InvalidRequest.code, StashFull.code})
 """Answers of `execute` which say that the command has had no effect, and that the same
 message may come again: they are not journaled."""
+
+MAX_CUT_CHARACTERS: Final = 1_000
+"""So much is left of the text of an error that is too large to be journaled."""
 
 _log = structlog.get_logger("aegis.execution")
 
@@ -188,6 +192,14 @@ def encoded_error(error: AegisError) -> bytes:
         # A fact that has no form on the wire, or a subclass that never called
         # AegisError.__init__: the text alone must do.
         return encode_value({"message": text_of(error)})
+
+
+def shortened(encoded: bytes, limit_bytes: int) -> bytes:
+    """Return an encoded error; of one larger than ``limit_bytes`` the beginning of its text."""
+    if len(encoded) <= limit_bytes:
+        return encoded
+    text = str(decode_value(encoded)["message"])[:MAX_CUT_CHARACTERS]
+    return encode_value({"message": f"{text}... (cut: the whole error takes {len(encoded)} bytes)"})
 
 
 def text_of(error: BaseException) -> str:

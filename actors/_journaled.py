@@ -597,7 +597,7 @@ class JournaledBehaviour:
             outcome = await self._runner.run(handler, request, mail.reply_to)
         except AegisError as error:
             self._observe_refusal(request.kind, error.code)
-            outcome = Outcome(error.code, error_bytes(error))
+            outcome = self._runner.refusal(error)
             if mail.reply_to is not None:
                 self._runner.add_answer(request, mail.reply_to, outcome)
         status = outcome.status
@@ -637,7 +637,7 @@ class JournaledBehaviour:
                 outcome = await self._runner.run(handler, request)
             except AegisError as error:
                 self._observe_refusal(request.kind, error.code)
-                outcome = Outcome(error.code, error_bytes(error))
+                outcome = self._runner.refusal(error)
             if outcome.status in (PUT_ASIDE, StashFull.code):
                 # However full the stash is: the journal bounds the number of reminders.
                 put_aside()

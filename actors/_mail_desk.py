@@ -51,6 +51,10 @@ MAX_WAITERS: Final = 4_096
 MAX_ASKERS: Final = 16
 """How many may wait for the same reply; of more, those who came last."""
 
+MAX_REASON_CHARACTERS: Final = 300
+MAX_METHOD_CHARACTERS: Final = 100
+"""So much of a text that may be anything goes to the dead letters beside the message."""
+
 _MOVED: Final = error_bytes(Moved("a newer owner has taken over; look the resource up again"))
 
 
@@ -313,6 +317,8 @@ class MailDesk:
     ) -> None:
         owner, letter = self._committer.owner, slip.letter
         request = None if slip.mail is None else slip.mail.request
+        # A dead letter that is too large for the server would be repeated for ever.
+        reason = reason[:MAX_REASON_CHARACTERS]
         await self._office.bury(
             DeadLetter(
                 *self.key,
@@ -322,7 +328,7 @@ class MailDesk:
                 died_ms=self._office.clock.wall_ms(),
                 payload=self._kept_payload(slip),
                 message_id="" if request is None else request.message_id,
-                method="" if request is None else request.method,
+                method="" if request is None else request.method[:MAX_METHOD_CHARACTERS],
                 trace="" if request is None else request.trace,
                 uncertain=uncertain,
                 source=self._source.name,
