@@ -205,7 +205,12 @@ class SharedRead:
         full: set[_Behind] = set()
         count = 0
         start = min(one.reader.mail_from for one in group)
-        async for stored in self._transport.read(subject, start=start):
+        until: int | None = None
+        if not self._lets_go:
+            # To the last one that the stream has: what the replica that serves this read
+            # lacks so far will not be followed either, and would be passed over for ever.
+            until = await self._transport.last_sequence(subject)
+        async for stored in self._transport.read(subject, start=start, until=until):
             if count == 0 and self._lets_go and stored.sequence > start:
                 # Some may have gone since it was last asked, and before they were read.
                 usage = await self._transport.usage(self._stream)

@@ -197,7 +197,10 @@ class _ServiceFeed:
 
     async def _read(self, pattern: str, places: Mapping[str, _Place]) -> None:
         count = 0
-        async for stored in self._transport.read(pattern):
+        # Not only to where the replica ends that serves this read: all up to now is not
+        # followed, and a standby that lacks a record would never know.
+        until = await self._transport.last_sequence(pattern)
+        async for stored in self._transport.read(pattern, until=until):
             place = places.get(stored.subject)
             if place is not None:
                 self._feed(place, stored)

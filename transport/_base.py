@@ -304,6 +304,18 @@ class Transport(Protocol):
         """Like `read`, and then go on without end with what is appended later."""
         ...
 
+    async def last_sequence(self, subject: str) -> int:
+        """Return the sequence of the last message of ``subject`` (wildcards allowed), or 0.
+
+        It is what the stream itself knows. A read without ``until`` ends where the replica
+        that serves it ends, and of several replicas that may be behind.
+
+        Raises:
+            NotFound: no stream keeps such subjects.
+            Unavailable: nobody answered.
+        """
+        ...
+
     async def purge(self, subject: str, *, below: int) -> int:
         """Delete the messages of ``subject`` with a sequence lower than ``below``.
 

@@ -797,6 +797,14 @@ class MemoryTransport:
                 raise ConnectionClosed(self._closed)
             await self._changed.wait()
 
+    async def last_sequence(self, subject: str) -> int:
+        """See `Transport.last_sequence`."""
+        check_filter(subject)
+        self._check_open()
+        await self._round_trip(subject)
+        stored = self.broker.stored_from(self.broker.stream_for(subject), subject, 1)
+        return stored[-1].sequence if stored else 0
+
     async def purge(self, subject: str, *, below: int) -> int:
         """See `Transport.purge`."""
         check_subject(subject)

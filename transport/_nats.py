@@ -682,6 +682,20 @@ class NatsTransport:
         self._streams[name] = patterns
         return name
 
+    async def last_sequence(self, subject: str) -> int:
+        """See `Transport.last_sequence`."""
+        check_filter(subject)
+        try:
+            with _unavailable(f"the last message of {subject}"):
+                stream = await self.stream_of(subject)
+                # Of several servers only the leader of the stream answers.
+                last = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+                return int(last["message"]["seq"])
+        except ApiError as error:
+            if error.code == 404 and error.error_code != STREAM_NOT_FOUND:
+                return 0
+            raise Unavailable(f"the last message of {subject}: {error}") from error
+
     async def purge(self, subject: str, *, below: int) -> int:
         """See `Transport.purge`."""
         check_subject(subject)

@@ -632,6 +632,22 @@ async def test_purge_of_nothing_removes_nothing(world: World, one: Transport) ->
     assert await one.purge(world.journal("a"), below=0) == 0
 
 
+# -- the last message -----------------------------------------------------------------
+
+
+async def test_the_last_sequence_is_that_of_one_subject_or_of_all_of_a_pattern(
+    world: World, one: Transport
+) -> None:
+    assert await one.last_sequence(world.journal("a")) == 0
+    first = await _append(one, Append(world.journal("a"), b"1"))
+    second = await _append(one, Append(world.journal("b"), b"2", rollup=True))
+    assert await one.last_sequence(world.journal("a")) == first
+    assert await one.last_sequence(world.journal("b")) == second
+    assert await one.last_sequence(world.journal("*")) == second
+    with pytest.raises(NotFound):
+        await one.last_sequence("nobody.keeps.this")
+
+
 # -- how full the stream is -----------------------------------------------------------
 
 
