@@ -215,9 +215,12 @@ class Calendar:
             datetime.combine(day, begin, self.zone), datetime.combine(later, end, self.zone)
         )
 
-    def phase(self, kind: str, moment: datetime) -> Phase:
-        """Return what the market of ``EXCHANGE.class`` does at a moment."""
-        sessions = self.sessions(kind, self.trading_day(moment))
+    def phase(self, kind: str, moment: datetime, trading_day: date | None = None) -> Phase:
+        """Return what the market of ``EXCHANGE.class`` does at a moment.
+
+        ``trading_day`` is that of the moment, for who asks about many classes.
+        """
+        sessions = self.sessions(kind, trading_day or self.trading_day(moment))
         at = bisect_right(sessions, moment, key=lambda session: session.begin)
         if at and moment < sessions[at - 1].end:
             return Phase.OPEN

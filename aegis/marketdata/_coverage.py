@@ -153,13 +153,17 @@ class Coverage:
         Raises:
             ConfigurationError: the calendar does not know today, or a class of contracts.
         """
+        # Twice a second, between ticks that wait meanwhile: so what is the same for all of a
+        # market is found once, and only what is quiet is looked at closely.
         now = datetime.fromtimestamp(now_ns / 1e9, UTC)
+        trading_day = self._calendar.trading_day(now) if self._kinds else None
+        quiet_ns = now_ns - int(self.patience.liquid * 1e9)
         phases: dict[str, Phase] = {}
         reports: dict[str, ExchangeCoverage] = {}
         for kind, wanted in self._classes.items():
             if not wanted.contracts:
                 continue
-            phase = phases[kind] = self._calendar.phase(kind, now)
+            phase = phases[kind] = self._calendar.phase(kind, now, trading_day)
             exchange = kind.partition(".")[0]
             report = reports.get(exchange)
             if report is None:
@@ -174,7 +178,9 @@ class Coverage:
                 report.stalled += [
                     contract.key
                     for at, contract in wanted.futures.items()
-                    if at in self._seen and self._is_stalled(kind, self._seen[at], now)
+                    if (seen := self._seen.get(at)) is not None
+                    and seen.last_ns < quiet_ns
+                    and self._is_stalled(kind, seen, now)
                 ]
         for exchange, report in reports.items():
             self._judge_exchange(exchange, report, now, phases)
@@ -182,8 +188,6 @@ class Coverage:
 
     def _is_stalled(self, kind: str, seen: _Seen, now: datetime) -> bool:
         quiet = now.timestamp() - seen.last_ns / 1e9
-        if quiet <= self.patience.liquid:
-            return False
         since = datetime.fromtimestamp(seen.last_ns / 1e9, UTC)
         begun = datetime.fromtimestamp(seen.first_ns / 1e9, UTC)
         ticking = self._calendar.open_seconds(kind, begun, since)

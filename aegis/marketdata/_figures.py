@@ -26,7 +26,7 @@ BRIDGE_BOUNDS: Final = (
 RECENT: Final = 10
 """Percentiles are of so many fillings: of 5 s."""
 
-SAMPLES: Final = 1_024
+SAMPLES: Final = 256
 """Lags of one filling that are kept for percentiles, evenly taken of all in their order."""
 
 

@@ -25,6 +25,7 @@ from aegis.transport import (
     Stored,
     StreamConfig,
     Unknown,
+    _nats,
     connect_nats,
 )
 from aegis.transport._jetstream import outcome_of
@@ -162,6 +163,20 @@ async def test_what_was_written_in_the_last_iteration_before_the_loss_is_not_sen
     await listener.wait("reconnected")
     await transport.flush()
     assert received == []
+
+
+async def test_many_subjects_are_remembered_only_up_to_the_limit(
+    transport: NatsTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_nats, "KNOWN_SUBJECTS", 3)
+    got: list[str] = []
+    await transport.subscribe("known.*", lambda message: got.append(message.subject))
+    subjects = [f"known.{number % 7}" for number in range(20)]
+    for subject in subjects:
+        transport.publish_all([(subject, b"")])
+        assert len(transport._known) <= 3
+    await transport.flush()
+    assert got == subjects
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])

@@ -27,6 +27,7 @@ from aegis.marketdata._gateways import make_gateway
 from aegis.marketdata._ports import GatewayState
 from aegis.marketdata._tick import Level, TickFlag
 from aegis.marketdata.adapters._vnpy import VnpyGatewayAdapter, received_ns_of
+from aegis.marketdata.adapters._vnpy_events import EventThread
 from tests.support.ctp import Heard
 from tests.support.marketdata import NO_PRICE, SHANGHAI
 from tests.support.nats import NatsServer
@@ -245,6 +246,20 @@ async def started(adapter: VnpyGatewayAdapter) -> AsyncGenerator[Heard]:
 
 async def told(heard: Heard, state: GatewayState) -> None:
     await wait_until(lambda: state in heard.states, what=f"it is {state.value}", timeout=60)
+
+
+async def test_events_that_nobody_handles_do_not_wait_for_the_engine(tmp_path: Path) -> None:
+    def handle(event: object) -> None:
+        pass
+
+    events = EventThread("a", tmp_path, lambda failure: None)
+    events.register("eTick.", handle)
+    gateway = KnownGateway(events.engine, "known")
+    gateway.on_tick(gateway.tick())  # Told twice, the second time under its contract's name.
+    assert events.waiting == 1
+    events.engine.register_general(handle)
+    gateway.on_tick(gateway.tick())
+    assert events.waiting == 3
 
 
 async def test_an_event_thread_that_ends_or_is_stuck_fails_the_gateway(tmp_path: Path) -> None:
