@@ -112,7 +112,8 @@ class Cluster:
         """Return a proxy of an actor: each handler, called, gives an awaitable.
 
         ``service`` is the actor's class, and then the proxy is typed like it, or a
-        service name or address. ``timeout`` is in seconds, for each call.
+        service name or address. ``timeout`` is in seconds, for each call; by default the
+        connection's.
         """
         return RemoteProxy(self, *_named(service, resource_id), timeout)
 
@@ -145,8 +146,8 @@ class Cluster:
     ) -> Any:
         """Call a handler by name and return its plain result.
 
-        Whatever ``timeout`` (seconds), a command takes effect at most once: retries
-        repeat the same message.
+        Whatever ``timeout`` (seconds, by default the connection's), a command takes effect
+        at most once: retries repeat the same message.
 
         Raises:
             AegisError: the class that stands for the answer's status; `OutcomeUnknown`
@@ -240,7 +241,8 @@ class Cluster:
         until an owner is there, whoever that will be: nobody need ever have registered
         the service. Messages of this connection to one resource take effect in the order
         in which they were sent. ``service`` is a name, an address ``service/resource``,
-        or the actor's class, and then the parameters are checked. The reply can be had by
+        or the actor's class, and then the parameters are checked. ``timeout`` (seconds, by
+        default the connection's) is for the way into the mailbox. The reply can be had by
         `result`.
 
         Raises:
@@ -272,8 +274,8 @@ class Cluster:
     async def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
         """Return the plain result of a message that was sent, as soon as there is one.
 
-        Waits for an owner too, if there is none. Of each resource the last 1,000
-        replies are kept.
+        Waits for an owner too, if there is none, for ``timeout`` seconds (by default the
+        connection's). Of each resource the last 1,000 replies are kept.
 
         Raises:
             AegisError: the class that stands for the answer's status, if the message was
@@ -312,7 +314,7 @@ class Cluster:
 
         If the command took effect, this returns its result or raises its error, as the
         call would have. If it did not, it never will: that raises `DeadlineExpired`, and
-        the command may be given anew.
+        the command may be given anew. ``timeout`` is in seconds, by default the connection's.
 
         Raises:
             AegisError: what the command answered.

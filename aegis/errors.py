@@ -105,25 +105,32 @@ class InvalidRequest(AegisError):
 
 
 class NotOwner(AegisError):
-    """Only the owner of a resource may release it. Facts: ``owner``."""
+    """Only the owner of a resource may release it; ask that one. Facts: ``owner``."""
 
     code = 403
 
 
 class NotFound(AegisError):
-    """There is no such service, resource, instance or method."""
+    """There is no such service, resource, instance or method; nothing ran.
+
+    Where a name comes near, the message has it. Of a resource it also means that nobody
+    owns it now: call again once somebody does, or `send`, which waits.
+    """
 
     code = 404
 
 
 class DeadlineExpired(AegisError):
-    """The deadline passed before any work was done; the command did not run."""
+    """The deadline passed before any work was done; the command did not run. Call anew."""
 
     code = 408
 
 
 class Conflict(AegisError):
-    """Another instance holds the name. Facts: ``holder`` or ``conflicts``."""
+    """Another instance holds the name: take another, stand by, or take it by ``force``.
+
+    Facts: ``holder``, or ``conflicts`` with the owner of each resource.
+    """
 
     code = 409
 
@@ -138,7 +145,7 @@ class TooOld(AegisError):
 
 
 class TooLarge(AegisError):
-    """The message exceeds the size limit. Facts: ``size_bytes``, ``limit_bytes``."""
+    """The message exceeds the size limit; nothing ran. Facts: ``size_bytes``, ``limit_bytes``."""
 
     code = 413
 
@@ -178,7 +185,10 @@ class TooManyResources(Overloaded):
 
 
 class HandlerFailed(AegisError):
-    """The handler raised something other than `Rejected`; state did not change."""
+    """The handler raised something other than `Rejected`; state did not change.
+
+    What it raised is in the message, its traceback in the log of its node.
+    """
 
     code = 500
 
@@ -194,7 +204,7 @@ class StreamBroken(AegisError):
 
 
 class Unavailable(AegisError):
-    """Nobody can serve this now: no leader, no healthy instance, no server."""
+    """Nobody can serve this now: no leader, no healthy instance, no server; a retry is safe."""
 
     code = 503
 
@@ -210,7 +220,8 @@ class NoResponders(Unavailable):
 class OutcomeUnknown(AegisError):
     """No answer came in time: the command may or may not have taken effect.
 
-    Facts: ``message_id``. Repeating the call is a *new* command.
+    Give it to `Cluster.resolve`, which brings the answer or makes sure that it never runs;
+    to repeat the call is a *new* command. Facts: ``message_id``.
     """
 
     code = 504
@@ -236,19 +247,22 @@ class CommandInCommand(AegisError):
 
 
 class ProtocolError(AegisError):
-    """The bytes are no message of this protocol, or of an unknown version."""
+    """The bytes are no message of this protocol, or of a version that this one does not know."""
 
 
 class JournalUnreadable(AegisError):
-    """A journal record cannot be read. Facts: ``subject``, ``sequence``."""
+    """A journal record cannot be read; its actor stops, and the message says what to do.
+
+    Facts: ``subject``, ``sequence``.
+    """
 
 
 class Fenced(AegisError):
-    """A newer owner of the resource exists. Facts: ``epoch``, the newer one."""
+    """A newer owner of the resource exists; callers find it. Facts: ``epoch``, the newer one."""
 
 
 class ConnectionClosed(AegisError):
-    """The NATS client is closed for good and will not reconnect."""
+    """The NATS client is closed for good and will not reconnect; connect anew."""
 
 
 def _rebuild(cls: type[AegisError], message: str, facts: dict[str, Any]) -> AegisError:

@@ -196,6 +196,8 @@ def stream_differences(found: dict[str, Any], config: StreamConfig) -> list[str]
         theirs = found.get(name, False if isinstance(value, bool) else 0)
         if theirs != ours:
             differences.append(f"{name} is {theirs!r}, not {value!r}")
+            if name == "num_replicas":
+                differences[-1] += f": give replicas = {theirs!r} here, or change the stream"
     for name, unset in _ABSENT.items():
         theirs = found.get(name) or unset
         if theirs != unset and not (name == "persist_mode" and theirs == "default"):

@@ -76,12 +76,15 @@ def replace(bench: Bench, number: int, node_id: str, **fields: Any) -> None:
 # -- who --------------------------------------------------------------------------------
 
 
-def test_the_standby_that_has_applied_most_is_promoted(bench: Bench) -> None:
-    apply(bench, 2, 70)
-    apply(bench, 3, 71)
+@pytest.mark.parametrize(("ahead", "behind"), [(2, 3), (3, 2)])
+def test_the_standby_that_has_applied_most_is_promoted(
+    bench: Bench, ahead: int, behind: int
+) -> None:
+    apply(bench, ahead, 71)
+    apply(bench, behind, 70)
     mark(bench, 1, InstanceState.UNHEALTHY)
-    assert owner(bench) == "acct-3"
-    assert set(bench.registry.standbys[R1]) == {"acct-2"}
+    assert owner(bench) == f"acct-{ahead}"
+    assert set(bench.registry.standbys[R1]) == {f"acct-{behind}"}
 
 
 def test_a_standby_that_told_nothing_comes_last(bench: Bench) -> None:

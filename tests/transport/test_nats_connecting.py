@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from nats.aio.client import Client
 
 from aegis.errors import AccessDenied, ConfigurationError, Unavailable
@@ -369,6 +370,8 @@ async def test_a_stream_set_up_by_others_is_refused_with_each_difference(
     config = StreamConfig("foreign", ["foreign.journal.>"], max_bytes=64 * 1024 * 1024)
     with pytest.raises(ConfigurationError) as caught:
         await transport.ensure_stream(config)
+    with pytest.raises(ConfigurationError, match=r"num_replicas is 1, not 3: give replicas = 1"):
+        await transport.ensure_stream(evolve(config, replicas=3))
     for name in ("storage", "max_age", "discard", "max_bytes", "allow_rollup_hdrs", "allow_atomic"):
         assert name in caught.value.message
     await client.request("$JS.API.STREAM.DELETE.foreign", b"", timeout=5)
