@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
+from aegis import ConfigurationError
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._contract import EXCHANGES
 from aegis.marketdata._ports import RawTick
@@ -53,6 +54,7 @@ class Normalizer:
         self._hour_ns = 0
         self._hour_ms = 0
         self._trading_day = 0
+        self._told_day = 0
 
     def normalize(self, raw: RawTick, epoch: int = 0, sequence: int = 0) -> Tick | None:
         """Return the tick, or None for one that makes no sense (counted by reason)."""
@@ -143,6 +145,24 @@ class Normalizer:
                 self._times[text] = found  # At most one for each second of a day.
         return found
 
+    def take_trading_day(self, day: int, at_ns: int) -> bool:
+        """Take the day that a front told with a login; return whether it can be.
+
+        Between two sessions a front may begin the next day hours before the calendar does.
+        An earlier one is that of a login long ago, or of a front that plays an old day.
+        """
+        calendar = self._calendar
+        try:
+            today = calendar.trading_day(datetime.fromtimestamp(at_ns // 1_000_000_000, UTC))
+            if day > _number_of(today):
+                if day != _number_of(calendar.next_trading_day(today)):
+                    return False
+                self._told_day = day
+                self._enter_hour(at_ns)
+        except ConfigurationError:
+            return False
+        return True
+
     def _enter_hour(self, at_ns: int) -> int:
         """Find an hour's trading day and the time of day at which it begins; return when."""
         hour_ns = at_ns - at_ns % _HOUR_NS
@@ -150,7 +170,7 @@ class Normalizer:
         local = begin.astimezone(self._calendar.zone)
         day = self._calendar.trading_day(begin)
         self._hour_ms = (local.hour * 60 + local.minute) * 60_000
-        self._trading_day = day.year * 10_000 + day.month * 100 + day.day
+        self._trading_day = max(_number_of(day), self._told_day)
         self._hour_ns = hour_ns
         return hour_ns
 
@@ -160,6 +180,10 @@ class Normalizer:
 
 
 _tick_of: Final = Tick._make
+
+
+def _number_of(day: date) -> int:
+    return day.year * 10_000 + day.month * 100 + day.day
 
 
 def _why_invalid(exchange: str, symbol: str, volume: int) -> str:

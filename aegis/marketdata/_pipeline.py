@@ -25,6 +25,7 @@ from aegis.marketdata._figures import Figures
 from aegis.marketdata._lifecycle import Deadlines, Lifecycle
 from aegis.marketdata._normalizer import Normalizer
 from aegis.marketdata._ports import (
+    DatedGateway,
     EventPublisherPort,
     GatewayFailure,
     GatewayState,
@@ -175,7 +176,18 @@ class FeedPipeline:
             self.subscriptions.lost()
             self._heard.clear()
         elif state is GatewayState.READY:
+            self._enter_trading_day()
             self._want()
+
+    def _enter_trading_day(self) -> None:
+        day = self._gateway.trading_day if isinstance(self._gateway, DatedGateway) else 0
+        if day and not self._normalizer.take_trading_day(day, self._wall_ns()):
+            _log.error(
+                "trading_day_unlikely",
+                feed=self._gateway.name,
+                front=day,
+                action="ticks have the calendar's; see to its holidays and to this host's clock",
+            )
 
     def _count_failure(
         self, was: GatewayState, state: GatewayState, failure: GatewayFailure | None
@@ -300,6 +312,11 @@ class FeedPipeline:
             self._want()
 
     def _want(self) -> None:
+        if not self.contracts:
+            # A front that is not ready yet may say that it has none. Nobody would ask again.
+            failure = GatewayFailure("the front told no contract at all")
+            self.lifecycle.enter(GatewayState.FAILED, self._now(), failure)
+            return
         try:
             selected = self.universe.select(self.contracts.values())
         except ConfigurationError as error:

@@ -16,6 +16,7 @@ from aegis.marketdata._contract import Contract
 from aegis.marketdata._tick import Level, Tick
 
 __all__ = [
+    "DatedGateway",
     "EventPublisherPort",
     "GatewayFailure",
     "GatewayListener",
@@ -154,6 +155,16 @@ class MeasuredGateway(Protocol):
 
     def statistics(self) -> GatewayStatistics:
         """Return them; asked for twice a second, from the loop."""
+        ...
+
+
+@runtime_checkable
+class DatedGateway(Protocol):
+    """A gateway whose front tells the trading day with the login."""
+
+    @property
+    def trading_day(self) -> int:
+        """That day, as in 20261123; 0 before it is told."""
         ...
 
 

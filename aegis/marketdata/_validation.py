@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,9 @@ __all__ = ["Problem", "check"]
 
 MAX_CLOCK_ERROR: Final = 0.1
 SOME_OPTIONS: Final = 1_000
+
+NEXT_SESSION: Final = timedelta(hours=3)
+"""So long after the close at 15:00 the next trading day begins by the calendar."""
 
 LOWER_CASE: Final = ("SHFE", "INE", "DCE", "GFEX")
 UPPER_CASE: Final = ("CZCE", "CFFEX")
@@ -44,13 +47,16 @@ def check(
 ) -> list[Problem]:
     """Return all problems of a configuration; nothing is started, and nobody logs in.
 
-    ``now`` is aware of its zone: the calendar has to know the trading day. With ``connect``
+    ``now`` is aware of its zone: the calendar has to know the trading day, after the close
+    that of the next session. With ``connect``
     the fronts of accounts are connected to, and left at once. ``clock_error`` tells by how
     many seconds this host's clock may be off, or None if nobody knows.
     """
     problems = [*_clock(clock_error()), *_spelling(config.universe)]
     try:
-        config.load_calendar().trading_day(now)
+        calendar = config.load_calendar()
+        for moment in (now, now + NEXT_SESSION):
+            calendar.trading_day(moment)
     except ConfigurationError as error:
         problems.append(Problem("calendar", str(error)))
     for name, feed in config.feeds.items():

@@ -91,6 +91,12 @@ class CtpAdapter(ABC):
         """Whether it was started and not stopped."""
         return self._listener is not None
 
+    @property
+    def trading_day(self) -> int:
+        """The trading day by the login's answer, as in 20261123; 0 if it is not known."""
+        day = self.session.market_day
+        return int(day) if day.isascii() and day.isdigit() else 0
+
     def start(self, listener: GatewayListener) -> None:
         """Connect the trading front; the market-data front follows once that took the login."""
         self._listener = listener

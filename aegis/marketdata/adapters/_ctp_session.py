@@ -44,6 +44,11 @@ class CtpSession:
         """Whether all contracts are known and ticks can come."""
         return self._told is GatewayState.READY
 
+    @property
+    def market_day(self) -> str:
+        """The trading day of the market-data front's last login."""
+        return self._market_day
+
     def start(self, listener: GatewayListener) -> None:
         """Begin to connect."""
         with self._lock:

@@ -134,6 +134,21 @@ def test_a_calendar_without_today_keeps_a_feed_from_starting() -> None:
     assert check(read(GOOD.replace("china", "always")), later) == []
 
 
+@pytest.mark.parametrize(
+    ("at", "problems"),
+    [
+        (datetime(2026, 12, 31, 8, 30, tzinfo=SHANGHAI), []),
+        (datetime(2026, 12, 31, 14, 59, tzinfo=SHANGHAI), []),
+        (datetime(2026, 12, 31, 15, 30, tzinfo=SHANGHAI), ["calendar"]),
+        (datetime(2026, 12, 30, 15, 30, tzinfo=SHANGHAI), []),
+    ],
+)
+def test_after_the_close_the_calendar_has_to_know_the_next_session(
+    at: datetime, problems: list[str]
+) -> None:
+    assert [problem.feed for problem in check(read(GOOD), at)] == problems
+
+
 @pytest.mark.parametrize(("error", "told"), [(None, False), (0.1, False), (0.3, True)])
 def test_a_clock_that_is_known_to_be_off_keeps_a_feed_from_starting(
     error: float | None, told: bool

@@ -112,6 +112,12 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGener
     adapter.stop()
 
 
+async def test_the_trading_day_is_that_of_the_market_data_login(account: Account) -> None:
+    assert account.adapter.trading_day == 0
+    account.come_up()
+    assert account.adapter.trading_day == 20261123
+
+
 async def test_it_logs_in_and_asks_for_contracts_and_confirms_nothing(account: Account) -> None:
     account.come_up()
     assert [name for name in account.library.names() if ".Req" in name] == [

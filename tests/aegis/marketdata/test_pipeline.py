@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from aegis import Unavailable
 from aegis.marketdata import _pipeline
@@ -29,6 +30,7 @@ class Gateway:
     def __init__(self) -> None:
         self.subscribed: list[list[str]] = []
         self.unsubscribed: list[str] = []
+        self.trading_day = 0
 
     def start(self, listener: GatewayListener) -> None:
         """Nothing: the test tells the listener."""
@@ -375,6 +377,49 @@ def test_a_phase_that_takes_too_long_fails_the_gateway(feed: Feed) -> None:
     assert failure is not None
     assert failure.reason == "connecting takes longer than 15 s"
     assert not failure.permanent
+
+
+def test_a_front_that_tells_no_contract_is_asked_again(feed: Feed) -> None:
+    feed.pipeline.on_state(GatewayState.LOADING_CONTRACTS, None)
+    feed.pipeline.on_state(GatewayState.READY, None)
+    failure = feed.pipeline.work()
+    assert failure is not None
+    assert (failure.reason, failure.permanent) == ("the front told no contract at all", False)
+
+
+@pytest.mark.parametrize(
+    ("at", "told", "trading_day"),
+    [
+        # After the close a front begins the next day, here before the calendar does.
+        ("2026-11-27 17:30:00", 20261130, 20261130),
+        ("2026-11-27 14:30:00", 20261127, 20261127),
+        # It stayed connected since the morning.
+        ("2026-11-27 21:30:00", 20261127, 20261130),
+        # It plays an old day, or makes no sense.
+        ("2026-11-27 17:30:00", 20250303, 20261127),
+        ("2026-11-27 17:30:00", 20991231, 20261127),
+        ("2026-11-27 17:30:00", 0, 20261127),
+        # The first after the holidays.
+        ("2026-09-30 17:30:00", 20261008, 20261008),
+    ],
+)
+def test_the_trading_day_is_the_later_one_of_the_calendars_and_the_logins(
+    calendar: Calendar, at: str, told: int, trading_day: int
+) -> None:
+    feed = Feed(calendar)
+    feed.wall = ns(at)
+    feed.gateway.trading_day = told
+    feed.pipeline.activate(7, 1.5)
+    feed.connect()
+    feed.tick(received_ns=ns(at) + 1, time_of_day=at[-8:])
+    assert [tick.trading_day for tick in feed.publisher.ticks] == [trading_day]
+
+
+def test_a_trading_day_that_cannot_be_is_told(feed: Feed) -> None:
+    feed.gateway.trading_day = 20991231
+    with capture_logs() as logs:
+        feed.connect()
+    assert [log["front"] for log in logs if log["event"] == "trading_day_unlikely"] == [20991231]
 
 
 def test_a_refused_login_is_told_and_stays(feed: Feed) -> None:
