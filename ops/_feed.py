@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aegis.ops._run import Beside
 
 __all__ = [
+    "all_pages",
     "contracts",
     "drill",
     "run",
@@ -42,6 +43,9 @@ __all__ = [
 
 SWITCH_TIMEOUT: Final = 20.0
 SWITCH_POLL: Final = 0.1
+
+READINGS: Final = 3
+"""So often a list of contracts that changes meanwhile is read."""
 
 
 def run(
@@ -129,15 +133,19 @@ def contracts(context: CommandContext, market: str, pattern: str, limit: int) ->
     """Print the contracts that match a pattern."""
 
     async def ask(cluster: Cluster) -> dict[str, Any]:
-        page: dict[str, Any] = await cluster.call(
-            "feed", "contracts", {"pattern": pattern}, resource_id=market, timeout=ASK_TIMEOUT
-        )
-        return page
+        async def page(first: int) -> dict[str, Any]:
+            arguments = {"first": first, "pattern": pattern}
+            found: dict[str, Any] = await cluster.call(
+                "feed", "contracts", arguments, resource_id=market, timeout=ASK_TIMEOUT
+            )
+            return found
+
+        return await all_pages(page, limit)
 
     found = _with_cluster(context, ask)
-    shown = found["contracts"][:limit]
+    shown = found["contracts"]
     if context.output.json:
-        context.output.document({**found, "contracts": shown})
+        context.output.document(found)
         return
     if not shown:
         raise NotFound(f"no contract of {market} matches {pattern}; try a pattern as in SHFE.rb*")
@@ -148,6 +156,27 @@ def contracts(context: CommandContext, market: str, pattern: str, limit: int) ->
     context.output.table(["exchange", "symbol", "product", "multiplier", "step"], rows)
     if found["total"] > len(shown):
         context.output.line(f"{len(shown)} of {found['total']:,}; --limit shows more")
+
+
+async def all_pages(page: Callable[[int], Awaitable[dict[str, Any]]], limit: int) -> dict[str, Any]:
+    """Return as many contracts as there are, or ``limit``, as if they were one page.
+
+    ``page`` returns the one that begins at a number. Where the list has changed between two
+    of them, as by a failover, it is read from the beginning.
+
+    Raises:
+        Unavailable: it changes again and again.
+    """
+    for _ in range(READINGS):
+        found = await page(0)
+        shown: list[Any] = found["contracts"]
+        wanted, version = min(limit, found["total"]), found["version"]
+        while len(shown) < wanted and found["contracts"] and found["version"] == version:
+            found = await page(len(shown))
+            shown = shown + found["contracts"]
+        if found["version"] == version:
+            return {**found, "first": 0, "contracts": shown[:limit]}
+    raise Unavailable("the list of contracts changes while it is read; ask again in a moment")
 
 
 def subscribe(context: CommandContext, market: str, include: list[str], exclude: list[str]) -> None:
