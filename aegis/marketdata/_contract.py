@@ -25,6 +25,10 @@ EXCHANGES: Final = ("CFFEX", "SHFE", "CZCE", "DCE", "INE", "GFEX", "SSE", "SZSE"
 """The exchanges whose rules are known here."""
 
 
+NAMED: Final = 10
+"""Patterns that an error names; a universe may have thousands."""
+
+
 class Product(StrEnum):
     """What kind of contract it is."""
 
@@ -126,9 +130,11 @@ class UniverseFilter:
         contracts = list(contracts)
         chosen = [contract for contract in contracts if self.wants(contract)]
         if contracts and not chosen:
+            named = ", ".join(self.include[:NAMED])
+            more = len(self.include) - NAMED
             raise ConfigurationError(
                 f"none of {len(contracts)} contracts matches "
-                f"{', '.join(self.include)}; look at `aegis feed contracts`"
+                f"{named}{f' and {more} more' if more > 0 else ''}; look at `aegis feed contracts`"
             )
         return chosen
 

@@ -71,6 +71,9 @@ SWITCH_SECONDS: Final = 0.001
 """How long a thread may keep the interpreter while another waits for it: the vendor's are not
 to wait for the loop, nor the loop for them, as long as Python lets them by default."""
 
+MAX_ORDER_BYTES: Final = 64 * 1024 * 1024
+"""Of one order: a universe may name every contract of the market."""
+
 STANDING: Final = "feed.standing"
 """With the market behind it, the topic on which its feeds tell one another how they stand."""
 
@@ -296,7 +299,8 @@ def status_of(
         measured = gateway.statistics()
     figures = status["figures"]
     figures["rate_limited"] = dict(measured.rate_limited)
-    for exchange, number in bridge.conflated.items():
+    # A copy: the gateway's threads count on.
+    for exchange, number in dict(bridge.conflated).items():
         figures["ticks"].setdefault(exchange, {})["conflated"] = number
     return {
         **status,
@@ -392,7 +396,7 @@ def main(bridge: type[Bridge] = Bridge) -> None:
 async def _main(tell: Callable[[dict[str, Any]], None], bridge: type[Bridge]) -> None:
     orders: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=MAX_ORDER_BYTES)
     # From the first line on: a buffered read of it would swallow the orders behind it.
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
     line = await reader.readline()
@@ -402,9 +406,11 @@ async def _main(tell: Callable[[dict[str, Any]], None], bridge: type[Bridge]) ->
     config = MarketConfig.load(Path(begin["config"]))
 
     async def listen() -> None:
-        while line := await reader.readline():
-            orders.put_nowait(line.decode())
-        orders.put_nowait("")
+        try:
+            while line := await reader.readline():
+                orders.put_nowait(line.decode())
+        finally:
+            orders.put_nowait("")  # Whoever hears nothing any more must not go on alone.
 
     listening = asyncio.create_task(listen())
     await GatewayProcess(tell, bridge, _end_if_stuck_for).run(config, begin["feed"], orders)

@@ -64,6 +64,39 @@ async def test_a_process_whose_interpreter_stands_still_ends_by_itself(tmp_path:
                 await process.wait()
 
 
+async def test_an_order_of_any_length_is_heard_and_the_end_of_its_owner_behind_it(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "market.toml"
+    config.write_text(CONFIG)
+    async with Host.open(tmp_path / "data") as host:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "aegis.marketdata._gateway_process"),
+            cwd=ROOT,
+            env={**os.environ, "AEGIS_DATA_DIR": str(host.folder)},
+            stdin=PIPE,
+            stdout=PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        include = [f"SHFE.rb{number:07}" for number in range(10_000)]
+        orders = [
+            {"config": str(config), "feed": "a"},
+            {"do": "universe", "include": include, "exclude": []},
+        ]
+        process.stdin.writelines(json.dumps(order).encode() + b"\n" for order in orders)
+        try:
+            # None of these contracts is there, which is told once the order has been heard.
+            while json.loads(await process.stdout.readline())["told"] != "failed":
+                pass
+            process.stdin.close()
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
 async def test_what_goes_wrong_is_logged_with_where_that_was() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "aegis.marketdata._gateway_process"),
