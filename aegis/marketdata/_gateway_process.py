@@ -367,7 +367,8 @@ def main(bridge: type[Bridge] = Bridge) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             os.environ.get("AEGIS_LOG_LEVEL", "info").lower()
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Each line in one piece: the owner writes to the same place.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
 
     def tell(document: dict[str, Any]) -> None:

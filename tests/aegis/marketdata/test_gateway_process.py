@@ -14,6 +14,7 @@ import pytest
 
 from aegis import ConfigurationError
 from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._gateway_host import GATEWAY_MODULE
 from aegis.marketdata._gateway_process import GatewayProcess
 from tests.support.nodes import ROOT, Host
 
@@ -97,17 +98,21 @@ async def test_an_order_of_any_length_is_heard_and_the_end_of_its_owner_behind_i
                 await process.wait()
 
 
-async def test_what_goes_wrong_is_logged_with_where_that_was() -> None:
+async def test_what_goes_wrong_is_logged_in_one_piece_with_where_that_was() -> None:
+    # What is written at once to such a pipe is read at once; others may write between two.
+    ours, theirs = os.pipe2(os.O_DIRECT)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "aegis.marketdata._gateway_process"),
-        cwd=ROOT,
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=PIPE,
+        *(sys.executable, "-m", GATEWAY_MODULE), cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=theirs
     )
-    said, logged = await process.communicate(b"no order\n")
+    os.close(theirs)
+    try:
+        said, _ = await process.communicate(b"no order\n")
+        line = os.read(ours, 65_536)
+    finally:
+        os.close(ours)
+    assert line.endswith(b"\n")
+    assert "Traceback" in json.loads(line)["exception"]
     assert json.loads(said)["told"] == "failed"
-    assert "Traceback" in json.loads(logged.splitlines()[-1])["exception"]
 
 
 async def test_without_today_in_its_calendar_it_ends_before_anybody_logs_in(
