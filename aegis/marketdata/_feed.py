@@ -343,7 +343,9 @@ def host_of(feed: str) -> GatewayHost:
             from aegis.marketdata._metrics import FeedMetrics
 
             FeedMetrics.register(_hosts)
-        host = _hosts[feed] = GatewayHost(path, feed, calendar=market.load_calendar())
+        host = _hosts[feed] = GatewayHost(
+            path, feed, market=market.resource, calendar=market.load_calendar()
+        )
     return host
 
 

@@ -69,12 +69,15 @@ class GatewayHost:
         config: Path,
         feed: str,
         *,
+        market: str = "market",
         module: str = GATEWAY_MODULE,
         environment: Mapping[str, str] | None = None,
         stderr: IO[bytes] | None = None,
         calendar: Calendar | None = None,
     ) -> None:
         self.feed = feed
+        self.labels = (market, feed)
+        """Of its metrics: a feed of another market may have the same name."""
         self.status: dict[str, Any] = {}
         """What the process told last; empty before."""
         self.status_at = float("-inf")

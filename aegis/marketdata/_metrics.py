@@ -24,7 +24,12 @@ __all__ = ["FeedMetrics"]
 
 type _Report = Mapping[str, Any]
 type _Sample = tuple[Sequence[str], float]
-"""The values of the labels, the feed's first, and the number."""
+"""The values of the labels, those of `_LABELS` first, and the number."""
+
+type _Figures = Mapping[tuple[str, str], Mapping[str, Any]]
+"""By the values of `_LABELS`."""
+
+_LABELS: Final = ("market", "feed")
 
 _OF_FEEDS: Final[tuple[tuple[str, str, Callable[[GatewayHost], float]], ...]] = (
     ("publishing", "Whether ticks leave.", lambda host: host.status.get("publishing", False)),
@@ -102,17 +107,17 @@ class FeedMetrics(Collector):
         yield _gauge("state", "1 for the gateway's state.", ["state"], _states(hosts))
         yield _gauge("role", "1 for the feed's role.", ["role"], _roles(hosts))
         for name, text, of_feed in _OF_FEEDS:
-            yield _gauge(name, text, [], (((host.feed,), of_feed(host)) for host in hosts))
-        reports = [(host.feed, told) for host in hosts for told in host.exchanges]
+            yield _gauge(name, text, [], ((host.labels, of_feed(host)) for host in hosts))
+        reports = [(host.labels, told) for host in hosts for told in host.exchanges]
         for name, text, of_exchange in _OF_EXCHANGES:
-            samples = (((feed, told["exchange"]), of_exchange(told)) for feed, told in reports)
+            samples = (((*labels, told["exchange"]), of_exchange(told)) for labels, told in reports)
             yield _gauge(name, text, ["exchange"], samples)
-        figures = {host.feed: host.figures() for host in hosts}
+        figures = {host.labels: host.figures() for host in hosts}
         for name, label, text in _SINGLES:
             yield _counter(name, text, [label], _singles(figures, name))
         for name, label, text in _PAIRS:
             yield _counter(name, text, ["exchange", label], _pairs(figures, name))
-        promotions = {host.feed: {"promotions": host.promotions} for host in hosts}
+        promotions = {host.labels: {"promotions": host.promotions} for host in hosts}
         yield _counter(
             "promotions",
             "How often the feed became the active one, by what had become of the one before.",
@@ -125,36 +130,36 @@ class FeedMetrics(Collector):
 def _states(hosts: Iterable[GatewayHost]) -> Iterator[_Sample]:
     for host in hosts:
         for state in GatewayState:
-            yield (host.feed, state.value), state == host.state
+            yield (*host.labels, state.value), state == host.state
 
 
 def _roles(hosts: Iterable[GatewayHost]) -> Iterator[_Sample]:
     for host in hosts:
         for role in Role:
-            yield (host.feed, role.value), role == host.role
+            yield (*host.labels, role.value), role == host.role
 
 
-def _singles(figures: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[_Sample]:
-    for feed, told in figures.items():
+def _singles(figures: _Figures, name: str) -> Iterator[_Sample]:
+    for labels, told in figures.items():
         for value, number in told.get(name, {}).items():
-            yield (feed, value), number
+            yield (*labels, value), number
 
 
-def _pairs(figures: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[_Sample]:
-    for feed, told in figures.items():
+def _pairs(figures: _Figures, name: str) -> Iterator[_Sample]:
+    for labels, told in figures.items():
         for exchange, numbers in told.get(name, {}).items():
             for value, number in numbers.items():
-                yield (feed, exchange, value), number
+                yield (*labels, exchange, value), number
 
 
-def _histograms(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+def _histograms(figures: _Figures) -> Iterator[Metric]:
     lags = _histogram("lag_seconds", "From the exchange's clock to the gateway's.", ["exchange"])
     bridged = _histogram("bridge_seconds", "From the gateway's callback to the publisher.", [])
-    for feed, told in figures.items():
+    for labels, told in figures.items():
         for exchange, durations in told.get("lag", {}).items():
-            _add(lags, [feed, exchange], LAG_BOUNDS, durations)
+            _add(lags, [*labels, exchange], LAG_BOUNDS, durations)
         if "bridge" in told:
-            _add(bridged, [feed], BRIDGE_BOUNDS, told["bridge"])
+            _add(bridged, labels, BRIDGE_BOUNDS, told["bridge"])
     yield lags
     yield bridged
 
@@ -162,7 +167,7 @@ def _histograms(figures: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
 def _gauge(
     name: str, text: str, labels: Sequence[str], samples: Iterable[_Sample]
 ) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"aegis_feed_{name}", text, labels=["feed", *labels])
+    family = GaugeMetricFamily(f"aegis_feed_{name}", text, labels=[*_LABELS, *labels])
     for values, number in samples:
         family.add_metric(values, number)
     return family
@@ -171,14 +176,14 @@ def _gauge(
 def _counter(
     name: str, text: str, labels: Sequence[str], samples: Iterable[_Sample]
 ) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"aegis_feed_{name}", text, labels=["feed", *labels])
+    family = CounterMetricFamily(f"aegis_feed_{name}", text, labels=[*_LABELS, *labels])
     for values, number in samples:
         family.add_metric(values, number)
     return family
 
 
 def _histogram(name: str, text: str, labels: Sequence[str]) -> HistogramMetricFamily:
-    return HistogramMetricFamily(f"aegis_feed_{name}", text, labels=["feed", *labels])
+    return HistogramMetricFamily(f"aegis_feed_{name}", text, labels=[*_LABELS, *labels])
 
 
 def _add(

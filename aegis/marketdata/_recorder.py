@@ -45,10 +45,11 @@ _log = structlog.get_logger("aegis.recorder")
 class RecorderState(StrEnum):
     """How the recorder does."""
 
+    STARTING = "starting"
     RECORDING = "recording"
     DISK_FULL = "disk_full"
     FAILING = "failing"
-    """The disk takes nothing for another reason."""
+    """The disk, or the stream, takes nothing for another reason."""
     STOPPED = "stopped"
 
 
@@ -90,6 +91,8 @@ class Part:
 
     facts: PartFacts
     begun: float
+    due: float = 0.0
+    """When it was to be written; 0 before."""
     packed: list[Any] = field(factory=list[Any])
     rows: list[Tick] = field(factory=list[Tick])
 
@@ -139,7 +142,8 @@ class TickRecorder:
     ) -> None:
         self.state = RecorderState.STOPPED
         self.counts: Counter[str] = Counter()
-        """Ticks by what became of them: recorded, not_recorded, outdated."""
+        """Ticks by what became of them: recorded, not_recorded, outdated; and those missed,
+        which did not come."""
         self._sink = sink
         self._every = every
         self._rows = rows
@@ -195,8 +199,16 @@ class TickRecorder:
             "state": self.state.value,
             "reason": self._reason,
             "waiting": self._waiting,
+            "behind_seconds": self.behind_seconds(),
             "ticks": dict(self.counts),
         }
+
+    def behind_seconds(self) -> float:
+        """Return for how long the oldest part that was to be written is not, whole."""
+        try:
+            return self._now() - self._due[0].due
+        except IndexError:
+            return 0.0  # The thread may take the last one at any time.
 
     # -- on the thread --------------------------------------------------------------------
 
@@ -284,6 +296,8 @@ class TickRecorder:
         missed = tick.sequence - number - 1
         if not missed:
             return None, False
+        if missed > left_out:
+            self.counts["missed"] += missed - left_out
         reason = "they did not come" if not left_out else self._reason or "the disk was too slow"
         return RecordedGap(epoch, number, missed, reason), False
 
@@ -315,6 +329,7 @@ class TickRecorder:
 
     def _close(self, key: tuple[int, str]) -> None:
         part = self._parts.pop(key)
+        part.due = self._now()
         self._pack(part)
         if part.packed:
             self._due.append(part)

@@ -151,6 +151,7 @@ class Recorder(AegisActor):
     def how_it_does(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
+            "market": self.resource_id,
             "recorder": self.instance_id,
             "folder": None if self._recorder is None else self._recorder.statistics(),
             "stream": None if self._copy is None else self._copy.statistics(),

@@ -14,9 +14,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from aegis.marketdata._recorder import RecorderState
+
 __all__ = ["RecorderMetrics"]
 
-LABELS = ("recorder", "target")
+LABELS = ("market", "recorder", "target")
 
 
 class RecorderMetrics(Collector):
@@ -38,6 +40,11 @@ class RecorderMetrics(Collector):
         waiting = GaugeMetricFamily(
             "aegis_recorder_waiting", "Ticks that wait in memory.", labels=LABELS
         )
+        behind = GaugeMetricFamily(
+            "aegis_recorder_behind_seconds",
+            "How long the oldest ticks that should be recorded by now are not.",
+            labels=LABELS,
+        )
         state = GaugeMetricFamily(
             "aegis_recorder_state", "1 for the state it is in.", labels=[*LABELS, "state"]
         )
@@ -46,9 +53,11 @@ class RecorderMetrics(Collector):
                 told: Mapping[str, Any] | None = status[target]
                 if told is None:
                     continue
-                labels = (str(status["recorder"]), target)
+                labels = (str(status["market"]), str(status["recorder"]), target)
                 for outcome, count in told["ticks"].items():
                     ticks.add_metric([*labels, outcome], count)
                 waiting.add_metric(labels, told["waiting"])
-                state.add_metric([*labels, told["state"]], 1)
-        yield from (ticks, waiting, state)
+                behind.add_metric(labels, told["behind_seconds"])
+                for one in RecorderState:
+                    state.add_metric([*labels, one.value], one == told["state"])
+        yield from (ticks, waiting, behind, state)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
@@ -17,6 +19,7 @@ import structlog
 from attrs import define
 
 import aegis
+from aegis.marketdata._recorder import RecorderState
 from aegis.marketdata._tick import Tick
 
 if TYPE_CHECKING:
@@ -42,19 +45,30 @@ class _Batch:
     subject: str
     payload: bytes
     ticks: int
+    at: float
+    """When it came."""
 
 
 class TickStreamCopy:
     """Appends batches to a stream, over a connection of its own."""
 
-    def __init__(self, stream: str, *, max_age: int, max_bytes: int, bound: int) -> None:
+    def __init__(
+        self,
+        stream: str,
+        *,
+        max_age: int,
+        max_bytes: int,
+        bound: int,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         """Ticks by what became of them: recorded, not_recorded."""
-        self.state = "starting"
+        self.state = RecorderState.STARTING
         self._stream = stream
         self._max_age = max_age
         self._max_bytes = max_bytes
         self._bound = bound
+        self._now = now
         self._waiting: deque[_Batch] = deque()
         self._waiting_ticks = 0
         self._more = asyncio.Event()
@@ -80,7 +94,7 @@ class TickStreamCopy:
         if self._waiting_ticks:
             self.counts["not_recorded"] += self._waiting_ticks
             _log.error("ticks_not_recorded", ticks=self._waiting_ticks, stream=self._stream)
-        self.state = "stopped"
+        self.state = RecorderState.STOPPED
 
     def put(self, ticks: Sequence[Tick]) -> None:
         """Take in a batch; it never waits."""
@@ -91,13 +105,22 @@ class TickStreamCopy:
             return
         first = ticks[0]
         subject = f"{SUBJECT}.{first.exchange}.{first.trading_day}"
-        self._waiting.append(_Batch(subject, msgpack.packb(list(ticks)), len(ticks)))
+        self._waiting.append(_Batch(subject, msgpack.packb(list(ticks)), len(ticks), self._now()))
         self._waiting_ticks += len(ticks)
         self._more.set()
 
     def statistics(self) -> dict[str, Any]:
         """Return how it does, as plain values."""
-        return {"state": self.state, "waiting": self._waiting_ticks, "ticks": dict(self.counts)}
+        return {
+            "state": self.state.value,
+            "waiting": self._waiting_ticks,
+            "behind_seconds": self.behind_seconds(),
+            "ticks": dict(self.counts),
+        }
+
+    def behind_seconds(self) -> float:
+        """Return for how long the oldest batch has waited that is not acknowledged."""
+        return self._now() - self._waiting[0].at if self._waiting else 0.0
 
     async def _work(self) -> None:
         while True:
@@ -106,7 +129,7 @@ class TickStreamCopy:
                     await self._open(cluster)
                     await self._append_all(cluster)
             except aegis.AegisError as error:
-                self._enter("failing", str(error))
+                self._enter(RecorderState.FAILING, str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _open(self, cluster: Cluster) -> None:
@@ -116,7 +139,7 @@ class TickStreamCopy:
             self._stream, [f"{SUBJECT}.>"], max_bytes=self._max_bytes, max_age=self._max_age
         )
         await cluster.transport.ensure_stream(config)
-        self._enter("recording", "")
+        self._enter(RecorderState.RECORDING, "")
 
     async def _append_all(self, cluster: Cluster) -> None:
         while True:
@@ -124,10 +147,13 @@ class TickStreamCopy:
                 self._idle.set()
                 self._more.clear()
                 await self._more.wait()
-            batches = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+            # They stay until they are acknowledged: the connection may end in between.
+            batches = [*islice(self._waiting, TOGETHER)]
             failed = await self._append(cluster, batches)
+            for _ in batches:
+                self._waiting.popleft()
+            self._waiting.extendleft(reversed(failed))
             if failed:
-                self._waiting.extendleft(reversed(failed))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _append(self, cluster: Cluster, batches: Sequence[_Batch]) -> list[_Batch]:
@@ -146,15 +172,15 @@ class TickStreamCopy:
             else:
                 failed.append(batch)
                 code = outcome.code if isinstance(outcome, Refused) else 0
-                self._enter("failing", outcome.reason or f"code {code}")
+                self._enter(RecorderState.FAILING, outcome.reason or f"code {code}")
         if not failed:
-            self._enter("recording", "")
+            self._enter(RecorderState.RECORDING, "")
         return failed
 
-    def _enter(self, state: str, reason: str) -> None:
-        if state == self.state:
+    def _enter(self, state: RecorderState, reason: str) -> None:
+        if state is self.state:
             return
-        if state == "failing":
+        if state is RecorderState.FAILING:
             _log.error(
                 "recorder_stream_failing",
                 stream=self._stream,
@@ -162,6 +188,6 @@ class TickStreamCopy:
                 waiting=self._waiting_ticks,
                 action="mend it; until then batches wait in memory, and beyond the bound are lost",
             )
-        elif self.state == "failing":
+        elif self.state is RecorderState.FAILING:
             _log.warning("recorder_stream_goes_on", stream=self._stream, **self.statistics())
         self.state = state

@@ -18,6 +18,7 @@ import aegis
 from aegis.transport._ports import free_port
 from examples.accounts import Account
 from tests.aegis.marketdata.test_metrics import NAMES as FEED_NAMES
+from tests.aegis.marketdata.test_recorder import NAMES as RECORDER_NAMES
 from tests.ops.test_metrics import NAMES
 from tests.support.node_process import NodeProcess
 from tests.support.poll import wait_until
@@ -75,7 +76,9 @@ def queries(board: Path) -> dict[str, str]:
     }
     found |= {f"annotation {one['name']}": one["expr"] for one in document["annotations"]["list"]}
     return {
-        place: re.sub(r"\$(job|service|feed)\b", ".*", expression).replace("$__rate_interval", "1m")
+        place: re.sub(r"\$(job|service|market|feed)\b", ".*", expression).replace(
+            "$__rate_interval", "1m"
+        )
         for place, expression in found.items()
     }
 
@@ -85,7 +88,8 @@ def metrics_of(expression: str) -> set[str]:
     return {
         re.sub(r"_(bucket|sum|count)$", "", name)
         for name in re.findall(
-            r"\b(?:ipc|process|aegis_feed)_[a-z_]+\b", re.sub(r'"[^"]*"', "", expression)
+            r"\b(?:ipc|process|aegis_feed|aegis_recorder)_[a-z_]+\b",
+            re.sub(r'"[^"]*"', "", expression),
         )
     }
 
@@ -122,7 +126,13 @@ def test_every_metric_that_is_asked_for_is_one_that_nodes_have(source: Path) -> 
     else:
         expressions = list(queries(source).values())
     of_processes = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
-    known = set(NAMES) | set(FEED_NAMES) | {"ipc_dead_letters_total"} | of_processes
+    known = (
+        set(NAMES)
+        | set(FEED_NAMES)
+        | set(RECORDER_NAMES)
+        | {"ipc_dead_letters_total"}
+        | of_processes
+    )
     asked = {metric for expression in expressions for metric in metrics_of(expression)}
     assert asked
     assert asked - known == set()

@@ -25,7 +25,8 @@ from aegis.marketdata._ports import GatewayFailure, GatewayState, GatewayStatist
 from tests.aegis.marketdata.test_pipeline import CU, RB, Gateway, Publisher
 from tests.support.marketdata import ns, raw_tick, tick
 
-EXCHANGE = {"feed", "exchange"}
+FEED = {"market", "feed"}
+EXCHANGE = {*FEED, "exchange"}
 NAMES = {
     "aegis_feed_subscribed": EXCHANGE,
     "aegis_feed_covered": EXCHANGE,
@@ -35,20 +36,20 @@ NAMES = {
     "aegis_feed_trading": EXCHANGE,
     "aegis_feed_ticks_total": {*EXCHANGE, "outcome"},
     "aegis_feed_lag_seconds": EXCHANGE,
-    "aegis_feed_bridge_seconds": {"feed"},
-    "aegis_feed_event_queue": {"feed"},
-    "aegis_feed_bridge_depth": {"feed"},
-    "aegis_feed_state": {"feed", "state"},
-    "aegis_feed_publishing": {"feed"},
-    "aegis_feed_role": {"feed", "role"},
-    "aegis_feed_reconnects_total": {"feed", "reason"},
-    "aegis_feed_login_failures_total": {"feed", "code"},
-    "aegis_feed_rate_limited_total": {"feed", "kind"},
-    "aegis_feed_contracts": {"feed"},
-    "aegis_feed_due": {"feed"},
-    "aegis_feed_contracts_load_seconds": {"feed"},
-    "aegis_feed_epoch": {"feed"},
-    "aegis_feed_promotions_total": {"feed", "cause"},
+    "aegis_feed_bridge_seconds": FEED,
+    "aegis_feed_event_queue": FEED,
+    "aegis_feed_bridge_depth": FEED,
+    "aegis_feed_state": {*FEED, "state"},
+    "aegis_feed_publishing": FEED,
+    "aegis_feed_role": {*FEED, "role"},
+    "aegis_feed_reconnects_total": {*FEED, "reason"},
+    "aegis_feed_login_failures_total": {*FEED, "code"},
+    "aegis_feed_rate_limited_total": {*FEED, "kind"},
+    "aegis_feed_contracts": FEED,
+    "aegis_feed_due": FEED,
+    "aegis_feed_contracts_load_seconds": FEED,
+    "aegis_feed_epoch": FEED,
+    "aegis_feed_promotions_total": {*FEED, "cause"},
     "aegis_feed_escalations_total": {*EXCHANGE, "kind"},
 }
 """All metrics of a feed with their labels; alerts and dashboards are made of these."""
@@ -67,7 +68,7 @@ class Node:
     def __init__(self, calendar: Calendar, loop: asyncio.AbstractEventLoop) -> None:
         self.now = 100.0
         self.wall = ns("2026-11-23 10:00:01")
-        self.host = GatewayHost(Path("market.toml"), "a")
+        self.host = GatewayHost(Path("market.toml"), "a", market="night")
         self._calendar = calendar
         self._loop = loop
         self._registry = CollectorRegistry()
@@ -113,9 +114,10 @@ class Node:
 
     def value(self, name: str, **labels: str) -> float:
         """Return one sample, or -1 if there is none."""
+        known = {"market": "night", "feed": "a"}
         for family in text_string_to_metric_families(self.exposition()):
             for sample in family.samples:
-                if sample.name == f"aegis_feed_{name}" and sample.labels == {"feed": "a", **labels}:
+                if sample.name == f"aegis_feed_{name}" and sample.labels == {**known, **labels}:
                     return sample.value
         return -1.0
 

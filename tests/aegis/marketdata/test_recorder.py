@@ -18,8 +18,8 @@ from attrs import define, field
 from prometheus_client import CollectorRegistry
 
 import aegis
-from aegis import ConfigurationError
-from aegis.marketdata import Tick
+from aegis import ConfigurationError, Unavailable
+from aegis.marketdata import Tick, _recorder_stream
 from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._config import ReplaySource
 from aegis.marketdata._contract import UniverseFilter
@@ -96,6 +96,16 @@ class Memory:
         return [[t.sequence for rows in part.packed for t in rows] for part in self.parts]
 
 
+RECORDER = {"market", "recorder", "target"}
+NAMES = {
+    "aegis_recorder_ticks_total": {*RECORDER, "outcome"},
+    "aegis_recorder_waiting": RECORDER,
+    "aegis_recorder_behind_seconds": RECORDER,
+    "aegis_recorder_state": {*RECORDER, "state"},
+}
+"""All metrics of a recorder with their labels; alerts are made of these."""
+
+
 class Desk:
     """A recorder whose time and thread are the test's."""
 
@@ -130,6 +140,7 @@ def test_a_part_is_written_when_its_time_is_up() -> None:
         "state": "stopped",
         "reason": "",
         "waiting": 0,
+        "behind_seconds": 0.0,
         "ticks": {"recorded": 4},
     }
 
@@ -236,6 +247,29 @@ def test_a_disk_that_takes_nothing_is_told_and_ticks_wait(
     assert gap == RecordedGap(7, 4, 3, gap.reason)
     assert gap.reason in (reason, "the disk was too slow")
     assert desk.recorder.counts == {"recorded": 5, "not_recorded": 3}
+
+
+def test_what_is_not_written_when_it_should_be_is_behind() -> None:
+    desk = Desk(Memory(failure=errno.EIO))
+    told = [desk.recorder.behind_seconds()]
+    for after in (0, 59, 1, 30, 30):
+        desk.put(batch(int(desk.now) + 1), after=after)
+        told.append(desk.recorder.behind_seconds())
+    # Due after a minute; the next part is due a minute after that, and the first one counts.
+    assert told == [0, 0, 0, 0, 30, 60]
+    desk.sink.failure = 0
+    desk.put([], after=2)
+    assert desk.recorder.behind_seconds() == 0
+
+
+def test_what_did_not_come_is_counted_apart_from_what_found_no_room() -> None:
+    desk = Desk(bound=3)
+    desk.put(batch(1, 4))
+    desk.put(batch(5, 6))
+    desk.put([], after=60)
+    desk.put(batch(9))
+    desk.recorder.finish()
+    assert desk.recorder.counts == {"recorded": 3, "missed": 2 + 2, "not_recorded": 2}
 
 
 def test_a_disk_that_fails_is_not_asked_again_at_once() -> None:
@@ -624,6 +658,7 @@ async def test_batches_go_into_a_stream_each_acknowledged(
     assert copy.statistics() == {
         "state": "stopped",
         "waiting": 0,
+        "behind_seconds": 0.0,
         "ticks": {"recorded": 6, "not_recorded": 1},
     }
     async with aegis.connect(nats_server.url) as cluster:
@@ -637,22 +672,66 @@ async def test_batches_go_into_a_stream_each_acknowledged(
     assert numbers == [[1, 2], [3, 4, 5], [7]]
 
 
+async def test_what_was_under_way_when_the_connection_ended_is_appended_again(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEGIS_NATS_URL", nats_server.url)
+    monkeypatch.setattr(_recorder_stream, "RETRY_SECONDS", 0.0)
+    append, failures = TickStreamCopy._append, [Unavailable("the connection ended")]
+
+    async def fail_once(self: TickStreamCopy, *arguments: Any) -> list[Any]:
+        if failures:
+            raise failures.pop()
+        return await append(self, *arguments)
+
+    monkeypatch.setattr(TickStreamCopy, "_append", fail_once)
+    copy = TickStreamCopy("ticks", max_age=3_600, max_bytes=2**24, bound=5)
+    copy.start()
+    copy.put(batch(1, 2, exchange="INE"))
+    await wait_until(lambda: copy.counts["recorded"] == 2, what="the stream has them")
+    assert not failures
+    assert copy.behind_seconds() == 0
+    await copy.stop()
+    async with aegis.connect(nats_server.url) as cluster:
+        kept = [stored async for stored in cluster.transport.read("md.record.INE.>")]
+    assert len(kept) == 1
+
+
+def test_a_batch_that_no_stream_takes_is_behind_by_its_age() -> None:
+    now = [100.0]
+    copy = TickStreamCopy("ticks", max_age=1, max_bytes=1, bound=5, now=lambda: now[0])
+    copy.put(batch(1))
+    now[0] += 3
+    copy.put(batch(2))
+    now[0] += 4
+    assert copy.behind_seconds() == 7
+
+
 def test_the_metrics_of_a_recorder_say_what_its_status_says() -> None:
     desk = Desk(Memory(failure=errno.ENOSPC), bound=4)
     desk.put(batch(1, 2))
     desk.put([], after=60)
-    desk.put(batch(3, 4, 5))
+    desk.put(batch(3, 4, 5), after=5)
     registry = CollectorRegistry()
     folder = desk.recorder.statistics()
-    status = {"recorder": "one", "folder": folder, "stream": None}
+    status = {"market": "m", "recorder": "one", "folder": folder, "stream": None}
     registry.register(RecorderMetrics(lambda: [status]))
 
     def sample(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, {"recorder": "one", "target": "folder", **labels})
+        known = {"market": "m", "recorder": "one", "target": "folder"}
+        return registry.get_sample_value(name, {**known, **labels})
 
     assert sample("aegis_recorder_ticks_total", outcome="not_recorded") == 3
     assert sample("aegis_recorder_waiting") == 2
+    assert sample("aegis_recorder_behind_seconds") == 5
     assert sample("aegis_recorder_state", state="disk_full") == 1
+    assert sample("aegis_recorder_state", state="recording") == 0
+    found = {
+        sample.name: set(sample.labels)
+        for family in registry.collect()
+        for sample in family.samples
+    }
+    assert found == NAMES
 
 
 def test_a_recorder_without_a_place_to_record_to_is_refused() -> None:
