@@ -263,9 +263,10 @@ def test_what_is_not_written_when_it_should_be_is_behind() -> None:
 
 
 def test_what_did_not_come_is_counted_apart_from_what_found_no_room() -> None:
-    desk = Desk(bound=3)
+    desk = Desk(Memory(failure=errno.EIO), bound=3)
     desk.put(batch(1, 4))
     desk.put(batch(5, 6))
+    desk.sink.failure = 0
     desk.put([], after=60)
     desk.put(batch(9))
     desk.recorder.finish()
