@@ -130,6 +130,7 @@ class ActorCell:
         "address",
         "behaviour",
         "error",
+        "is_killed",
         "mailbox",
         "parent",
         "processed",
@@ -167,6 +168,8 @@ class ActorCell:
         self.restarts = 0
         self.error: BaseException | None = None
         """The failure that ended the last life, if one did."""
+        self.is_killed = False
+        """Whether the last life was ended by `kill`: another may begin at any moment."""
         self._life = 0  # Which actor object is meant: a killed one may still be busy.
         self._task: asyncio.Task[None] | None = None
         self._handling = False
@@ -198,6 +201,7 @@ class ActorCell:
         actor: AegisActor = cls.__new__(cls, *props.args, **props.kwargs)
         actor._cell = self
         self.actor = actor
+        self.is_killed = False
         self._life += 1
         if self._life == 1:
             mailbox = actor._create_actor_inbox()
@@ -829,6 +833,7 @@ class ActorCell:
         if self.status is Status.STOPPED:
             return
         task, self._task = self._task, None
+        self.is_killed = True
         self._life += 1
         self._handling = False
         self._failure = None

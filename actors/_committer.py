@@ -152,7 +152,7 @@ class Committer:
         """After anything but an acknowledgement: find out, and append again if need be."""
         try:
             if isinstance(outcome, Refused) and outcome.conflict and not outcome.again:
-                self._send(await self._journal.settle(self.owner, outcome))
+                await self._journal.settle(self.owner, outcome, self._send)
             if self.owner.in_flight is not None:
                 if self._attempt:
                     await pause_before(self._attempt, self._journal.subject, outcome)

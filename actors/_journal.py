@@ -7,8 +7,8 @@ owner at a time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
 
 from aegis.actors._appending import APPEND_TIMEOUT, pause_before
 from aegis.actors._owner import AppendPlan, Owner, Phase
@@ -105,26 +105,27 @@ class Journal:
             await pause_before(attempt, self.subject, outcome)
             attempt += 1
 
-    async def settle(self, owner: Owner, refused: Refused) -> list[object]:
-        """Find out what a refused append means; return the answers that it releases.
+    async def settle(
+        self, owner: Owner, refused: Refused, release: Callable[[list[Any]], None]
+    ) -> None:
+        """Find out what a refused append means; ``release`` the answers that may leave.
 
-        Afterwards the owner has stopped, or its append has come through, or it is to
-        be made again with the expectation that now holds.
+        They leave as their record is met: what stands behind it, or goes wrong there, does
+        not undo it. Afterwards the owner has stopped, or its append has come through, or it
+        is to be made again with the expectation that now holds.
 
         Raises:
             Fenced: a newer owner exists.
             JournalUnreadable: the tail cannot be explained.
         """
-        released: list[object] = []
         until = refused.last_sequence
         if until is not None and until <= owner.last_sequence:
             until = None
         async with self.reads:
             async for sequence, record, _ in self.read(start=owner.last_sequence + 1, until=until):
-                released += owner.tail(sequence, record)
+                release(owner.tail(sequence, record))
                 if owner.phase is Phase.STOPPED:
                     raise Fenced(
                         f"{self.subject}: a newer owner has epoch {owner.newer_epoch}",
                         epoch=owner.newer_epoch,
                     )
-        return released

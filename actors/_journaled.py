@@ -360,10 +360,12 @@ class JournaledBehaviour:
     async def stop(self, actor: AegisActor) -> None:
         """Finish the append under way and every answer that waits for it, then stop."""
         self._leave_feed()
+        # Nothing that a killed actor still does may count, whether it is in the middle of
+        # a handler or waits for an append: another life may fence with the same epoch now.
+        if self._cell.is_killed:
+            self._give_up()
         if self._streams is not None:
             await self._streams.close()
-        # In the middle of a handler only a killed actor is stopped. Nothing that it
-        # still does may count: another life may fence with the same epoch now.
         if self.owner.serving and not self._runner.is_running:
             await self._committer.wait_quiescent()
             self._forwarder.wake()

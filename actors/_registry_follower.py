@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -14,11 +13,14 @@ from aegis.actors._control_channel import ControlChannel
 from aegis.actors._election import Election
 from aegis.actors._registry import Change, Registry
 from aegis.actors._registry_entries import FAILOVERS, LEADER, RENEWAL, Key, key_of
-from aegis.errors import ConnectionClosed, ProtocolError
+from aegis.errors import AegisError, ConnectionClosed, ProtocolError
 from aegis.transport._base import Stored
 from aegis.transport._codec import decode_value
 
 __all__ = ["RegistryFollower"]
+
+RETRY_SECONDS: Final = 0.5
+"""Pause after a read that the server refused, before the next one."""
 
 _log = structlog.get_logger("aegis.control")
 
@@ -52,6 +54,7 @@ class RegistryFollower:
         self._on_failovers = on_failovers
         self._on_delivery = on_delivery
         self._on_election = on_election
+        self._last = 0
         self._replayed = asyncio.Event()
 
     async def wait_replayed(self) -> None:
@@ -60,21 +63,29 @@ class RegistryFollower:
 
     async def run(self) -> None:
         """Read all there is, then all that comes, until the client is closed for good."""
-        with contextlib.suppress(ConnectionClosed):
-            await self._follow()
+        while True:
+            try:
+                await self._follow()
+            except ConnectionClosed:
+                return
+            except AegisError as error:
+                # A candidate that reads no more would answer queries by what once was.
+                _log.warning("registry_cannot_be_followed", reason=str(error))
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
         everything = self._channel.subjects.registry() + ".>"
-        transport, last = self._channel.transport, 0
-        async for stored in transport.read(everything):
-            last = stored.sequence
-            self._deliver(stored)
-        self._election.replayed(self._clock.boot_seconds(), sequence=last)
-        self._replayed.set()
-        async for stored in transport.follow(everything, start=last + 1):
+        transport = self._channel.transport
+        if not self._replayed.is_set():
+            async for stored in transport.read(everything, start=self._last + 1):
+                self._deliver(stored)
+            self._election.replayed(self._clock.boot_seconds(), sequence=self._last)
+            self._replayed.set()
+        async for stored in transport.follow(everything, start=self._last + 1):
             self._deliver(stored)
 
     def _deliver(self, stored: Stored) -> None:
+        self._last = stored.sequence
         now = self._clock.boot_seconds()
         standing = self._election.standing
         key: Key = ()
