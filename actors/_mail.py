@@ -191,16 +191,20 @@ class MailTable:
     def keep(self, message_id: str, status: int, reply: bytes) -> None:
         """Keep the reply to a message; one that is too large is only known to exist."""
         kept = reply if len(reply) <= self._max_kept_reply_bytes else None
+        if message_id in self._replies:
+            self._forget_reply(message_id)  # A stranger may use a name again.
         self._replies[message_id] = (status, kept)
         self.kept_bytes += len(kept or b"")
         self._other_bytes += _REPLY_BYTES + 4 * len(message_id)
         while len(self._replies) > self._max_replies or (
             self.kept_bytes > self._max_kept_bytes and len(self._replies) > 1
         ):
-            oldest = next(iter(self._replies))
-            _, old = self._replies.pop(oldest)
-            self.kept_bytes -= len(old or b"")
-            self._other_bytes -= _REPLY_BYTES + 4 * len(oldest)
+            self._forget_reply(next(iter(self._replies)))
+
+    def _forget_reply(self, message_id: str) -> None:
+        _, old = self._replies.pop(message_id)
+        self.kept_bytes -= len(old or b"")
+        self._other_bytes -= _REPLY_BYTES + 4 * len(message_id)
 
     def reply_to(self, message_id: str) -> tuple[int, bytes | None] | None:
         """Return status and reply of a message, None if it is not known.

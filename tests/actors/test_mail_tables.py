@@ -485,3 +485,13 @@ def test_a_reminder_that_is_put_aside_is_next_no_more_until_it_changes() -> None
     reminders.change(Reminder("a", "m", b"", 15))
     reminders.put_aside(first)  # Late: it has changed.
     assert reminders.next() == Reminder("a", "m", b"", 15)
+
+
+def test_replies_under_a_name_that_a_stranger_uses_again_take_the_room_of_one() -> None:
+    table = MailTable()
+    table.keep("stranger-1", 200, b"first")
+    size = table.size_bytes
+    for _ in range(10):
+        table.keep("stranger-1", 422, b"later")
+    assert (table.size_bytes, table.kept_bytes) == (size, len(b"later"))
+    assert table.reply_to("stranger-1") == (422, b"later")
