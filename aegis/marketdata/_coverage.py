@@ -22,6 +22,10 @@ from aegis.marketdata._tick import Tick, TickFlag
 __all__ = ["Coverage", "ExchangeCoverage", "Patience"]
 
 
+RARE: Final = 5.0
+"""So many times longer than between its ticks so far a contract is quiet for a reason."""
+
+
 @frozen
 class Patience:
     """How long a contract may be quiet in continuous trading, in seconds."""
@@ -29,7 +33,7 @@ class Patience:
     liquid: float = 10.0
     """A contract that has ticked more than once a second so far."""
     quiet: float = 300.0
-    """Any other future."""
+    """Any other future; one that ticks rarely may be so for `RARE` times as long as usual."""
     exchange: float = 5.0
     """A whole exchange: all its contracts together."""
 
@@ -192,7 +196,9 @@ class Coverage:
         begun = datetime.fromtimestamp(seen.first_ns / 1e9, UTC)
         ticking = self._calendar.open_seconds(kind, begun, since)
         liquid = seen.count > ticking > 0
-        limit = self.patience.liquid if liquid else self.patience.quiet
+        usual = ticking / (seen.count - 1) if seen.count > 1 else 0.0
+        quiet_limit = max(self.patience.quiet, RARE * usual)
+        limit = self.patience.liquid if liquid else quiet_limit
         return quiet > limit and self._calendar.open_seconds(kind, since, now) > limit
 
     def _judge_exchange(

@@ -94,6 +94,13 @@ def test_a_quiet_contract_may_be_quiet_for_minutes(calendar: Calendar) -> None:
     assert feed.at("2026-11-23 09:14:01")["SHFE"].stalled == [RB.key]
 
 
+def test_a_contract_that_ticks_rarely_may_be_quiet_for_longer(calendar: Calendar) -> None:
+    feed = market(calendar, RB)
+    feed.ticks(RB, "2026-11-23 09:00:00", 4, every=200.0)
+    assert feed.at("2026-11-23 09:26:39")["SHFE"].stalled == []
+    assert feed.at("2026-11-23 09:26:41")["SHFE"].stalled == [RB.key]
+
+
 def test_an_option_never_stalls_by_itself(calendar: Calendar) -> None:
     feed = market(calendar, OPTION)
     feed.ticks(OPTION, "2026-11-23 09:00:00", 100)
