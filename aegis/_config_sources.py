@@ -176,8 +176,9 @@ class Sources:
         """Raise ConfigurationError if the table has a key that is not ``known``."""
         for key in self.table:
             if key not in known:
+                advice = closest(key, known) or "; `aegis run --help` lists what there is"
                 raise ConfigurationError(
-                    f"{self.place}: the key {show(key)} is unknown{closest(key, known)}",
+                    f"{self.place}: the key {show(key)} is unknown{advice}",
                     option=key,
                     source=self.place,
                 )

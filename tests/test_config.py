@@ -156,7 +156,7 @@ def test_a_bad_value_is_refused_by_the_name_it_has_in_its_source(
         ("nats = 4222", "nats in aegis.toml: must be text or a list of texts, not 4222"),
         ("hartbeat_interval = 1", "'hartbeat_interval' is unknown; did you mean 'heartbeat_int"),
         ("heartbeat-timeout = 1", "unknown; did you mean 'heartbeat_timeout'?"),
-        ("colour = 1", "aegis.toml: the key 'colour' is unknown"),
+        ("colour = 1", "aegis.toml: the key 'colour' is unknown; `aegis run --help` lists"),
         ("service = 1", "service in aegis.toml: must be a list of tables; write [[service]]"),
         ("[service]\ntarget = 'a.py'", "must be a list of tables; write [[service]]"),
         ("[[service]]\nrole = 'active'", "[[service]] 1 of aegis.toml: has no target; add target"),
