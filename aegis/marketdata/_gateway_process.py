@@ -266,8 +266,6 @@ class GatewayProcess:
         if loading or len(pipeline.contracts) == self._told_contracts:
             return
         self._told_contracts = len(pipeline.contracts)
-        # They and all that was loaded stay: the collector need not look at them again.
-        gc.freeze()
         self._tell(
             {
                 "told": "contracts",
@@ -372,6 +370,9 @@ def main(bridge: type[Bridge] = Bridge) -> None:
     )
 
     def tell(document: dict[str, Any]) -> None:
+        if document["told"] == "contracts":
+            # They and all that was loaded stay: the collector need not look at them again.
+            gc.freeze()
         try:
             told.write(json.dumps(document) + "\n")
             told.flush()

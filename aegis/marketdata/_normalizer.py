@@ -26,6 +26,7 @@ vendors' delays stay well below; a tick of last night or of the morning is hours
 
 _STALE: Final = int(TickFlag.STALE)
 _STALE_MS: Final = int(STALE_SECONDS * 1000)
+_EARLIEST_MS: Final = -_STALE_MS
 _DAY_MS: Final = 86_400_000
 _HALF_DAY_MS: Final = _DAY_MS // 2
 _HOUR_NS: Final = 3_600_000_000_000
@@ -91,9 +92,9 @@ class Normalizer:
         # into its date fields at night.
         into_hour = (received_ns - hour_ns) // 1_000_000
         distance = of_day + millisecond - self._hour_ms - into_hour
-        if not -_STALE_MS <= distance <= _STALE_MS:
+        if not _EARLIEST_MS <= distance <= _STALE_MS:
             distance = (distance + _HALF_DAY_MS) % _DAY_MS - _HALF_DAY_MS
-            if not -_STALE_MS <= distance <= _STALE_MS:
+            if not _EARLIEST_MS <= distance <= _STALE_MS:
                 flags |= _STALE
         day = raw[_DAILY:_LEVELS]
         known = self._days.get(symbol)
