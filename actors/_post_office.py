@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import structlog
-from attrs import define
+from attrs import define, evolve
 
 from aegis._clock import Clock
 from aegis._subjects import Subjects
@@ -15,7 +15,7 @@ from aegis.actors._kept_topics import KeptTopics
 from aegis.actors._mail_feed import MailFeed
 from aegis.actors._observer import Observer
 from aegis.actors._posting import Gauge
-from aegis.errors import ConnectionClosed, Unavailable
+from aegis.errors import ConnectionClosed, TooLarge, Unavailable
 from aegis.transport._base import Append, Appended, Refused, Transport
 from aegis.transport._codec import encode_value
 
@@ -96,6 +96,13 @@ class PostOffice:
                 isinstance(outcome, Refused) and outcome.conflict and not outcome.again
             ):
                 break  # It is there, now or since an earlier owner.
+            if isinstance(outcome, Refused) and outcome.code == TooLarge.code and letter.payload:
+                # Only a stranger's can be: without an end of this nothing behind it would run.
+                size = len(letter.payload)
+                reason = f"{letter.reason}; its {size} bytes are too large to be kept"
+                letter = evolve(letter, reason=reason, payload=b"")
+                append = Append(subject, letter.encoded(), expect=0)
+                continue
             await pause_before(attempt, subject, outcome)
             attempt += 1
         self.observer.on_dead_letter(letter.service)

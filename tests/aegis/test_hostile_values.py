@@ -11,8 +11,9 @@ from attrs import define
 from aegis import AegisActor, command, query
 from aegis.contracts import Request
 from aegis.errors import HandlerFailed, InvalidRequest, Rejected
-from aegis.transport import Message
+from aegis.transport import Append, Appended, Message
 from aegis.transport._codec import encode_request
+from tests.aegis.test_dead_letters import office_of
 from tests.aegis.test_lost_messages import in_memory, is_journal, set_fate
 from tests.support.system import System, on_both
 from tests.support.virtual import pass_time
@@ -100,6 +101,19 @@ async def test_mail_whose_refusal_is_larger_than_any_record_does_not_hold_up_the
     assert await system.cluster.result(good) == 1
     with pytest.raises(InvalidRequest, match="cut"):
         await system.cluster.result(stranger)
+
+
+@in_memory
+async def test_mail_too_large_for_a_dead_letter_does_not_hold_up_the_next(system: System) -> None:
+    await system.start_node((Counter, ["C-1"]))
+    junk = Append(
+        system.subjects.mailbox("counter", "C-1"), b"\xc1" * system.transport.max_payload_bytes
+    )
+    assert isinstance(await system.transport.append(junk, timeout=5), Appended)
+    good = await system.cluster.send("counter", "count", resource_id="C-1")
+    assert await system.cluster.result(good) == 1
+    ((_, letter),) = await office_of(system)._read("")
+    assert (letter.payload, "too large to be kept" in letter.reason) == (b"", True)
 
 
 @pytest.mark.parametrize("method", ["remind_by", "forget_by"])
