@@ -16,7 +16,7 @@ from aegis.actors._deadline import time_left
 from aegis.actors._future import AegisFuture
 from aegis.actors._mailbox import DEFAULT_MAILBOX_CAPACITY, Envelope, Mailbox, current_envelope
 from aegis.actors._plain_command import plain_command
-from aegis.actors._publication import plain_publication
+from aegis.actors._publication import KeptPublication
 from aegis.actors._ref import ActorRef, StopFlag
 from aegis.actors._runtime import Runtime
 from aegis.actors._schedule import Schedule
@@ -229,13 +229,10 @@ class AegisActor(_PykkaActor):
         if cluster is None:
             raise RuntimeError(f"{self.address}: topics are there in a node only")
         command = _running_command(cell)
-        if (
-            command is not None
-            and cluster.is_kept(topic)
-            and cell.behaviour.publish(topic, plain_publication(topic, value))
-        ):
-            return _DONE
-        _release(cell, command, cluster.publication(topic, value))
+        publication = cluster.publication(topic, value)
+        is_kept = isinstance(publication, KeptPublication)
+        if command is None or not is_kept or not cell.behaviour.publish(topic, publication.plain):
+            _release(cell, command, publication)
         return _DONE
 
     def hand_over(self, to: str | None = None) -> None:

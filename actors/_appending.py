@@ -8,7 +8,9 @@ from typing import Final
 
 import structlog
 
-__all__ = ["APPEND_TIMEOUT", "pause_before"]
+from aegis.transport._base import Append, AppendOutcome, Transport
+
+__all__ = ["APPEND_TIMEOUT", "begin_append", "pause_before"]
 
 _log = structlog.get_logger("aegis.journal")
 
@@ -18,6 +20,13 @@ APPEND_TIMEOUT: Final = 5.0
 RETRY_FIRST: Final = 0.05
 RETRY_LIMIT: Final = 1.0
 """Seconds between repeats of an append: doubled from the first to the limit."""
+
+
+def begin_append(transport: Transport, append: Append) -> asyncio.Future[AppendOutcome]:
+    """Make an append once; the future tells its outcome, and never fails."""
+    outcome = transport.append(append, timeout=APPEND_TIMEOUT)
+    # NATS gives a future already; `ensure_future` asks long before it says so.
+    return outcome if isinstance(outcome, asyncio.Future) else asyncio.ensure_future(outcome)
 
 
 async def pause_before(attempt: int, subject: str, outcome: object) -> None:

@@ -94,9 +94,14 @@ class Destination:
 
     def close(self, n: int) -> None:
         """Take note that message ``n`` is answered or given up: never sent again."""
-        self._open.discard(n)
-        self._unresolved.pop(n, None)
-        while self.low < self._next and self.low not in self._open:
+        is_open = self._open
+        is_open.discard(n)
+        if self._unresolved:
+            self._unresolved.pop(n, None)
+        if not is_open:
+            self.low = self._next
+            return
+        while self.low not in is_open:
             self.low += 1
 
     def leave(self, n: int) -> None:

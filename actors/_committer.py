@@ -99,9 +99,9 @@ class Committer:
     def flush(self) -> None:
         """Append what has committed, unless an append is under way."""
         self._flush_scheduled = False
-        if self._append is not None:
-            return
         owner = self.owner
+        if self._append is not None or not owner.append_due:
+            return
         whole_state = self._host.whole_state() if owner.wants_state else None
         if owner.append_next(whole_state=whole_state) is not None:
             self._attempt = 0

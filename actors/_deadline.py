@@ -19,8 +19,10 @@ def time_left() -> float:
     From 0 on nobody waits for its answer any more.
     """
     envelope = current_envelope.get()
+    if envelope is None or envelope.owner is None:
+        return math.inf
     deadline = deadline_of_caller(envelope)
-    if envelope is None or envelope.owner is None or deadline is None:
+    if deadline is None:
         return math.inf
     return max(0.0, deadline - envelope.owner.runtime.loop.time())
 

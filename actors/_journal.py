@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-from aegis.actors._appending import APPEND_TIMEOUT, pause_before
+from aegis.actors._appending import begin_append, pause_before
 from aegis.actors._owner import AppendPlan, Owner, Phase
 from aegis.actors._record import Record
 from aegis.errors import Fenced, JournalUnreadable, ProtocolError
@@ -78,12 +78,8 @@ class Journal:
         """Make the append once; the future never fails."""
         if not plan.payload:
             plan.payload = encode_record(plan.record)
-        outcome = self._transport.append(
-            Append(self.subject, plan.payload, expect=plan.expect, rollup=plan.rollup),
-            timeout=APPEND_TIMEOUT,
-        )
-        # NATS gives a future already; `ensure_future` asks long before it says so.
-        return outcome if isinstance(outcome, asyncio.Future) else asyncio.ensure_future(outcome)
+        append = Append(self.subject, plan.payload, expect=plan.expect, rollup=plan.rollup)
+        return begin_append(self._transport, append)
 
     async def fence(self, owner: Owner) -> None:
         """Append the epoch record of ``owner``, however long that takes.

@@ -145,41 +145,46 @@ class MailTable:
 
     def look_up(self, session: str, n: int, low: int) -> Fresh | Seen | Hopeless:
         """Say whether a message has taken effect already."""
-        start = start_of(session)
-        senders = self._clients if start is not None else self._actors
-        if start is None and not is_actor(session):
-            return _FRESH
-        sender = senders.get(session)
+        sender = self._clients.get(session) or self._actors.get(session)
         if sender is None:
-            if start is not None and start <= self.floor:
-                return Hopeless(
-                    f"session {session} started at or before {self.floor} ms, and may have been "
-                    "forgotten: nobody can tell whether this is a repeat",
-                    known=False,
-                )
-            sender = _Sender()
-        elif n < sender.low or n in sender.done:
+            return self._look_up_new(session, n, low)
+        if n < sender.low or n in sender.done:
             return Seen()
         if n >= max(low, sender.low) + self._window:
-            return Hopeless(
-                f"more than {self._window} messages of session {session} are open",
-                known=session in senders,
-            )
-        if start is not None and session not in senders and len(senders) >= self._max_sessions:
-            return Fresh(drops=next(iter(senders)))
+            return self._too_many(session, known=True)
         return _FRESH
+
+    def _look_up_new(self, session: str, n: int, low: int) -> Fresh | Hopeless:
+        start = start_of(session)
+        if start is None and not is_actor(session):
+            return _FRESH
+        if start is not None and start <= self.floor:
+            return Hopeless(
+                f"session {session} started at or before {self.floor} ms, and may have been "
+                "forgotten: nobody can tell whether this is a repeat",
+                known=False,
+            )
+        if n >= max(low, _Sender().low) + self._window:
+            return self._too_many(session, known=False)
+        if start is not None and len(self._clients) >= self._max_sessions:
+            return Fresh(drops=next(iter(self._clients)))
+        return _FRESH
+
+    def _too_many(self, session: str, *, known: bool) -> Hopeless:
+        return Hopeless(
+            f"more than {self._window} messages of session {session} are open", known=known
+        )
 
     def record(self, session: str, n: int, low: int) -> None:
         """Note that message ``n`` of ``session`` is dealt with; ``low`` closes all below."""
-        is_client = start_of(session) is not None
-        if not is_client and not is_actor(session):
-            return
-        senders = self._clients if is_client else self._actors
-        sender = senders.pop(session, None)
-        if sender is None:
-            sender = _Sender()
-            self._other_bytes += _SESSION_BYTES + 4 * len(session)
-        senders[session] = sender  # Last in the dict is the most recently used.
+        if session in self._clients:
+            sender = self._clients.pop(session)
+            self._clients[session] = sender  # Last in the dict is the most recently used.
+        else:
+            known = self._actors.get(session) or self._begin(session)
+            if known is None:
+                return
+            sender = known
         sender.done.add(n)
         self._other_bytes += _NUMBER_BYTES
         if low > sender.low:
@@ -187,6 +192,16 @@ class MailTable:
             closed = [number for number in sender.done if number < low]
             self._other_bytes -= _NUMBER_BYTES * len(closed)
             sender.done.difference_update(closed)
+
+    def _begin(self, session: str) -> _Sender | None:
+        """Take in a sender that is not known yet; None if nobody repeats what it sends."""
+        is_client = start_of(session) is not None
+        if not is_client and not is_actor(session):
+            return None
+        self._other_bytes += _SESSION_BYTES + 4 * len(session)
+        sender = _Sender()
+        (self._clients if is_client else self._actors)[session] = sender
+        return sender
 
     def keep(self, message_id: str, status: int, reply: bytes) -> None:
         """Keep the reply to a message; one that is too large is only known to exist."""

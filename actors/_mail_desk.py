@@ -220,7 +220,8 @@ class MailDesk:
         finally:
             if not came_back:
                 self._inbox.ended(ran=ran)
-            self.pump()
+            if not self._inbox.is_idle:
+                self.pump()
 
     async def _handle(self, slip: Slip) -> bool:
         """Return whether the message was run, or given up."""

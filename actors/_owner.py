@@ -488,7 +488,7 @@ class Owner:
     @property
     def wants_state(self) -> bool:
         """Whether `append_next` would make a snapshot, if it got the whole state."""
-        return not self._snapshot_state and self.append_due and self.snapshot_due
+        return not self._snapshot_state and self.snapshot_due and self.append_due
 
     @property
     def snapshot_due(self) -> bool:
@@ -538,7 +538,7 @@ class Owner:
         self._in_flight_count = len(group)
         self._in_flight_mail = 0
         if self.uncommitted_mail:
-            self._in_flight_mail = sum(_is_mail(done.entry) for done in group)
+            self._in_flight_mail = sum([_is_mail(done.entry) for done in group])
         return self._in_flight
 
     @property

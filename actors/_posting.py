@@ -38,6 +38,14 @@ class Gauge:
         self._read_at = -GAUGE_SECONDS
         self._reading: asyncio.Task[None] | None = None
 
+    def take(self, size_bytes: int) -> bool:
+        """Take room for a message without waiting; if that is refused, `check` tells more."""
+        size = self._size + size_bytes
+        if size > self._limit or self._loop.time() - self._read_at >= GAUGE_SECONDS:
+            return False
+        self._size = size
+        return True
+
     async def check(self, size_bytes: int) -> None:
         """Return if a message of ``size_bytes`` may be appended to a mailbox.
 

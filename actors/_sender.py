@@ -5,6 +5,9 @@ So is what it publishes for topics that are kept: one lane for the stream that k
 A lane has one append under way at a time, so what a sender sends first stands first,
 whatever is lost between. What waits meanwhile goes out together if it is much. An append
 whose outcome is unknown is made again as it is: the receiver knows the repeat.
+
+Most messages need none of that: they are appended as they come, and acknowledged. Only
+where something has to be waited for does a lane get a task.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from attrs import define, field
@@ -20,10 +24,10 @@ from attrs import define, field
 from aegis._clock import Clock
 from aegis._subjects import Subjects
 from aegis._trace import outgoing_traceparent
-from aegis.actors._appending import pause_before
+from aegis.actors._appending import begin_append, pause_before
 from aegis.actors._caller import Destination, new_session
 from aegis.actors._posting import Gauge, append_all, refusal_of
-from aegis.actors._tracer import Operation, Span, Tracer
+from aegis.actors._tracer import Operation, Tracer
 from aegis.contracts import OK, Kind, Mail, Receipt, ReplyTo, Request, check_id
 from aegis.errors import (
     AegisError,
@@ -33,7 +37,7 @@ from aegis.errors import (
     Overloaded,
     Unavailable,
 )
-from aegis.transport._base import Append, Appended, StreamFacts, Transport
+from aegis.transport._base import Append, Appended, AppendOutcome, StreamFacts, Transport
 from aegis.transport._codec import encode_mail
 
 __all__ = ["BATCH_FROM", "MailSender"]
@@ -81,7 +85,14 @@ class _Lane:
     is_mail: bool = True
     batches: bool = True
     waiting: deque[_Waiting] = field(factory=deque[_Waiting])
+    is_busy: bool = False
+    """Whether an append is under way, or `task` at work."""
     task: asyncio.Task[None] | None = None
+
+    @property
+    def makes_batch(self) -> bool:
+        """Whether what waits leaves together."""
+        return self.batches and len(self.waiting) >= BATCH_FROM
 
 
 class MailSender:
@@ -103,7 +114,7 @@ class MailSender:
         self._tracer = tracer
         self._loop = asyncio.get_running_loop()
         self._gauge = Gauge(transport, subjects.stream)
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[tuple[str, str], _Lane] = {}
         self._unwatched: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -131,13 +142,9 @@ class MailSender:
             OutcomeUnknown: the time was up and nobody can tell whether it is there.
         """
         if self._closed:
-            raise ConnectionClosed("the client was closed")
-        for name, value in (("service", service), ("resource_id", resource)):
-            problem = check_id(value)
-            if problem is not None:
-                raise InvalidRequest(f"{name}: {problem}", field=name)
+            raise ConnectionClosed(_CLOSED)
         deadline = self._loop.time() + timeout
-        subject = self._subjects.mailbox(service, resource)
+        lane = self._mail_lane(service, resource, session)
         request = Request(
             Kind.COMMAND,
             session,
@@ -152,23 +159,20 @@ class MailSender:
             1,
             trace or outgoing_traceparent(),
         )
-        span: Span | None = None
-        if self._tracer is not None and not trace:
-            span = self._tracer.begin(
-                Operation.SEND, service=service, method=method, resource=resource
-            )
-            request.trace = span.traceparent
+        mail = Mail(request, reply_to)
+        if self._tracer is None or trace:
+            return await self._send(lane, mail, deadline)
+        span = self._tracer.begin(Operation.SEND, service=service, method=method, resource=resource)
+        request.trace = span.traceparent
         try:
-            receipt = await self._send(subject, Mail(request, reply_to), session, deadline)
+            receipt = await self._send(lane, mail, deadline)
         except BaseException as error:
-            if span is not None:
-                span.end(getattr(error, "code", None), message_id=request.message_id)
+            span.end(getattr(error, "code", None), message_id=request.message_id)
             raise
-        if span is not None:
-            span.end(OK, message_id=request.message_id)
+        span.end(OK, message_id=request.message_id)
         return receipt
 
-    async def _send(self, subject: str, mail: Mail, session: str, deadline: float) -> Receipt:
+    async def _send(self, lane: _Lane, mail: Mail, deadline: float) -> Receipt:
         """Take a message to its place in its lane, and wait for what becomes of it."""
         request = mail.request
 
@@ -176,13 +180,10 @@ class MailSender:
             request.session, request.n, request.low = session, n, n
             return encode_mail(mail)
 
-        if session:
-            lane = _Lane(subject, Destination(session), 0.0)
-        else:
-            lane = self._lane(subject)
-        waiting = self._put(lane, subject, encode, deadline)
-        sequence = await self._outcome(waiting, request.message_id)
-        return Receipt(request.message_id, request.service, request.resource or "", sequence)
+        waiting = self._put(lane, lane.name, encode, deadline)
+        message_id = request.message_id
+        sequence = await self._outcome(waiting, message_id)
+        return Receipt(message_id, request.service, request.resource or "", sequence)
 
     async def publish(
         self,
@@ -203,8 +204,8 @@ class MailSender:
             OutcomeUnknown: the time was up and nobody can tell whether it is there.
         """
         if self._closed:
-            raise ConnectionClosed("the client was closed")
-        lane = self._lane(f"stream {stream.name}")
+            raise ConnectionClosed(_CLOSED)
+        lane = self._lane("", stream.name) or self._open_lane("", stream.name, stream.name)
         lane.is_mail, lane.batches = False, stream.batches
         waiting = self._put(lane, subject, encode, self._loop.time() + timeout)
         return await self._outcome(waiting, f"{lane.destination.session}-{waiting.n}")
@@ -234,8 +235,8 @@ class MailSender:
         waiting = _Waiting(n, len(payload), Append(subject, payload), deadline, future)
         lane.waiting.append(waiting)
         lane.used_at = self._loop.time()
-        if lane.task is None:
-            lane.task = self._loop.create_task(self._work(lane))
+        if not lane.is_busy:
+            self._go_on(lane)
         return waiting
 
     async def close(self) -> None:
@@ -247,7 +248,7 @@ class MailSender:
         await asyncio.gather(*tasks, *self._unwatched, return_exceptions=True)
         for lane in self._lanes.values():
             for waiting in lane.waiting:
-                _fail(waiting, ConnectionClosed("the client was closed"))
+                _fail(waiting, ConnectionClosed(_CLOSED))
 
     async def _outcome(self, waiting: _Waiting, message_id: str) -> int:
         # A timer of its own costs a third of what `asyncio.timeout` and `shield` do.
@@ -257,23 +258,84 @@ class MailSender:
         finally:
             timer.cancel()
 
-    def _lane(self, name: str) -> _Lane:
-        now = self._loop.time()
-        lane = self._lanes.get(name)
-        if lane is not None and (
-            lane.task is not None or now - lane.used_at < SESSION_IDLE_SECONDS
-        ):
+    # -- lanes ------------------------------------------------------------------------
+
+    def _mail_lane(self, service: str, resource: str, session: str) -> _Lane:
+        """Return the lane to a mailbox; with ``session`` one of its own."""
+        lane = None if session else self._lane(service, resource)
+        if lane is not None:
             return lane
-        if lane is None and len(self._lanes) >= MAX_LANES:
-            idle = next((s for s, one in self._lanes.items() if one.task is None), None)
+        for name, value in (("service", service), ("resource_id", resource)):
+            problem = check_id(value)
+            if problem is not None:
+                raise InvalidRequest(f"{name}: {problem}", field=name)
+        subject = self._subjects.mailbox(service, resource)
+        if session:
+            return _Lane(subject, Destination(session), 0.0)
+        return self._open_lane(service, resource, subject)
+
+    def _lane(self, service: str, name: str) -> _Lane | None:
+        """Return the lane that is there, unless its session has been idle for long."""
+        lane = self._lanes.get((service, name))
+        if lane is None or lane.is_busy:
+            return lane
+        return lane if self._loop.time() - lane.used_at < SESSION_IDLE_SECONDS else None
+
+    def _open_lane(self, service: str, name: str, subject: str) -> _Lane:
+        key = (service, name)
+        if key not in self._lanes and len(self._lanes) >= MAX_LANES:
+            idle = next((known for known, one in self._lanes.items() if not one.is_busy), None)
             if idle is not None:
                 del self._lanes[idle]
         session = new_session(self._clock.wall_ms(), f"{self._rng.getrandbits(64):016x}")
-        lane = self._lanes[name] = _Lane(name, Destination(session), now)
+        lane = self._lanes[key] = _Lane(subject, Destination(session), self._loop.time())
         return lane
 
-    async def _work(self, lane: _Lane) -> None:
-        """Send what waits in a lane, until nothing does."""
+    def _go_on(self, lane: _Lane) -> None:
+        """Append what is next at once, if nothing has to be waited for; else by a task."""
+        waiting = lane.waiting
+        while waiting and waiting[0].future.done():
+            self._drop(lane, waiting[0])
+        lane.is_busy = bool(waiting)
+        if not waiting:
+            return
+        first = waiting[0]
+        if (
+            lane.makes_batch
+            or not self._transport.connected
+            or (lane.is_mail and not self._gauge.take(first.size_bytes))
+        ):
+            lane.task = self._loop.create_task(self._work(lane))
+            return
+        first.attempts = 1
+        appending = begin_append(self._transport, first.append)
+        appending.add_done_callback(partial(self._on_outcome, lane, first))
+
+    def _on_outcome(
+        self, lane: _Lane, waiting: _Waiting, appending: asyncio.Future[AppendOutcome]
+    ) -> None:
+        if appending.cancelled():
+            return  # The loop ends.
+        outcome = appending.result()
+        if isinstance(outcome, Appended):
+            if not waiting.future.done():
+                waiting.future.set_result(outcome.sequence)
+            self._drop(lane, waiting)
+        if self._closed:
+            _fail(waiting, ConnectionClosed(_CLOSED))
+        elif not lane.waiting:
+            lane.is_busy = False
+        elif isinstance(outcome, Appended):
+            self._go_on(lane)
+        else:
+            lane.task = self._loop.create_task(self._work(lane, waiting, outcome))
+
+    async def _work(
+        self, lane: _Lane, first: _Waiting | None = None, outcome: AppendOutcome | None = None
+    ) -> None:
+        """Send what waits in a lane, until nothing does; ``first`` was sent, in vain so far."""
+        if first is not None and outcome is not None:
+            await self._post(lane, [first], outcome)
         attempt = 0
         while lane.waiting:
             group = self._group(lane)
@@ -298,12 +360,13 @@ class MailSender:
                 attempt = 0
                 await self._post(lane, group)
         lane.task = None
+        lane.is_busy = False
 
     def _group(self, lane: _Lane) -> list[_Waiting]:
         """Return the next messages to send together; those given up are left out."""
         while lane.waiting and lane.waiting[0].future.done():
             self._drop(lane, lane.waiting[0])
-        if len(lane.waiting) < BATCH_FROM or not lane.batches:
+        if not lane.makes_batch:
             return [lane.waiting[0]] if lane.waiting else []
         group: list[_Waiting] = []
         size = 0
@@ -315,20 +378,24 @@ class MailSender:
                 group.append(waiting)
         return group
 
-    async def _post(self, lane: _Lane, group: list[_Waiting]) -> None:
+    async def _post(
+        self, lane: _Lane, group: list[_Waiting], outcome: AppendOutcome | None = None
+    ) -> None:
+        """Append messages together until the outcome is known; ``outcome`` is of one append."""
         attempt = 0
         while True:
-            # A message given up before it was ever sent is left out; one that may have
-            # been is not: a repeat must be the same.
-            if attempt == 0:
-                group = [waiting for waiting in group if not waiting.future.done()]
-            if all(waiting.future.done() for waiting in group):
+            if outcome is None:
+                # A message given up before it was ever sent is left out; one that may have
+                # been is not: a repeat must be the same.
+                if attempt == 0:
+                    group = [waiting for waiting in group if not waiting.future.done()]
+                if all(waiting.future.done() for waiting in group):
+                    for waiting in group:
+                        self._drop(lane, waiting)
+                    return
                 for waiting in group:
-                    self._drop(lane, waiting)
-                return
-            for waiting in group:
-                waiting.attempts += 1
-            outcome = await append_all(self._transport, [waiting.append for waiting in group])
+                    waiting.attempts += 1
+                outcome = await append_all(self._transport, [waiting.append for waiting in group])
             if isinstance(outcome, Appended):
                 first = outcome.sequence - len(group) + 1
                 for index, waiting in enumerate(group):
@@ -343,6 +410,7 @@ class MailSender:
                 return
             await pause_before(attempt, lane.name, outcome)
             attempt += 1
+            outcome = None
 
     def _end(self, lane: _Lane, waiting: _Waiting, error: AegisError) -> None:
         _fail(waiting, error)
@@ -351,6 +419,9 @@ class MailSender:
     def _drop(self, lane: _Lane, waiting: _Waiting) -> None:
         lane.waiting.remove(waiting)
         lane.destination.close(waiting.n)
+
+
+_CLOSED: Final = "the client was closed"
 
 
 def _expire(waiting: _Waiting, message_id: str) -> None:

@@ -267,8 +267,9 @@ class Cluster:
                 "(resource_id, or an address service/resource)",
                 field="resource_id",
             )
-        refuse_in_command(f"send to {name}/{resource_id}", "use self.send, which leaves with it")
-        limit = self._limit(timeout, f"send to {name}/{resource_id}")
+        what = f"send to {name}/{resource_id}"
+        refuse_in_command(what, instead="use self.send, which leaves with it")
+        limit = self._limit(timeout, what)
         return await self.sender.send(name, resource_id, command, plain, timeout=limit)
 
     async def result(self, receipt: Receipt, *, timeout: float | None = None) -> Any:
@@ -331,7 +332,7 @@ class Cluster:
                 "only the OutcomeUnknown of a call can be resolved: it names the message",
                 field="unknown",
             )
-        refuse_in_command("resolve", "call it before, or in a query")
+        refuse_in_command("resolve", instead="call it before, or in a query")
         return await self._client.call(
             facts["service"],
             WITHDRAW_METHOD,
@@ -360,7 +361,7 @@ class Cluster:
     ) -> Any:
         """Call a handler with plain params; return its plain result."""
         self.check_allowed(address, method, kind)
-        limit = self._limit(timeout, f"{address} {method}")
+        limit = self._limit(timeout, address, method)
         return await self._client.call(
             address.service,
             method,
@@ -378,9 +379,15 @@ class Cluster:
             CommandInCommand: it is a command, and inside of a command.
         """
         if kind == Kind.COMMAND:
-            _refuse_in_command(address, method)
+            refuse_in_command(
+                "await another actor's command,",
+                address,
+                method,
+                instead="ask in a query, or before, call a query through a typed proxy, or use "
+                "self.send: after a crash the second run could ask for something else",
+            )
 
-    def _limit(self, timeout: float | None, what: str) -> float:
+    def _limit(self, timeout: float | None, *what: object) -> float:
         limit = self.timeout if timeout is None else timeout
         if not limit > 0:
             raise InvalidRequest("timeout: must be more than 0 seconds", field="timeout")
@@ -388,7 +395,7 @@ class Cluster:
         limit = min(limit, time_left())
         if limit <= 0:
             raise DeadlineExpired(
-                f"{what}: the deadline of the call that it is made for has passed"
+                f"{_text(what)}: the deadline of the call that it is made for has passed"
             )
         return limit
 
@@ -406,16 +413,13 @@ def _named(service: Any, resource_id: str | None) -> tuple[Address, ActorSpec | 
     return Address(spec.service, resource_id), spec
 
 
-def _refuse_in_command(address: Address, method: str) -> None:
-    refuse_in_command(
-        f"await another actor's command, {address} {method}",
-        "ask in a query, or before, call a query through a typed proxy, or use self.send: "
-        "after a crash the second run could ask for something else",
-    )
+def _text(words: tuple[object, ...]) -> str:
+    # Of an address only where somebody reads it: calls are too many to write it each time.
+    return " ".join(map(str, words))
 
 
-def refuse_in_command(what: str, instead: str) -> None:
-    """Refuse what a running command must not do.
+def refuse_in_command(*what: object, instead: str) -> None:
+    """Refuse what a running command must not do, in words.
 
     Raises:
         CommandInCommand: one is running.
@@ -425,7 +429,7 @@ def refuse_in_command(what: str, instead: str) -> None:
         return
     if envelope.message.kind == Kind.COMMAND:
         raise CommandInCommand(
-            f"{envelope.message.method} is a command and must not {what}; {instead}"
+            f"{envelope.message.method} is a command and must not {_text(what)}; {instead}"
         )
 
 

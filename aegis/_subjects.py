@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -33,6 +34,13 @@ def unescape(token: str) -> str:
         return token
     raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), token.encode("ascii"))
     return raw.decode()
+
+
+# Most publications go to the same few topics.
+@lru_cache(maxsize=4_096)
+def _topic_subject(namespace: str, topic: str) -> str:
+    levels = (level if level in ("*", ">") else escape(level) for level in topic.split("."))
+    return f"{namespace}.topic." + ".".join(levels)
 
 
 @frozen
@@ -93,8 +101,7 @@ class Subjects:
 
         Dots part the levels, and stay; so do the levels ``*`` and ``>``.
         """
-        levels = (level if level in ("*", ">") else escape(level) for level in topic.split("."))
-        return f"{self.namespace}.topic." + ".".join(levels)
+        return _topic_subject(self.namespace, topic)
 
     def topic_of(self, subject: str) -> str:
         """Return the topic that `topic` turned into ``subject``."""

@@ -37,7 +37,11 @@ __all__ = [
 type Correlation = int | str | bytes | None
 """What tells the replies of one message apart; the fifth element of a reply."""
 
-_REQUEST_LENGTH: Final = 13
+_REQUEST_TYPES: Final = (int, str, str, int, int, str, str, str, dict, int, int, int, str)
+_REQUEST_LENGTH: Final = len(_REQUEST_TYPES)
+_REQUEST_SHAPES: Final = frozenset(
+    (*_REQUEST_TYPES[:6], resource, *_REQUEST_TYPES[7:]) for resource in (str, type(None))
+)
 _KINDS: Final = frozenset({"command", "query"})
 _MAX_SHOWN: Final = 40
 
@@ -241,7 +245,7 @@ def decode_mail(data: bytes) -> Mail:
     item = items[0]
     _check_array(item, "mail", (_REQUEST_LENGTH, _REQUEST_LENGTH + 1))
     reply_to = item.pop() if len(item) > _REQUEST_LENGTH else None
-    request = _request(item)
+    request = _checked_request(item)
     if request.kind != Kind.COMMAND:
         raise ProtocolError(f"mail: a {request.kind} cannot be sent, only commands")
     if not request.session:
@@ -263,6 +267,11 @@ _REPLY_TO_FIELDS: Final = ("service", "resource", "method")
 
 def _request(item: Any) -> Request:
     _check_array(item, "request", (_REQUEST_LENGTH,))
+    return _checked_request(item)
+
+
+def _checked_request(item: list[Any]) -> Request:
+    """Return what an array of the right length and version holds."""
     (
         _,
         kind,
@@ -278,23 +287,7 @@ def _request(item: Any) -> Request:
         attempt,
         trace,
     ) = item
-    if (
-        type(n) is int
-        and type(low) is int
-        and type(remaining) is int
-        and type(first) is int
-        and type(attempt) is int
-        and n >= 0
-        and low >= 0
-        and type(session) is str
-        and type(service) is str
-        and type(method) is str
-        and type(trace) is str
-        and (resource is None or type(resource) is str)
-        and type(params) is dict
-        and type(kind) is str
-        and kind in _KINDS
-    ):
+    if tuple(map(type, item)) in _REQUEST_SHAPES and n >= 0 and low >= 0 and kind in _KINDS:
         for name, value in params.items():
             if type(name) is not str:
                 raise ProtocolError(f"request: params has a name that is not text: {_show(name)}")

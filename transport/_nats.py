@@ -412,7 +412,7 @@ class NatsTransport:
         """See `Transport.publish`."""
         if not self._connected:
             self._check_open()
-        target = _plain(subject)
+        target = self._known[subject]
         if reply_to:
             target += b" " + _plain(reply_to)
         self._send(target, encode_headers(headers) if headers else b"", payload)
@@ -441,7 +441,8 @@ class NatsTransport:
         if size > self.client.max_payload:
             raise _too_large(target, size, self.client.max_payload)
         connection = self.client.socket.connection
-        _check_unsent(connection.unsent_bytes())
+        if connection.paused:
+            _check_unsent(connection.unsent_bytes())
         if head:
             connection.push(
                 b"HPUB %b %d %d\r\n%b" % (target, len(head), size, head), payload, b"\r\n"

@@ -52,7 +52,8 @@ class _Connection(asyncio.Protocol):
         self.lost = False
         self.streaming = False
         self.out: list[bytes] = []
-        self._paused = False
+        self.paused = False
+        """Whether the socket takes no more for now."""
         self._broken = False
         self._error: Exception | None = None
         # What was received and is not parsed yet, and how much is needed to go on.
@@ -91,10 +92,10 @@ class _Connection(asyncio.Protocol):
         self._die()
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self.paused = True
 
     def resume_writing(self) -> None:
-        self._paused = False
+        self.paused = False
         self._release()
 
     # -- reading ----------------------------------------------------------------------
@@ -162,11 +163,10 @@ class _Connection(asyncio.Protocol):
                     self._break("a line of the protocol has no end")
                     return
                 break
-            kind = data[position]
-            if kind == 77 and data.startswith(b"MSG ", position):
+            if data.startswith(b"MSG ", position):
                 words = data[position + 4 : line_end].split()
                 headers_size = 0
-            elif kind == 72 and data.startswith(b"HMSG ", position):
+            elif data.startswith(b"HMSG ", position):
                 words = data[position + 5 : line_end].split()
                 try:
                     headers_size = int(words.pop(-2))
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
                     return
             else:
                 line = data[position : line_end + 2]
-                if kind == 45:  # "-ERR"; nats-py would make it lower case.
+                if line.startswith(b"-"):  # "-ERR"; nats-py would make it lower case.
                     self._on_error(line)
                 self._control.append(line)
                 self._wake()
@@ -245,7 +245,7 @@ class _Connection(asyncio.Protocol):
 
     def unsent_bytes(self) -> int:
         """Return how much the socket has not taken yet; 0 below the high water mark."""
-        if not self._paused or self.transport is None:
+        if not self.paused or self.transport is None:
             return 0
         return self.transport.get_write_buffer_size()
 
@@ -253,7 +253,7 @@ class _Connection(asyncio.Protocol):
         self.send()
         if self.lost:
             raise ConnectionResetError("the connection was lost")
-        if self._paused:
+        if self.paused:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._drain_waiters.append(waiter)
             await waiter

@@ -213,13 +213,10 @@ class _Consumer:
         # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<ns>.<pending>,
         # with domain and account before the stream on servers that have them.
         words = reply.split(b".")
-        offset = 0 if len(words) == 9 else 2
+        numbers = words[5:9] if len(words) == 9 else words[7:11]
         try:
-            sequence = int(words[5 + offset])
-            number = int(words[6 + offset])
-            timestamp_ms = int(words[7 + offset]) // 1_000_000
-            behind = int(words[8 + offset])
-        except (IndexError, ValueError):
+            sequence, number, timestamp, behind = map(int, numbers)
+        except ValueError:
             self.fail("a delivery without its numbers")
             return
         if number != self._delivered + 1:
@@ -231,7 +228,7 @@ class _Consumer:
             sequence,
             payload,
             RawHeaders(headers) if headers else None,
-            timestamp_ms,
+            timestamp // 1_000_000,
         )
         self.ready.append((stored, behind))
         self._wake()
