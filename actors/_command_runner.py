@@ -28,9 +28,9 @@ from aegis.actors._live_state import LiveState
 from aegis.actors._post_office import PostOffice
 from aegis.actors._record import CommandEntry, Event
 from aegis.actors._registry_entries import ResourceKey
-from aegis.actors._replies import answer_params
+from aegis.actors._replies import answer_params, answer_taker
 from aegis.actors._schedule import Schedule
-from aegis.contracts import OK, Kind, ReplyTo, Request
+from aegis.contracts import OK, ReplyTo, Request
 from aegis.errors import AegisError, HandlerFailed, InvalidRequest, StashFull
 from aegis.transport._codec import encode_value
 
@@ -213,14 +213,15 @@ class CommandRunner:
         """Note a message for the record of the running command; return its id.
 
         Raises:
-            InvalidRequest: no command is running, or something of it is wrong.
+            InvalidRequest: no command is running, or something of it is wrong, as that
+                ``reply_to`` does not take an answer.
             NotFound: ``reply_to`` is no command of the class.
             TooLarge, Overloaded: it is too large, or too many wait to be forwarded.
         """
         effects = self._running("messages are sent", "method")
         if reply_to is None:
             return effects.send(service, resource, method, params)
-        back = ReplyTo(*self._key, self._spec.handler(reply_to, Kind.COMMAND).name)
+        back = ReplyTo(*self._key, answer_taker(self._spec, reply_to).name)
         return effects.send(service, resource, method, params, back)
 
     def publish(self, topic: str, plain: Any) -> None:

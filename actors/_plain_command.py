@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aegis.actors._handlers import HandlerSpec, describe
-from aegis.contracts import Kind
+from aegis.contracts import Kind, check_id
 from aegis.errors import InvalidRequest
 from aegis.transport._convert import to_plain
 
@@ -22,9 +22,11 @@ def plain_command(
 
     Raises:
         NotFound: the class has no such command.
-        InvalidRequest: it is a query, or a parameter is wrong.
+        InvalidRequest: it is a query, or its name or a parameter is wrong.
     """
     if isinstance(service, str):
+        if (problem := check_id(method)) is not None:
+            raise InvalidRequest(f"method: {problem}", field="method")
         return service, method, plain_named(params)
     spec = describe(service)
     handler = spec.handler_of(method) or spec.handler(method)

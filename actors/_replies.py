@@ -5,14 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from aegis.contracts import OK, Request
-from aegis.errors import HandlerFailed
+from aegis.actors._handlers import ActorSpec, HandlerSpec
+from aegis.contracts import OK, Kind, Request
+from aegis.errors import HandlerFailed, InvalidRequest
 from aegis.transport._codec import decode_value
 
-__all__ = ["ANSWER_PARAMETER", "answer_params"]
+__all__ = ["ANSWER_PARAMETER", "answer_params", "answer_taker"]
 
 ANSWER_PARAMETER = "answer"
 """The parameter of a command that takes the reply to a message; see `contracts.Answer`."""
+
+
+def answer_taker(spec: ActorSpec, method: str) -> HandlerSpec:
+    """Return the command ``method`` of a class, to which an answer can come.
+
+    Raises:
+        NotFound: there is none.
+        InvalidRequest: it is a query, or what it takes is not an answer alone.
+    """
+    handler = spec.handler(method, Kind.COMMAND)
+    wanted = {parameter.name for parameter in handler.parameters if parameter.required}
+    if wanted - {ANSWER_PARAMETER} or not any(
+        parameter.name == ANSWER_PARAMETER for parameter in handler.parameters
+    ):
+        raise InvalidRequest(
+            f"reply_to: {spec.service}.{method} cannot be called with an answer; it must take one "
+            "parameter, answer: aegis.Answer",
+            field="reply_to",
+        )
+    return handler
 
 
 def answer_params(request: Request, status: int, value: bytes) -> Iterator[dict[str, Any]]:

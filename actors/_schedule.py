@@ -87,7 +87,9 @@ class Schedule:
             )
         if self.at is not None:
             if self.at.tzinfo is None:
-                raise InvalidRequest("at: must have a time zone", field="at")
+                raise InvalidRequest(
+                    "at: must have a time zone, as in datetime.now(UTC)", field="at"
+                )
             return round(self.at.timestamp() * 1000)
         if self.after is None:
             return None

@@ -13,7 +13,10 @@ import structlog
 from aegis.actors._actor import AegisActor
 from aegis.actors._handlers import ActorSpec
 from aegis.actors._plain_command import plain_command
-from aegis.errors import AegisError, InvalidRequest, NotFound
+from aegis.actors._replies import answer_taker
+from aegis.actors._schedule import Schedule
+from aegis.contracts import Kind
+from aegis.errors import AegisError, InvalidRequest
 from aegis.testing._tap import Run
 from aegis.transport._codec import encode_value
 
@@ -111,15 +114,30 @@ class _Bare(AegisActor):
         **params: Any,
     ) -> str:
         name, command, plain = plain_command(service, method, params)
+        if reply_to is not None:
+            answer_taker(self._aegis_spec_of_class, reply_to)
         surroundings = self._aegis_surroundings
         number = len(surroundings.sent)
         surroundings.sent.append((name, resource_id, command, encode_value(plain)))
         known = surroundings.message_ids
         return known[number] if number < len(known) else f"unknown-{number}"
 
-    def remind(self, name: str, method: str, /, **_: Any) -> None:
-        if method not in self._aegis_spec_of_class.handlers:
-            raise NotFound(f"there is no method {method!r}")
+    def remind(
+        self,
+        name: str,
+        method: str,
+        /,
+        *,
+        after: Any = None,
+        at: Any = None,
+        every: Any = None,
+        tz: str | None = None,
+        missed: Any = "run",
+        **params: Any,
+    ) -> None:
+        Schedule(after, at, every, tz, missed).check(0)
+        handler = self._aegis_spec_of_class.handler(method, Kind.COMMAND)
+        handler.bind(handler.unstructure_params(handler.params_of((), params)))
         if not name:
             raise InvalidRequest("name: must not be empty", field="name")
 

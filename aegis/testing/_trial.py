@@ -423,7 +423,8 @@ class Trial:
             if behaviour.owner.outbox.due():
                 return False
             subject = self._memory.subjects.mailbox(service, resource)
-            if self._memory.broker.last_sequence(subject) > behaviour.owner.stored_cursor:
+            # A repeat that was passed over stands in no record until there is another one.
+            if self._memory.broker.last_sequence(subject) > behaviour.owner.cursor:
                 return False
         return True
 

@@ -411,11 +411,21 @@ async def test_a_command_that_sends_what_cannot_be_sent_fails_and_sends_nothing(
                 self.send("book", "B-1", "note", line=object())
             elif how == "remind":
                 self.remind("r", "note", after=0.1, how=object())
+            elif how == "nameless":
+                self.send("book", "B-1", "")
+            elif how == "reply":
+                self.send("book", "B-1", "note", line="x", reply_to="note")
             else:
                 self.send("book", "", "note")
 
     await system.start_node((Sender, ["S-1"]), (Book, ["B-1"]))
-    for how, named in (("send", "line: "), ("remind", "how: "), ("address", "resource_id: ")):
+    for how, named in (
+        ("send", "line: "),
+        ("remind", "how: "),
+        ("nameless", "method: must not be empty"),
+        ("reply", "reply_to: sender.note cannot be called with an answer"),
+        ("address", "resource_id: "),
+    ):
         with pytest.raises(HandlerFailed, match=named):
             await system.cluster.call("sender", "note", {"how": how}, resource_id="S-1")
     assert await lines_of(system) == []

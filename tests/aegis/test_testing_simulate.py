@@ -396,6 +396,11 @@ def test_what_actors_send_one_another_neither_vanishes_nor_doubles() -> None:
     assert report.counts["messages"] > 20
 
 
+def test_a_repeat_at_the_end_of_a_mailbox_is_no_message_under_way() -> None:
+    # A new owner forwards a message again, and its receiver passes that over for good.
+    simulate({Payer: ["a", "b", "c"]}, transfers, nothing_is_lost(Payer), seeds=[18], length=6)
+
+
 def test_money_that_a_saga_loses_is_found() -> None:
     failed = failure_of({Loser: ["a", "b", "c"]}, transfers, nothing_is_lost(Loser), length=12)
     assert "nothing_is_lost does not hold" in failed.problem
