@@ -17,6 +17,7 @@ from attrs import asdict
 from aegis._cluster import connect
 from aegis.errors import AegisError, NotFound, Unavailable
 from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._contract import UniverseFilter
 from aegis.marketdata._feed import CONFIG_VARIABLE
 from aegis.marketdata._follower import TickGap
 from aegis.ops._feed_health import ASK_TIMEOUT, ask_status
@@ -54,6 +55,7 @@ def run(
     """Run the node of one feed, with ``beside`` as long as it runs."""
     config = MarketConfig.load(market)
     config.feed(feed)
+    config.load_calendar()  # What is wrong with it is told before anything is started.
     os.environ[CONFIG_VARIABLE] = str(market.resolve())
     tell_children(context)
     from aegis.ops._run import run as run_node
@@ -131,6 +133,7 @@ def status(context: CommandContext, market: str, feed: str) -> None:
 
 def contracts(context: CommandContext, market: str, pattern: str, limit: int) -> None:
     """Print the contracts that match a pattern."""
+    UniverseFilter((pattern,))  # Refuses one that nothing can match.
 
     async def ask(cluster: Cluster) -> dict[str, Any]:
         async def page(first: int) -> dict[str, Any]:
@@ -181,6 +184,7 @@ async def all_pages(page: Callable[[int], Awaitable[dict[str, Any]]], limit: int
 
 def subscribe(context: CommandContext, market: str, include: list[str], exclude: list[str]) -> None:
     """Have other contracts published from now on."""
+    UniverseFilter(tuple(include), tuple(exclude))
 
     async def ask(cluster: Cluster) -> int:
         arguments = {"include": include, "exclude": exclude}
@@ -196,9 +200,10 @@ def subscribe(context: CommandContext, market: str, include: list[str], exclude:
 
 def drill(context: CommandContext, market: Path, kind: str) -> None:
     """Run a drill; the exit code says whether it went as promised."""
-    from aegis.ops._feed_drill import run_drill
+    from aegis.ops._feed_drill import check_drill, run_drill
 
     options = context.connect()
+    check_drill(market, kind)
     tell_children(context)
     told_server = bool(options.nats)
     if not context.output.json:
@@ -243,12 +248,15 @@ def switch(context: CommandContext, market: str, to: str) -> None:
 
 def ticks(context: CommandContext, patterns: list[str], count: int) -> None:
     """Print ticks as they come."""
+    UniverseFilter(tuple(patterns))
     output = context.output
 
     async def follow(cluster: Cluster) -> None:
         stream = cluster.ticks(*patterns)
         left = count
         async with stream:
+            if not output.json:
+                output.line(TICK_COLUMNS)
             async for tick in stream:
                 for gap in stream.take_gaps():
                     _print_gap(output, gap)
@@ -258,6 +266,11 @@ def ticks(context: CommandContext, patterns: list[str], count: int) -> None:
                     return
 
     _with_cluster(context, follow)
+
+
+TICK_COLUMNS: Final = (
+    f"{'contract':<22} {'last':>10} {'bid':>10} {'ask':>10} {'volume':>10} feed epoch.number"
+)
 
 
 def _print_tick(output: Output, tick: Tick) -> None:

@@ -36,7 +36,7 @@ from aegis.transport._server import ServerOptions, ensure_server
 if TYPE_CHECKING:
     from aegis._cluster import Cluster
 
-__all__ = ["KINDS", "run_drill"]
+__all__ = ["KINDS", "check_drill", "run_drill"]
 
 KINDS: Final = ("kill", "silence", "disconnect", "lag")
 
@@ -98,12 +98,11 @@ class Drill:
         new.replace(self.faults / f"{self.active}.toml")
 
 
-def run_drill(options: ConnectOptions, market: Path, kind: str, told_server: bool) -> DrillReport:
-    """Run a drill and return what a consumer saw.
+def check_drill(market: Path, kind: str) -> tuple[MarketConfig, str, str]:
+    """Return what a market's file says, and which feeds are to be active and to stand by.
 
     Raises:
         ConfigurationError: the market has no two feeds, or the kind is not for them.
-        Unavailable: a feed did not come up, or the standby never spoke.
     """
     config = MarketConfig.load(market)
     if len(config.feeds) < 2:
@@ -118,6 +117,17 @@ def run_drill(options: ConnectOptions, market: Path, kind: str, told_server: boo
             f"--kind {kind}: only a simulated feed can be told to fail like that, and {active} is "
             "none; use --kind kill"
         )
+    return config, active, standby
+
+
+def run_drill(options: ConnectOptions, market: Path, kind: str, told_server: bool) -> DrillReport:
+    """Run a drill and return what a consumer saw.
+
+    Raises:
+        ConfigurationError: as `check_drill`.
+        Unavailable: a feed did not come up, or the standby never spoke.
+    """
+    config, active, standby = check_drill(market, kind)
     with tempfile.TemporaryDirectory(prefix="aegis-drill-") as name:
         folder = Path(name)
         (folder / "faults").mkdir()

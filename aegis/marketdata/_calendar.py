@@ -88,7 +88,9 @@ class Calendar:
         try:
             tables = tomllib.loads(source.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigurationError(f"calendar: {source} cannot be read: {error}") from error
+            raise ConfigurationError(
+                f"calendar: {source} cannot be read: {error.strerror or error}"
+            ) from error
         except ValueError as error:
             raise ConfigurationError(f"calendar: {source} is no TOML: {error}") from error
         try:

@@ -106,7 +106,10 @@ class UniverseFilter:
     def __attrs_post_init__(self) -> None:
         for pattern in (*self.include, *self.exclude):
             exchange = pattern.partition(".")[0]
-            if pattern == "*" or "*" in exchange or exchange in EXCHANGES:
+            begins, any_text, _ = exchange.partition("*")
+            if exchange in EXCHANGES:
+                continue
+            if any_text and any(known.startswith(begins) for known in EXCHANGES):
                 continue
             raise ConfigurationError(
                 f"{pattern!r} names no exchange that is known ({', '.join(EXCHANGES)}); "

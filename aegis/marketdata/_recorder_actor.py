@@ -51,7 +51,9 @@ class RecorderConfig:
 
     def __attrs_post_init__(self) -> None:
         if not self.folder and not self.stream:
-            raise ConfigurationError("a recorder needs a folder or a stream to record to")
+            raise ConfigurationError(
+                "a recorder needs a folder (--to DIR) or a stream (--stream NAME) to record to"
+            )
         if not self.every > 0 or self.bound < 1 or not self.days > 0 or self.max_bytes < 1:
             raise ConfigurationError("every, bound, days and max_bytes must be above 0")
 

@@ -58,7 +58,7 @@ def check(
         for moment in (now, now + NEXT_SESSION):
             calendar.trading_day(moment)
     except ConfigurationError as error:
-        problems.append(Problem("calendar", str(error)))
+        problems.append(Problem("calendar", str(error).removeprefix("calendar: ")))
     for name, feed in config.feeds.items():
         texts = check_source(feed)
         if connect and not texts and isinstance(feed.source, CtpSource):

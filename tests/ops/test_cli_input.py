@@ -40,6 +40,7 @@ def in_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "feed.py").write_text(ACTOR)
+    (tmp_path / "market.toml").write_text('calendar = "gone.toml"\n[feeds.a.simulated]')
 
 
 def invoke(*arguments: str, app: Any = cli.app) -> Result:
@@ -97,6 +98,15 @@ def invoke(*arguments: str, app: Any = cli.app) -> Result:
         ("list-services a\tb", "error: SERVICE: 'a\\tb' must not contain spaces or control"),
         ("disconnect a\x07", "error: INSTANCE: 'a\\x07' must not contain spaces or control"),
         ("list-services --namespace a.b", "error: --namespace: 'a.b' cannot name a namespace"),
+        ("feed run no.toml --feed a", "error: no.toml: No such file or directory"),
+        ("feed run market.toml --feed b", "error: there is no feed 'b' in the configuration; it"),
+        ("feed run market.toml --feed a", "error: calendar: gone.toml cannot be read: No such"),
+        ("feed drill no.toml", "error: no.toml: No such file or directory"),
+        ("feed drill market.toml", "error: market.toml: a drill needs two feeds, an active one"),
+        ("feed ticks rb*", "error: 'rb*' names no exchange that is known"),
+        ("feed contracts rb*", "error: 'rb*' names no exchange that is known"),
+        ("feed subscribe rb*", "error: 'rb*' names no exchange that is known"),
+        ("feed record", "error: a recorder needs a folder (--to DIR) or a stream (--stream NAME)"),
     ],
 )
 def test_a_wrong_option_or_argument_is_one_line_and_exit_code_2(line: str, message: str) -> None:

@@ -70,6 +70,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ("resource = 1\n[feeds.a.simulated]", "resource: str is wanted, not 1"),
         ('publish = "none"\n[feeds.a.simulated]', "publish"),
         ('[universe]\ninclude = ["NYSE.*"]\n[feeds.a.simulated]', "'NYSE.*' names no exchange"),
+        ('[universe]\ninclude = ["rb*"]\n[feeds.a.simulated]', "names no exchange"),
         ('[universe]\nproducts = ["stocks"]\n[feeds.a.simulated]', "universe.products.0: 'stocks'"),
         (
             '[universe]\ninclude = "SHFE.*"\n[feeds.a.simulated]',
