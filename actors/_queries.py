@@ -102,13 +102,12 @@ def query_resources(registry: Registry, request: registration.QueryResources) ->
             missing.append(resource_id)
         found.extend(_resource_map(registry, owner) for owner in owners)
     if not found:
-        service = request.service_name
-        raise NotFound(
-            f"{'no service' if service is None else f'service {service!r}'} has "
-            f"{'a' if service is None else 'no'} resource "
-            f"{', '.join(map(repr, missing[:_SHOWN]))}",
-            missing=missing,
-        )
+        service, named = request.service_name, ", ".join(map(repr, missing[:_SHOWN]))
+        if service is None:
+            raise NotFound(f"no service has a resource {named}", missing=missing)
+        if service not in registry.by_service:
+            raise NotFound(f"no service {service!r}", missing=missing)
+        raise NotFound(f"service {service!r} has no resource {named}", missing=missing)
     answer: dict[str, Any] = {"success": True, "resources": found, "sequence": registry.sequence}
     if request.single:
         answer |= found[0]

@@ -73,7 +73,8 @@ DEFAULT_PAGE: Final = 100
 MAX_NEAR: Final = 10_000
 """How many resources are looked through for a name like one that is not there."""
 
-METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_TYPE: Final = "text/plain; version=0.0.4"
+"""Litestar adds the charset."""
 
 # Plain aliases: Litestar does not look into those of a `type` statement.
 Limit = Annotated[

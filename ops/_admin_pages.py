@@ -16,11 +16,12 @@ __all__ = ["STATIC", "page_handlers"]
 
 STATIC: Final = Path(__file__).parent / "_static"
 
-_HTML: Final = "text/html; charset=utf-8"
+# Litestar adds the charset to what is text.
+_HTML: Final = "text/html"
 _KINDS: Final = {
-    ".css": "text/css; charset=utf-8",
+    ".css": "text/css",
     ".html": _HTML,
-    ".js": "text/javascript; charset=utf-8",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
 

@@ -8,7 +8,14 @@ from statistics import median
 
 from attrs import frozen
 
-__all__ = ["Figures", "figures_of", "median_figures", "median_of", "percentile"]
+__all__ = [
+    "Figures",
+    "figures_of",
+    "median_figures",
+    "median_interval",
+    "median_of",
+    "percentile",
+]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -70,3 +77,23 @@ def median_of(values: Sequence[float]) -> float | None:
     """Return the median of those ``values`` that are finite, None if there is none."""
     finite = [value for value in values if math.isfinite(value)]
     return median(finite) if finite else None
+
+
+def median_interval(
+    values: Sequence[float], *, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Return two of ``values`` between which the true median lies with ``confidence``.
+
+    Nothing is assumed of how they are distributed: each is above the true median as likely
+    as below it, so the number of those above is that of heads in as many throws of a coin.
+    None if there are too few values for any such statement.
+    """
+    count, tail = len(values), (1 - confidence) / 2
+    rank, below = 0, 0.5**count
+    while below <= tail:
+        rank += 1
+        below += math.comb(count, rank) * 0.5**count
+    if rank == 0:
+        return None
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[count - rank]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECT_TIMEOUT", "inspect", "near", "show"]
 
+MAX_NEAR: Final = 3
+"""How many names are told that are like one that is not there."""
+
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds to find the server; a call may take longer, a missing server is told soon."""
 
@@ -129,7 +132,10 @@ def _screen(output: Output) -> Generator[_Prints]:
 
 def near(error: NotFound, word: str, known: list[Any]) -> NotFound:
     """Return ``error`` with the known names that are most like ``word``."""
-    found = difflib.get_close_matches(word, [str(name) for name in known], n=3, cutoff=0.5)
+    names = sorted({str(name) for name in known})
+    found = difflib.get_close_matches(word, names, n=MAX_NEAR, cutoff=0.5)
+    # Of those that are alike to the same degree it has the last first.
+    found.sort(key=lambda name: (-difflib.SequenceMatcher(None, name, word).ratio(), name))
     if not found:
         return error
     hint = " or ".join(repr(name) for name in found)

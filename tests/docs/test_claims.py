@@ -102,19 +102,53 @@ def test_every_alert_has_its_part_of_the_runbook_and_the_other_way_round() -> No
     assert links == [alert.lower() for alert in alerts]
 
 
+@cache
+def strings_of_the_code() -> frozenset[str]:
+    """Return all that stands between quotes in the packages."""
+    return frozenset(
+        text
+        for folder in ("actors", "aegis", "aegis/marketdata", "ops", "transport")
+        for path in (ROOT / folder).glob("*.py")
+        for text in re.findall(r'"(\w+)"', path.read_text(encoding="utf-8"))
+    )
+
+
 def test_every_log_line_that_a_runbook_names_is_written_by_the_code() -> None:
     named = {
         name
         for page in DOCS.glob("*.md")
         for name in re.findall(r"log lines? `(\w+)`", page.read_text(encoding="utf-8"))
     }
-    sources = "".join(
-        path.read_text(encoding="utf-8")
-        for folder in ("actors", "aegis", "ops", "transport")
-        for path in (ROOT / folder).glob("*.py")
-    )
     assert "registered" in named
-    assert sorted(name for name in named if f'"{name}"' not in sources) == []
+    assert sorted(named - strings_of_the_code()) == []
+
+
+def unknown_metrics(text: str) -> list[str]:
+    """Return the metrics that a text names and no code makes."""
+    return sorted(
+        name
+        for name in set(re.findall(r"\b(?:ipc|aegis_feed|aegis_recorder)_[a-z_]+\b", text))
+        if strings_of_the_code().isdisjoint(_spellings(name))
+    )
+
+
+def _spellings(name: str) -> set[str]:
+    """Return how a metric may be written where it is made: without what is added to it."""
+    whole = {name, re.sub(r"_(total|bucket|count|sum)$", "", name)}
+    return whole | {re.sub(r"^aegis_(feed|recorder)_", "", one) for one in whole}
+
+
+def test_every_metric_of_documents_rules_and_dashboards_is_made_by_the_code() -> None:
+    ops = ROOT / "ops"
+    pages = [README, *DOCS.glob("*.md"), *ops.glob("runbooks/*.md")]
+    pages += [*ops.glob("prometheus/*.rules.yaml"), *ops.glob("grafana/dashboards/*.json")]
+    found = {page.name: unknown_metrics(page.read_text(encoding="utf-8")) for page in pages}
+    assert {name: unknown for name, unknown in found.items() if unknown} == {}
+
+
+def test_a_metric_that_is_not_there_would_be_found() -> None:
+    text = "rate(ipc_messages_total[1m]), ipc_mesages_total, aegis_feed_state, aegis_feed_stait"
+    assert unknown_metrics(text) == ["aegis_feed_stait", "ipc_mesages_total"]
 
 
 def test_the_service_of_the_readme_is_the_one_in_the_examples() -> None:

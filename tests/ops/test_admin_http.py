@@ -248,7 +248,7 @@ def test_the_description_is_whole_and_its_page_needs_no_other_site(site: Site) -
     schemas = described["components"]["schemas"]
     assert set(schemas["Instance"]["properties"]) >= {"instance_id", "state", "role"}
     page = site.get("/api")
-    assert (page.status, page.media_type) == (200, "text/html")
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
     text = page.body.decode()
     assert "//" not in text.replace("<!--", "")
     for name in ("style.css", "icon.svg", "reference.js"):
@@ -263,7 +263,7 @@ def test_the_description_is_whole_and_its_page_needs_no_other_site(site: Site) -
 def test_metrics_and_probes_answer_on_every_node(site: Site) -> None:
     for port, headers in ((site.one, {}), (site.two, {"Authorization": f"Bearer {TOKEN}"})):
         metrics = ask(port, "/metrics", headers=headers)
-        assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert b'ipc_instances_online{service_name="account"} 1.0' in metrics.body
         assert ask(port, "/healthz").json["status"] == "ok"
         assert ask(port, "/readyz").json == {"ready": True, "reasons": []}

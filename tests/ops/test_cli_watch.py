@@ -259,8 +259,13 @@ def test_a_name_that_is_not_there_is_answered_with_those_near_it(
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error 404: ")
     assert result.stderr.count("\n") == 1
-    for name in near:
-        assert repr(name) in result.stderr
+    # Those that are equally near in the order of their names.
+    assert result.stderr.endswith(f"; near it: {' or '.join(map(repr, near))}\n")
+
+
+def test_nobody_is_said_to_have_no_such_resource_who_is_not_there(place: Place) -> None:
+    result = place.run("call", "acount/ACC-1", "balance", "--timeout", "10")
+    assert result.stderr == "error 404: no service 'acount'; near it: 'account'\n"
 
 
 @pytest.mark.parametrize("command", ["call account/ACC-1 balance --timeout 1", "tree", "top"])
