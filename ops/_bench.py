@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         NO_METRICS,
         action="store_true",
-        help="measure instead what metrics cost: a node without them beside one with them",
+        help="measure instead what metrics cost: those of a node switched off and on",
     )
     parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
     parser.add_argument(
