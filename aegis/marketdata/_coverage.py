@@ -2,15 +2,15 @@
 
 A feed may be connected and deliver nothing, or all but one exchange. So what counts is
 what arrives: each contract that is wanted is *covered* once its state of this trading day
-was heard, *missing* until then, and *stalled* when it was heard and has been quiet for
-longer, in hours of trading, than its like ever are.
+was heard, *missing* until then, and *stalled* when it ticked and has been quiet for longer,
+in hours of trading, than it ever is. One that has hardly ticked may be quiet all day.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -25,6 +25,10 @@ __all__ = ["Coverage", "ExchangeCoverage", "Patience"]
 RARE: Final = 5.0
 """So many times longer than between its ticks so far a contract is quiet for a reason."""
 
+HISTORY: Final = 20
+"""Ticks of a trading day from which on it is known how often a contract ticks. A far month
+has its state, and maybe a few ticks at the opening: then its quiet says nothing."""
+
 
 @frozen
 class Patience:
@@ -33,7 +37,8 @@ class Patience:
     liquid: float = 10.0
     """A contract that has ticked more than once a second so far."""
     quiet: float = 300.0
-    """Any other future; one that ticks rarely may be so for `RARE` times as long as usual."""
+    """Any other future of which `HISTORY` ticks came; one that ticks rarely may be so for
+    `RARE` times as long as usual."""
     exchange: float = 5.0
     """A whole exchange: all its contracts together."""
 
@@ -82,6 +87,8 @@ class _Class:
     contracts: dict[_At, Contract] = field(factory=dict[_At, Contract])
     unheard: dict[_At, Contract] = field(factory=dict[_At, Contract])
     """Those of them without a tick on this trading day."""
+    resting: frozenset[_At] = frozenset()
+    """Those that were heard on the day before it: until their first session they owe nothing."""
     futures: dict[_At, Contract] = field(factory=dict[_At, Contract])
 
     def want(self, at: _At, contract: Contract, *, heard: bool) -> None:
@@ -90,6 +97,15 @@ class _Class:
             self.unheard[at] = contract
         if contract.product is Product.FUTURES:
             self.futures[at] = contract
+
+    def turn(self) -> None:
+        """Begin a trading day."""
+        self.resting = frozenset(self.contracts.keys() - self.unheard.keys())
+        self.unheard = dict(self.contracts)
+
+    def missing(self, *, begun: bool) -> list[str]:
+        """Return what has not been heard of, and should have been by now."""
+        return [c.key for at, c in self.unheard.items() if begun or at not in self.resting]
 
     def drop(self, at: _At) -> None:
         for contracts in (self.contracts, self.unheard, self.futures):
@@ -137,7 +153,7 @@ class Coverage:
             self._trading_day = tick.trading_day
             self._seen.clear()
             for one in self._classes.values():
-                one.unheard = dict(one.contracts)
+                one.turn()
         exchange, received_ns, stale = tick.exchange, tick.received_ns, tick.flags & _STALE
         at = (exchange, tick.symbol)
         seen = self._seen.get(at)
@@ -175,14 +191,18 @@ class Coverage:
             elif phase is Phase.OPEN or (phase is Phase.BREAK and report.phase is Phase.CLOSED):
                 report.phase = phase  # An exchange is as open as the first of its classes.
             report.wanted += len(wanted.contracts)
-            report.covered += len(wanted.contracts) - len(wanted.unheard)
-            report.missing += [contract.key for contract in wanted.unheard.values()]
+            # At night those without a night session have nothing to say, though the day is new.
+            begun = phase is not Phase.CLOSED or self._has_begun(kind, now, trading_day)
+            missing = wanted.missing(begun=begun)
+            report.covered += len(wanted.contracts) - len(missing)
+            report.missing += missing
             if phase is Phase.OPEN:
                 # Most options are quiet for hours; only their exchange tells.
                 report.stalled += [
                     contract.key
                     for at, contract in wanted.futures.items()
                     if (seen := self._seen.get(at)) is not None
+                    and seen.count >= HISTORY
                     and seen.last_ns < quiet_ns
                     and self._is_stalled(kind, seen, now)
                 ]
@@ -190,14 +210,17 @@ class Coverage:
             self._judge_exchange(exchange, report, now, phases)
         return [reports[exchange] for exchange in sorted(reports)]
 
+    def _has_begun(self, kind: str, now: datetime, trading_day: date | None) -> bool:
+        day = trading_day or self._calendar.trading_day(now)
+        return any(session.begin <= now for session in self._calendar.sessions(kind, day))
+
     def _is_stalled(self, kind: str, seen: _Seen, now: datetime) -> bool:
         quiet = now.timestamp() - seen.last_ns / 1e9
         since = datetime.fromtimestamp(seen.last_ns / 1e9, UTC)
         begun = datetime.fromtimestamp(seen.first_ns / 1e9, UTC)
         ticking = self._calendar.open_seconds(kind, begun, since)
         liquid = seen.count > ticking > 0
-        usual = ticking / (seen.count - 1) if seen.count > 1 else 0.0
-        quiet_limit = max(self.patience.quiet, RARE * usual)
+        quiet_limit = max(self.patience.quiet, RARE * ticking / (seen.count - 1))
         limit = self.patience.liquid if liquid else quiet_limit
         return quiet > limit and self._calendar.open_seconds(kind, since, now) > limit
 

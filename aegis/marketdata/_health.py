@@ -120,5 +120,5 @@ def _of_exchange(report: Mapping[str, Any], limits: Limits) -> list[Finding]:
     elif report["stalled_count"]:
         count = report["stalled_count"]
         have = "contracts have" if count > 1 else "contract has"
-        add(Verdict.DEGRADED, f"{count} {have} stopped ticking")
+        add(Verdict.DEGRADED, f"{count} {have} ticked and fell silent, far longer than usual")
     return found

@@ -12,6 +12,8 @@ from tests.support.marketdata import ns, tick
 
 RB = Contract("SHFE", "rb2701", "rb")
 CU = Contract("SHFE", "cu2701", "cu")
+WR = Contract("SHFE", "wr2701", "wr")
+NEVER = Contract("SHFE", "wr2702", "wr")
 OPTION = Contract("SHFE", "rb2701C3000", "rb", Product.OPTION)
 IF = Contract("CFFEX", "IF2612", "IF")
 
@@ -71,6 +73,19 @@ def test_a_new_trading_day_has_to_be_heard_of_anew(calendar: Calendar) -> None:
     assert feed.at("2026-11-23 21:00:01")["SHFE"].missing == [CU.key]
 
 
+def test_what_has_no_night_session_is_not_missed_at_night_when_the_day_turns(
+    calendar: Calendar,
+) -> None:
+    feed = market(calendar, RB, WR, NEVER)
+    feed.ticks(RB, "2026-11-23 14:59:00", 1)
+    feed.ticks(WR, "2026-11-23 14:59:00", 1)
+    feed.coverage.on_tick(tick(trading_day=20261124, received_ns=ns("2026-11-23 21:00:00")))
+    night = feed.at("2026-11-23 21:30:00")["SHFE"]
+    assert (night.missing, night.covered) == ([NEVER.key], 2)
+    assert feed.at("2026-11-24 08:59:59")["SHFE"].missing == [NEVER.key]
+    assert feed.at("2026-11-24 09:00:00")["SHFE"].missing == [WR.key, NEVER.key]
+
+
 def test_a_liquid_contract_stalls_after_ten_seconds_of_trading(calendar: Calendar) -> None:
     feed = market(calendar, RB, CU)
     feed.ticks(RB, "2026-11-23 10:00:00", 100)
@@ -89,16 +104,27 @@ def test_stale_ticks_do_not_keep_a_contract_from_stalling(calendar: Calendar) ->
 
 def test_a_quiet_contract_may_be_quiet_for_minutes(calendar: Calendar) -> None:
     feed = market(calendar, RB)
-    feed.ticks(RB, "2026-11-23 09:00:00", 10, every=60.0)
-    assert feed.at("2026-11-23 09:13:59")["SHFE"].stalled == []
-    assert feed.at("2026-11-23 09:14:01")["SHFE"].stalled == [RB.key]
+    feed.ticks(RB, "2026-11-23 09:00:00", 20, every=30.0)
+    assert feed.at("2026-11-23 09:14:29")["SHFE"].stalled == []
+    assert feed.at("2026-11-23 09:14:31")["SHFE"].stalled == [RB.key]
 
 
 def test_a_contract_that_ticks_rarely_may_be_quiet_for_longer(calendar: Calendar) -> None:
     feed = market(calendar, RB)
-    feed.ticks(RB, "2026-11-23 09:00:00", 4, every=200.0)
-    assert feed.at("2026-11-23 09:26:39")["SHFE"].stalled == []
-    assert feed.at("2026-11-23 09:26:41")["SHFE"].stalled == [RB.key]
+    feed.ticks(RB, "2026-11-23 09:00:00", 20, every=100.0)
+    assert feed.at("2026-11-23 09:39:59")["SHFE"].stalled == []
+    assert feed.at("2026-11-23 09:40:01")["SHFE"].stalled == [RB.key]
+
+
+def test_a_contract_that_has_hardly_ticked_may_be_quiet_all_day(calendar: Calendar) -> None:
+    feed = market(calendar, RB, CU, IF)
+    feed.ticks(RB, "2026-11-23 08:59:58", 1)
+    feed.ticks(CU, "2026-11-23 08:59:58", 19)
+    feed.ticks(IF, "2026-11-23 09:29:58", 20)
+    at_noon = feed.at("2026-11-23 11:20:00")
+    assert (at_noon["SHFE"].stalled, at_noon["SHFE"].missing) == ([], [])
+    assert at_noon["CFFEX"].stalled == [IF.key]
+    assert at_noon["SHFE"].silent
 
 
 def test_an_option_never_stalls_by_itself(calendar: Calendar) -> None:

@@ -71,7 +71,7 @@ EXCHANGE_CASES: list[tuple[dict[str, Any], Verdict, str | None]] = [
     ({"ratio": 0.94, "missing_count": 60}, Verdict.CRITICAL, "94.0% covered"),
     ({"ratio": 0.5, "phase": "break"}, Verdict.FINE, None),
     ({"ratio": 0.5, "phase": "closed"}, Verdict.FINE, None),
-    ({"stalled_count": 3}, Verdict.DEGRADED, "3 contracts have stopped"),
+    ({"stalled_count": 3}, Verdict.DEGRADED, "3 contracts have ticked and fell"),
     ({"silent": True, "quiet_seconds": 7.4}, Verdict.CRITICAL, "no tick for 7 s"),
     ({"silent": True, "quiet_seconds": None}, Verdict.CRITICAL, "since the opening"),
 ]
