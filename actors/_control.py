@@ -225,6 +225,12 @@ class SupervisorCandidate:
             except (Unavailable, ConnectionClosed) as error:
                 _log.warning("supervisor waits for the server", reason=str(error))
                 busy = False
+            except Exception:
+                # It goes on, but if it leads another may do better: it takes over only if
+                # nobody else does.
+                _log.exception("supervisor_step_failed", node_id=self.node_id)
+                self.election.deposed(self._clock.boot_seconds())
+                busy = False
             if busy:
                 continue
             pause = min(

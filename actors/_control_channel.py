@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, Final
 
 import structlog
+from attrs import evolve
 
 from aegis._subjects import Subjects, escape
 from aegis._trace import trace_id_of, traceparent_of
@@ -15,7 +15,7 @@ from aegis.actors._observer import Observer
 from aegis.actors._registry_entries import Key
 from aegis.actors._tracer import Operation
 from aegis.contracts import OK
-from aegis.errors import AegisError, ConnectionClosed, Unavailable
+from aegis.errors import AegisError, ConnectionClosed, TooLarge, Unavailable
 from aegis.transport._base import Transport
 from aegis.transport._codec import encode_value
 
@@ -54,8 +54,14 @@ class ControlChannel:
 
     def answer(self, reply_to: str, reply: dict[str, Any]) -> None:
         """Answer a request, if anybody waits for that."""
-        if reply_to:
-            self._publish(reply_to, encode_value(reply))
+        if not reply_to:
+            return
+        payload, limit = encode_value(reply), self.transport.max_payload_bytes
+        if len(payload) > limit:
+            size = f"the answer has {len(payload)} bytes; the limit is {limit}"
+            too_large = TooLarge(f"{size}: ask for less at a time", limit_bytes=limit)
+            payload = encode_value(refusal(too_large))
+        self._publish(reply_to, payload)
 
     def refuse(self, reply_to: str, error: AegisError) -> None:
         """Answer a request with what stands against it."""
@@ -91,7 +97,16 @@ class ControlChannel:
             trace_id=event.trace_id,
             **facts,
         )
-        self._publish(self.subjects.event(event.name), encode_value(event.to_wire()))
+        self._publish_event(event)
+
+    def _publish_event(self, event: Event) -> None:
+        payload = encode_value(event.to_wire())
+        if len(payload) <= self.transport.max_payload_bytes or len(event.resources) < 2:
+            self._publish(self.subjects.event(event.name), payload)
+            return
+        middle = len(event.resources) // 2
+        for part in event.resources[:middle], event.resources[middle:]:
+            self._publish_event(_part_of(event, part))
 
     def trace_request(
         self, operation: str, parent: str, service: str, reply: dict[str, Any], seconds: float
@@ -146,5 +161,20 @@ class ControlChannel:
         self._publish(self.subjects.event("failed_over"), encode_value(failover.to_wire()))
 
     def _publish(self, subject: str, payload: bytes) -> None:
-        with contextlib.suppress(Unavailable, ConnectionClosed):
+        try:
             self.transport.publish(subject, payload)
+        except (Unavailable, ConnectionClosed):
+            return
+        except (AegisError, ValueError) as error:
+            # A reply subject may be anything, and must not end whoever leads.
+            _log.warning("not_told", subject=subject[:80], reason=str(error))
+
+
+def _part_of(event: Event, resources: list[str]) -> Event:
+    """Return what an event tells of some of its resources."""
+    return evolve(
+        event,
+        resources=resources,
+        epochs={name: event.epochs[name] for name in resources if name in event.epochs},
+        old_epochs={name: event.old_epochs[name] for name in resources if name in event.old_epochs},
+    )

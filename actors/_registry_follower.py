@@ -71,6 +71,8 @@ class RegistryFollower:
             except AegisError as error:
                 # A candidate that reads no more would answer queries by what once was.
                 _log.warning("registry_cannot_be_followed", reason=str(error))
+            except Exception:
+                _log.exception("registry_cannot_be_followed")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:

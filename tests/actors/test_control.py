@@ -10,6 +10,7 @@ import pytest
 from aegis.actors._control import SupervisorCandidate
 from aegis.errors import (
     NotFound,
+    TooLarge,
 )
 from aegis.transport._base import Append, Refused
 from tests.actors.control_world import LEASE, Listener, Play, World
@@ -105,6 +106,47 @@ def test_a_deposed_leader_can_change_nothing(play: Play) -> None:
         )
 
     play(scenario)
+
+
+def test_a_leader_outlives_requests_that_it_cannot_answer() -> None:
+    async def scenario(world: World) -> None:
+        leader = await world.leader("sup-1")
+        transport = await world.transport("test")
+        request = world.subjects.control_prefix + ".service.unregister"
+        transport.publish(request, msgpack.packb({}), reply_to="no..subject")
+        node = await world.instance("node-1", "acct-1")
+        assert leader.leading
+        world.memory("test").broker.max_payload_bytes = 8_000  # Each name is in the answer twice.
+        names = [f"{number:0200}" for number in range(30)]
+        with pytest.raises(TooLarge, match="less at a time"):
+            await node.register_resources("account", "acct-1", names)
+        assert leader.leading
+        assert leader.election.term == 1
+        await pass_time(1)
+        told = [event for event in world.events if event["resource_ids"]]
+        assert len(told) > 1
+        assert [name for event in told for name in event["resource_ids"]] == names
+        assert [name for event in told for name in event["epochs"]] == names
+
+    play_scenario(scenario)
+
+
+def test_a_leader_that_fails_makes_room_and_leads_again_if_nobody_else_does() -> None:
+    async def scenario(world: World) -> None:
+        leader = await world.leader("sup-1")
+        reign = leader._reign
+        assert reign is not None
+
+        async def fail(now: float) -> bool:
+            raise RuntimeError(f"a step failed at {now}")
+
+        reign.step = fail  # type: ignore[method-assign]
+        await wait_until(lambda: not leader.leading, what="it makes room")
+        await wait_until(lambda: leader.leading, what="it leads again")
+        assert leader.election.term == 2
+        await world.instance("node-1", "acct-1")
+
+    play_scenario(scenario)
 
 
 # -- exact times and broken networks (virtual time) -------------------------------------
