@@ -76,10 +76,14 @@ class MailFeed:
             await asyncio.sleep(PURGE_SECONDS)
             done, self._done = self._done, {}
             try:
-                for subject, cursor in done.items():
+                while done:
+                    subject, cursor = next(iter(done.items()))
                     await self._transport.purge(subject, below=cursor + 1)
+                    del done[subject]
             except ConnectionClosed:
                 return
             except (AegisError, TimeoutError) as error:
-                # What it was is told again with the next mail, or the next owner.
                 _log.info("mail_not_purged", error=str(error))
+                # The others have their turn first: this one may be refused for ever.
+                for subject in [*list(done)[1:], next(iter(done))]:
+                    self._done[subject] = max(done[subject], self._done.get(subject, 0))

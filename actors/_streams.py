@@ -273,6 +273,7 @@ class OpenStreams:
                 self._respond(stream, items, respond)
                 answered = True
             item = await step
+            stream.used = self._loop.time()
             if answered:
                 stream.early = item
                 return
@@ -352,15 +353,22 @@ class OpenStreams:
 
     def _close_idle(self) -> None:
         self._sweep = None
-        limit = self._loop.time() - STREAM_IDLE_SECONDS
-        idle = [name for name, stream in self._streams.items() if stream.used <= limit]
+        idle = [name for name, stream in self._streams.items() if self._is_idle(stream)]
         for name in idle:
             self._cell.runtime.start_detached(self._expire(name))
         if len(idle) < len(self._streams):
             self._start_sweep()
 
+    def _is_idle(self, stream: _Open) -> bool:
+        return stream.used <= self._loop.time() - STREAM_IDLE_SECONDS
+
     async def _expire(self, name: str) -> None:
         async def close() -> None:
+            # The actor may have been at an item of it until now.
+            stream = self._streams.get(name)
+            if stream is not None and not self._is_idle(stream):
+                self._start_sweep()
+                return
             await self._close(name)
 
         try:

@@ -500,9 +500,11 @@ class NatsTransport:
         return reply
 
     def _on_reply(self, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+        # First: what cannot be read must not keep the request from its timeout.
+        message = _message(subject, reply, headers, payload)
         opened = self._requests.pop(subject[len(self._request_prefix) :], None)
         if opened is not None and not opened.future.done():
-            opened.future.set_result(_message(subject, reply, headers, payload))
+            opened.future.set_result(message)
 
     # -- what has no answer yet ---------------------------------------------------------
 

@@ -7,14 +7,16 @@ from decimal import Decimal
 
 import pytest
 
-from aegis import Overloaded, Role
+from aegis import Overloaded, Role, Unavailable
 from aegis.contracts import Kind, Mail, Request
 from aegis.testing import MemoryTransport
 from aegis.transport import Append, Appended, Hop
 from aegis.transport._codec import encode_mail
+from tests.aegis.test_lost_messages import in_memory
 from tests.support.mail_services import Book, Diary, Purse
 from tests.support.poll import wait_until
 from tests.support.system import Backend, System, on_both
+from tests.support.virtual import pass_time
 
 
 @on_both
@@ -93,6 +95,32 @@ async def test_mail_that_was_dealt_with_is_deleted(system: System) -> None:
         return len([s async for s in system.transport.read(subject)]) == 1
 
     await wait_until(is_purged, what="only the last message is left", timeout=30)
+
+
+@in_memory
+async def test_mail_that_cannot_be_deleted_is_tried_again_and_keeps_no_other(
+    system: System,
+) -> None:
+    node = await system.start_node((Book, ["B-1", "B-2"]))
+    subjects = [system.subjects.mailbox("book", name) for name in ("B-1", "B-2")]
+    tried: list[str] = []
+    purge = node.transport.purge
+
+    async def refuse_first(subject: str, *, below: int) -> int:
+        tried.append(subject)
+        if len(tried) == 1:
+            raise Unavailable("no answer")
+        return await purge(subject, below=below)
+
+    node.transport.purge = refuse_first  # type: ignore[method-assign]
+    for name in ("B-1", "B-2"):
+        for _ in range(2):
+            receipt = await system.cluster.send(f"book/{name}", "note", {"line": "one"})
+        await system.cluster.result(receipt)
+    await pass_time(10)
+    for subject in subjects:
+        assert len([s async for s in system.transport.read(subject)]) == 1
+    assert tried == [*subjects, subjects[0]]
 
 
 @on_both

@@ -117,6 +117,13 @@ class History(AegisActor):
             self.closed += 1
 
     @query
+    async def at_each_gate(self) -> AsyncIterator[int]:
+        for number in range(4):
+            yield number
+            await self.gate.wait()
+            self.gate.clear()
+
+    @query
     async def who(self) -> AsyncIterator[str]:
         while True:
             yield self.instance_id
@@ -529,6 +536,22 @@ async def test_a_caller_that_vanished_keeps_no_generator_and_one_that_thinks_kee
     await pass_time(4 * STREAM_IDLE_SECONDS)
     assert actor_of(node).closed == 1
     assert [number async for number in thinking] == list(range(1, 1000))
+
+
+@on_both
+async def test_an_item_that_takes_long_does_not_cost_its_caller_the_stream(system: System) -> None:
+    if not system.is_virtual:
+        return  # It takes minutes.
+    node = await system.start_node((History, ["H-1"]))
+    stream = system.cluster.stream(
+        "history", "at_each_gate", resource_id="H-1", timeout=10 * STREAM_IDLE_SECONDS
+    )
+    found = [await anext(stream)]
+    while len(found) < 4:
+        await pass_time(2 * STREAM_IDLE_SECONDS)
+        actor_of(node).gate.set()
+        found.append(await anext(stream))
+    assert found == [0, 1, 2, 3]
 
 
 @on_both
