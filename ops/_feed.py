@@ -86,7 +86,8 @@ def validate(context: CommandContext, market: Path, offline: bool, feeds: Sequen
     config = MarketConfig.load(market)
     for name in feeds:
         config.feed(name)
-    problems = check(config, datetime.now(UTC), connect=not offline)
+    now = datetime.now(UTC)
+    problems = check(config, now, connect=not offline)
     if context.output.json:
         context.output.document([asdict(problem) for problem in problems])
     else:
@@ -94,6 +95,9 @@ def validate(context: CommandContext, market: Path, offline: bool, feeds: Sequen
             context.output.line(f"{problem.feed}: {problem.text}")
         if not problems:
             context.output.line(f"{market}: {len(config.feeds)} feeds can be started")
+            days = config.load_calendar().days_left(now)
+            if days is not None:
+                context.output.line(f"calendar: it knows {days} more trading days, with this one")
     if problems:
         raise typer.Exit(1)
 

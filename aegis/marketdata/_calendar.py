@@ -151,6 +151,23 @@ class Calendar:
         years = frozenset(day.year for day in traded)
         return evolve(self, years=self._years | years, traded=self._traded | traded)
 
+    def days_left(self, moment: datetime) -> int | None:
+        """Return how many trading days it knows from the one at hand on, which counts.
+
+        0 if it does not know that one; None if it knows all days.
+        """
+        if self._every_day:
+            return None
+        try:
+            day = self.trading_day(moment)
+        except ConfigurationError:
+            return 0
+        count = 0
+        while day.year in self._years:
+            count += self.is_trading_day(day)
+            day += timedelta(days=1)
+        return count
+
     def next_trading_day(self, day: date) -> date:
         """Return the first trading day after ``day``."""
         return next(day for day in _onward(day, 1) if self.is_trading_day(day))

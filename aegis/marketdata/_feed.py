@@ -29,7 +29,7 @@ from aegis import (
     query,
     subscribes,
 )
-from aegis.marketdata._config import MarketConfig
+from aegis.marketdata._config import MarketConfig, ReplaySource
 from aegis.marketdata._contract import Contract, UniverseFilter
 from aegis.marketdata._failover import Cause, Failover, Standing
 from aegis.marketdata._gateway_host import GatewayHost
@@ -42,8 +42,10 @@ CONFIG_VARIABLE: Final = "AEGIS_FEED_CONFIG"
 
 RENEW_INTERVAL: Final = 0.4
 PUBLISH_SECONDS: Final = 1.5
-"""So long a gateway publishes after its feed was last asked whether it owns the market,
-and did. A lease lasts 2 s at least, and was held then, so no other feed publishes before."""
+"""So long a gateway publishes after its feed was last asked whether it owns the market, and
+did. The lease held at the moment of that answer, and may have ended right after it: so a
+node that is cut off can publish beside the next owner, for this long at most. A feed that
+gives way is muted first. Consumers leave out what comes under an older epoch than they know."""
 
 JUDGE_INTERVAL: Final = 0.25
 FOLLOW_INTERVAL: Final = 1.0
@@ -337,14 +339,18 @@ def host_of(feed: str) -> GatewayHost:
     host = _hosts.get(feed)
     if host is None:
         path, market = _load_market()
-        market.feed(feed)
+        replayed = isinstance(market.feed(feed).source, ReplaySource)
         if not _hosts:
             # Not above: consumers of ticks import this package, too.
             from aegis.marketdata._metrics import FeedMetrics
 
             FeedMetrics.register(_hosts)
         host = _hosts[feed] = GatewayHost(
-            path, feed, market=market.resource, calendar=market.load_calendar()
+            path,
+            feed,
+            market=market.resource,
+            # What is played back goes by its own days, not by the calendar's and today.
+            calendar=None if replayed else market.load_calendar(),
         )
     return host
 

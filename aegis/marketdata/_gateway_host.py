@@ -138,6 +138,11 @@ class GatewayHost:
             return True  # The calendar has to be mended, and nothing is known meanwhile.
 
     @property
+    def calendar_days_left(self) -> int | None:
+        """How many trading days the calendar still knows; None if there is no end to them."""
+        return None if self._calendar is None else self._calendar.days_left(datetime.now(UTC))
+
+    @property
     def exchanges(self) -> Sequence[dict[str, Any]]:
         """How each exchange was covered when that was last told."""
         exchanges: list[dict[str, Any]] = self.status.get("exchanges", [])

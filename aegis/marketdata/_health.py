@@ -33,6 +33,8 @@ class Limits:
     lag_warn: float = 1.0
     lag_critical: float = 3.0
     queue_warn: int = 5_000
+    calendar_warn: int = 10
+    """Trading days that the calendar should still know: two weeks to get the next year's."""
 
 
 @frozen
@@ -91,6 +93,10 @@ def _of_feed(status: Mapping[str, Any], limits: Limits) -> list[Finding]:
     bridge: Mapping[str, Any] = status.get("bridge") or {}
     if bridge.get("depth", 0) > limits.queue_warn:
         found.append(Finding(Verdict.DEGRADED, f"{bridge['depth']} ticks wait to be handled"))
+    days = status.get("calendar_days_left")
+    if days is not None and days < limits.calendar_warn:
+        text = f"trading days that the calendar still knows: {days}; add the next year's holidays"
+        found.append(Finding(Verdict.DEGRADED, text))
     subscriptions: Mapping[str, int] = status.get("subscriptions") or {}
     refused = subscriptions.get("refused", 0)
     if refused:

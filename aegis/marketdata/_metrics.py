@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Any, Final
 
 from prometheus_client import REGISTRY
@@ -40,6 +41,11 @@ _OF_FEEDS: Final[tuple[tuple[str, str, Callable[[GatewayHost], float]], ...]] = 
         "contracts_load_seconds",
         "How long the gateway took to tell of all contracts, the last time.",
         lambda host: host.status.get("contracts_load_seconds", 0.0),
+    ),
+    (
+        "calendar_days_left",
+        "Trading days that the calendar knows, from the one at hand on.",
+        lambda host: inf if host.calendar_days_left is None else host.calendar_days_left,
     ),
     (
         "event_queue",

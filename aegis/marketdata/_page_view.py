@@ -50,6 +50,11 @@ class FeedFacts(Protocol):
         """The process's id."""
         ...
 
+    @property
+    def calendar_days_left(self) -> int | None:
+        """How many trading days the calendar still knows; None if there is no end to them."""
+        ...
+
     def figures(self) -> dict[str, Any]:
         """Return what was counted in all its lives."""
         ...
@@ -64,6 +69,7 @@ def status_view(facts: FeedFacts) -> dict[str, Any]:
         "epoch": facts.epoch,
         "process": {"pid": facts.pid, "alive": facts.alive, "restarts": facts.restarts},
         "failure": facts.status.get("failure") or facts.failure,
+        "calendar_days_left": facts.calendar_days_left,
     }
 
 

@@ -83,6 +83,7 @@ class Facts:
     state: str = "ready"
     alive: bool = True
     pid: int | None = 4711
+    calendar_days_left: int | None = None
 
     def figures(self) -> dict[str, Any]:
         return {"ticks": {one["exchange"]: {"published": 0} for one in self.status["exchanges"]}}

@@ -66,6 +66,27 @@ def test_the_first_day_after_a_holiday_has_no_night_before_it(
     assert len(sessions) == (4 if night else 3)
 
 
+@pytest.mark.parametrize(
+    ("moment", "left"),
+    [
+        ("2026-12-25T10:00", 5),
+        ("2026-12-30T17:59", 2),
+        ("2026-12-30T18:00", 1),
+        ("2026-12-31T15:30", 1),
+        ("2026-12-31T18:00", 0),
+        ("2027-01-04T10:00", 0),
+    ],
+)
+def test_it_is_told_how_many_trading_days_the_calendar_still_knows(moment: str, left: int) -> None:
+    years: dict[str, list[str]] = {"2026": []}
+    tables = {"timezone": "Asia/Shanghai", "holidays": years, "sessions": []}
+    assert Calendar.from_tables(tables).days_left(at(moment)) == left
+
+
+def test_a_calendar_of_every_day_has_no_end() -> None:
+    assert Calendar.load("always").days_left(at("2026-12-31T18:00")) is None
+
+
 PHASES = [
     ("SHFE.rb", "2026-11-23T08:59:59", Phase.BREAK),
     ("SHFE.rb", "2026-11-23T09:00:00", Phase.OPEN),

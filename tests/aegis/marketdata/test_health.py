@@ -61,6 +61,9 @@ CASES: list[tuple[dict[str, Any], Verdict, str | None]] = [
     ({"lag_p99": 3.1}, Verdict.CRITICAL, "ticks are 3.1 s old"),
     ({"bridge": {"depth": 5_000}}, Verdict.FINE, None),
     ({"bridge": {"depth": 5_001}}, Verdict.DEGRADED, "5001 ticks wait"),
+    ({"calendar_days_left": None}, Verdict.FINE, None),
+    ({"calendar_days_left": 10}, Verdict.FINE, None),
+    ({"calendar_days_left": 9}, Verdict.DEGRADED, "the calendar still knows: 9;"),
     ({"subscriptions": {"refused": 2}}, Verdict.DEGRADED, "2 subscriptions were refused"),
 ]
 

@@ -20,6 +20,7 @@ from aegis.marketdata._figures import LAG_BOUNDS, Durations, Figures, added
 from aegis.marketdata._gateway_host import GatewayHost
 from aegis.marketdata._gateway_process import status_of
 from aegis.marketdata._metrics import FeedMetrics
+from aegis.marketdata._page_view import status_view
 from aegis.marketdata._pipeline import FeedPipeline
 from aegis.marketdata._ports import GatewayFailure, GatewayState, GatewayStatistics
 from tests.aegis.marketdata.test_pipeline import CU, RB, Gateway, Publisher
@@ -47,6 +48,7 @@ NAMES = {
     "aegis_feed_rate_limited_total": {*FEED, "kind"},
     "aegis_feed_contracts": FEED,
     "aegis_feed_due": FEED,
+    "aegis_feed_calendar_days_left": FEED,
     "aegis_feed_contracts_load_seconds": FEED,
     "aegis_feed_epoch": FEED,
     "aegis_feed_promotions_total": {*FEED, "cause"},
@@ -71,9 +73,13 @@ class Node:
         self.host = GatewayHost(Path("market.toml"), "a", market="night")
         self._calendar = calendar
         self._loop = loop
+        self.expose()
+        self.begin_life()
+
+    def expose(self) -> None:
+        """Have the present owner scraped."""
         self._registry = CollectorRegistry()
         self._registry.register(FeedMetrics({"a": self.host}))
-        self.begin_life()
 
     def begin_life(self) -> None:
         """Go on with another process of the gateway."""
@@ -220,6 +226,17 @@ def test_it_is_told_how_the_feed_stands(node: Node) -> None:
     assert node.value("state", state="failed") == 0
     shfe = ("subscribed", "covered", "missing", "stalled", "trading", "exchange_silent")
     assert [node.value(name, exchange="SHFE") for name in shfe] == [2, 1, 1, 0, 1, 0]
+
+
+def test_the_days_that_a_calendar_still_knows_are_told(node: Node) -> None:
+    assert node.value("calendar_days_left") == float("inf")
+    ended = Calendar.from_tables(
+        {"timezone": "Asia/Shanghai", "holidays": {"2000": []}, "sessions": []}
+    )
+    node.host = GatewayHost(Path("market.toml"), "a", market="night", calendar=ended)
+    node.expose()
+    assert node.value("calendar_days_left") == 0
+    assert status_view(node.host)["calendar_days_left"] == 0
 
 
 def test_a_refused_login_is_counted_by_its_code_and_no_disconnect_is(node: Node) -> None:
