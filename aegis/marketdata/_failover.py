@@ -117,6 +117,8 @@ class Standing:
     """Whether it will have none: its login was refused, for example."""
     ready: bool = True
     """Whether its gateway is connected, to the front and to the server."""
+    due: bool = True
+    """Whether it should be: a session is near or under way."""
     lag: float | None = None
     """p99 of the newest ticks."""
     exchanges: Mapping[str, ExchangeStanding] = field(factory=dict[str, ExchangeStanding])
@@ -130,6 +132,7 @@ class Standing:
         feed: str = "",
         alive: bool = True,
         given_up: bool = False,
+        due: bool = True,
     ) -> Self:
         """Return how a feed stands by what its gateway told, which may be nothing."""
         return cls(
@@ -138,6 +141,7 @@ class Standing:
             alive,
             given_up,
             told.get("state") == GatewayState.READY and told["connected"],
+            due,
             told.get("lag_p99"),
             {
                 report["exchange"]: ExchangeStanding(
@@ -158,6 +162,10 @@ class Standing:
     def is_fresh(self, now: float) -> bool:
         """Whether it can be relied on."""
         return now - self.at <= FRESH_SECONDS
+
+    def is_gone(self, now: float) -> bool:
+        """Whether its gateway has no process, or one that hangs."""
+        return not self.alive or not self.is_fresh(now)
 
     def misses(self, name: str, other: Standing) -> bool:
         """Whether another feed has heard of an open exchange what this one has not."""
@@ -205,6 +213,8 @@ class Failover:
         for standby in standbys:
             if not self._is_fit(now, standby):
                 continue
+            if not standby.trading and (lost is None or not self._stays_lost(now, active)):
+                continue
             worse = self._faults_of_standby(standby, active)
             why = lost or self._why_worse(now, standby, worse)
             if why is not None:
@@ -220,7 +230,7 @@ class Failover:
         ready_since: dict[str, float] = {}
         faulty_since: dict[tuple[str, str], float] = {}
         for standby in standbys:
-            if not standby.ready or not standby.is_fresh(now):
+            if not standby.ready or standby.is_gone(now):
                 continue
             name = standby.feed
             ready_since[name] = self._ready_since.get(name, now)
@@ -230,13 +240,22 @@ class Failover:
 
     def _is_fit(self, now: float, standby: Standing) -> bool:
         since = self._ready_since.get(standby.feed)
-        return since is not None and now - since >= self.limits.settled and standby.trading
+        return since is not None and now - since >= self.limits.settled
+
+    def _stays_lost(self, now: float, active: Standing) -> bool:
+        """Whether even outside of trading nobody should wait for it.
+
+        Fronts come and go then, and while one is away the process that asks for it ends and
+        starts again. But before an auction it should be there; and one whose login was
+        refused never comes back by itself.
+        """
+        return active.given_up or (active.due and active.is_gone(now))
 
     def _why_lost(self, now: float, active: Standing) -> tuple[Cause, str] | None:
         """Return why nothing comes of the active feed at all, if that is for long enough."""
         if active.given_up:
             return Cause.DISCONNECTED, "its gateway has failed for good"
-        if not active.alive or not active.is_fresh(now):
+        if active.is_gone(now):
             cause, since = Cause.PROCESS, active.at
             reason = "its gateway's process " + ("hangs" if active.alive else "is lost")
         elif self._unready_since is not None:

@@ -156,6 +156,7 @@ class GatewayHost:
             feed=self.feed,
             alive=bool(self.status),
             given_up=bool(self.failure and self.failure["permanent"]),
+            due=self.is_due,
         )
 
     def figures(self) -> dict[str, Any]:

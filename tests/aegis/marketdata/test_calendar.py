@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,11 @@ def test_the_first_day_after_a_holiday_has_no_night_before_it(
     ],
 )
 def test_it_is_told_how_many_trading_days_the_calendar_still_knows(moment: str, left: int) -> None:
-    years: dict[str, list[str]] = {"2026": []}
-    tables = {"timezone": "Asia/Shanghai", "holidays": years, "sessions": []}
+    tables: dict[str, Any] = {
+        "timezone": "Asia/Shanghai",
+        "holidays": {"2026": []},
+        "sessions": [],
+    }
     assert Calendar.from_tables(tables).days_left(at(moment)) == left
 
 

@@ -154,6 +154,29 @@ def test_a_feed_gives_way(active: Change, standby: Change, cause: Cause, after: 
     assert decision.reason
 
 
+GONE = is_(alive=False, at=BEGUN, exchanges={})
+CLOSED_GIVES_WAY: list[tuple[str, Change, Cause, float]] = [
+    ("it was refused", is_(given_up=True, alive=False, exchanges={}), Cause.DISCONNECTED, 0.0),
+    ("refused, long before", is_(given_up=True, due=False), Cause.DISCONNECTED, 0.0),
+    ("its process is lost before a session", GONE, Cause.PROCESS, 3.0),
+    ("its process hangs before a session", both(closed, hangs), Cause.PROCESS, 3.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("active", "cause", "after"),
+    [case[1:] for case in CLOSED_GIVES_WAY],
+    ids=[case[0] for case in CLOSED_GIVES_WAY],
+)
+def test_outside_of_trading_what_does_not_come_back_by_itself_gives_way(
+    active: Change, cause: Cause, after: float
+) -> None:
+    found = play(active, closed)
+    assert found is not None
+    moment, decision = found
+    assert (moment, decision.to, decision.cause) == (after, "b", cause)
+
+
 BREAK = hears("SHFE", trading=False)
 
 STAYS: list[tuple[str, Change, Change]] = [
@@ -176,7 +199,9 @@ STAYS: list[tuple[str, Change, Change]] = [
     ("the standby knows fewer contracts", is_(lag=3.5), hears("DCE", covered=80)),
     ("there is a break, and the front is gone", both(is_(ready=False), closed), closed),
     ("there is a break, and it is silent", both(silent("SHFE"), closed), closed),
-    ("there is a break, and it was refused", both(is_(given_up=True), closed), closed),
+    ("there is a break, and it is late", both(is_(lag=10.0), closed), closed),
+    ("it is night, and the process is gone", is_(alive=False, due=False, exchanges={}), closed),
+    ("it was refused, and so is nobody else there", is_(given_up=True), is_(ready=False)),
     ("the standby hears again what was said before", silent("SHFE"), repeats("SHFE")),
     ("one exchange has a break", both(silent("SHFE"), BREAK), BREAK),
     ("after a break the standby is first", first(1.0, silent("SHFE", since=-900.0)), WELL),
@@ -313,7 +338,8 @@ class Market:
 
     def change(self, decision: GivingWay) -> None:
         (heir,) = [feed for feed in self.feeds if feed.name == decision.to]
-        assert self.trading, "it changed in a break"
+        lost = decision.cause is Cause.PROCESS
+        assert self.trading or lost, "it changed in a break"
         assert "lost" not in heir.since, "it changed to a feed that is lost"
         # What befell it a moment ago cannot be known yet.
         lasting = {fault for fault, since in heir.since.items() if self.now - since > STEP}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aegis.marketdata import _gateway_host
+from aegis.marketdata._calendar import Calendar
 from aegis.marketdata._gateway_host import GatewayHost
 from tests.support.poll import wait_until
 
@@ -117,3 +118,15 @@ async def test_two_feeds_that_know_the_same_contracts_tell_them_as_one_list() ->
     assert lists[0] == lists[1]
     assert lists[0][1] == ["DCE.m2701", "SHFE.rb2701"]
     assert lists[0][0] != lists[2][0]
+
+
+@pytest.mark.parametrize(("hours", "due"), [(["00:00-12:00", "12:00-00:00"], True), ([], False)])
+def test_a_feed_tells_whether_a_session_is_near(hours: list[str], due: bool) -> None:
+    tables: dict[str, Any] = {
+        "timezone": "UTC",
+        "every_day": True,
+        "holidays": {},
+        "sessions": [{"contracts": ["*"], "day": hours}],
+    }
+    host = GatewayHost(Path("m.toml"), "a", calendar=Calendar.from_tables(tables))
+    assert host.standing().due is due
