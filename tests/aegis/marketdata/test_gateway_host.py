@@ -121,7 +121,7 @@ async def test_two_feeds_that_know_the_same_contracts_tell_them_as_one_list() ->
 
 
 @pytest.mark.parametrize(("hours", "due"), [(["00:00-12:00", "12:00-00:00"], True), ([], False)])
-def test_a_feed_tells_whether_a_session_is_near(hours: list[str], due: bool) -> None:
+async def test_a_feed_tells_whether_a_session_is_near(hours: list[str], due: bool) -> None:
     tables: dict[str, Any] = {
         "timezone": "UTC",
         "every_day": True,
