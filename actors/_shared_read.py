@@ -180,6 +180,7 @@ class SharedRead:
             by_subject: dict[str, list[_Behind]] = defaultdict(list)
             for reader, behind in self._behind.items():
                 by_subject[reader.place.subject].append(behind)
+            until: int | None = None
             try:
                 if self._lets_go:
                     usage = await self._transport.usage(self._stream)
@@ -187,28 +188,28 @@ class SharedRead:
                         # One that went on meanwhile may be further than what was said.
                         if self._behind.get(one.reader) is one:
                             one.reader.on_kept(usage.first_sequence, usage.last_sequence)
+                    until = usage.last_sequence
                 if len(by_subject) <= MAX_SINGLE_READS:
-                    await asyncio.gather(*(self._read(*one) for one in by_subject.items()))
+                    await asyncio.gather(*(self._read(*one, until) for one in by_subject.items()))
                 else:
                     everyone = [one for group in by_subject.values() for one in group]
-                    await self._read(self._pattern, everyone)
+                    await self._read(self._pattern, everyone, until)
             except ConnectionClosed:
                 return
             except (AegisError, TimeoutError) as error:
                 _log.warning("mail_cannot_be_read", subject=self._pattern, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _read(self, subject: str, group: list[_Behind]) -> None:
+    async def _read(self, subject: str, group: list[_Behind], until: int | None) -> None:
         by_slot: dict[str, list[_Behind]] = defaultdict(list)
         for one in group:
             by_slot[self._slot(one.reader.place.subject)].append(one)
         full: set[_Behind] = set()
         count = 0
         start = min(one.reader.mail_from for one in group)
-        until: int | None = None
-        if not self._lets_go:
-            # To the last one that the stream has: what the replica that serves this read
-            # lacks so far will not be followed either, and would be passed over for ever.
+        # To the last one that the stream has: what the replica that serves this read
+        # lacks so far will not be followed either, and would be passed over for ever.
+        if until is None:
             until = await self._transport.last_sequence(subject)
         async for stored in self._transport.read(subject, start=start, until=until):
             if count == 0 and self._lets_go and stored.sequence > start:

@@ -295,7 +295,7 @@ class Transport(Protocol):
 
         From sequence ``start`` to what was stored when the read began, or, with
         ``until``, through the message with that sequence: then the read waits until
-        it has been seen. No gap is ever passed over: a lost delivery restarts the
+        the stream is seen up to there. No gap is ever passed over: a lost delivery restarts the
         read behind the last message yielded.
         """
         ...

@@ -776,7 +776,7 @@ class MemoryTransport:
                     if until is not None and stored.sequence >= until:
                         return
                 else:
-                    if not endless and until is None:
+                    if not endless and (until is None or stream.last_sequence >= until):
                         return
                     await arrival.wait()
         finally:

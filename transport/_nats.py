@@ -685,6 +685,10 @@ class NatsTransport:
         self._streams[name] = patterns
         return name
 
+    def forget_stream(self, name: str) -> None:
+        """Ask anew which stream keeps the subjects of one that is gone."""
+        self._streams.pop(name, None)
+
     async def last_sequence(self, subject: str) -> int:
         """See `Transport.last_sequence`."""
         check_filter(subject)

@@ -79,6 +79,9 @@ async def ordered_read(
                 if left is not None and consumer.idle:
                     # What was left has been deleted meanwhile.
                     return
+                if until is not None and consumer.idle and consumer.passed >= until:
+                    # The message was deleted, or is of another subject.
+                    return
         finally:
             consumer.stop()
 
@@ -104,6 +107,8 @@ class _Consumer:
         self.ready: deque[tuple[Stored, int]] = deque()
         self.broken = ""
         self.idle = False
+        self.passed = 0
+        """The sequence up to which the server has looked, and sent all that there was."""
 
     async def create(self) -> int | None:
         """Create it; return how many messages it will deliver, or None to try later.
@@ -141,6 +146,7 @@ class _Consumer:
             )
         except ApiError as error:
             if error.error_code == STREAM_NOT_FOUND:
+                self._transport.forget_stream(self._stream)
                 raise NotFound(f"the stream {self._stream} is gone") from error
             if error.code == 400:
                 raise Unavailable(f"{self._pattern} cannot be read: {error}") from error
@@ -253,6 +259,8 @@ class _Consumer:
         if last.isdecimal() and int(last) > self._delivered:
             self.fail(f"deliveries {self._delivered + 1} to {last} are missing")
             return
+        passed = facts.get("Nats-Last-Stream", "")
+        self.passed = int(passed) if passed.isdecimal() else 0
         self.idle = True
         self._wake()
 

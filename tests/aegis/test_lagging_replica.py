@@ -14,6 +14,8 @@ from typing import Any
 from aegis.contracts import Role
 from aegis.testing import MemoryTransport
 from aegis.transport import Stored, Transport
+from tests.aegis.test_durable_subscriptions import Ledger as Subscriber
+from tests.aegis.test_durable_subscriptions import lines_of, publish, trades
 from tests.aegis.test_lost_messages import in_memory
 from tests.support.poll import wait_until
 from tests.support.services import Ledger
@@ -27,7 +29,8 @@ class Behind(MemoryTransport):
         self, subject: str, *, start: int = 1, until: int | None = None
     ) -> AsyncIterator[Stored]:
         """Yield what this server has; with ``until`` wait for it."""
-        if until is None and (".mailbox." in subject or ".journal." in subject):
+        kinds = (".mailbox.", ".journal.", ".topic.")
+        if until is None and any(kind in subject for kind in kinds):
             return _nothing()
         return super().read(subject, start=start, until=until)
 
@@ -62,6 +65,22 @@ async def test_mail_that_the_replica_lacks_so_far_is_not_passed_over(system: Sys
     )
     results: list[Any] = [await system.cluster.result(receipt) for receipt in receipts]
     assert results == ["1", "2", "3", "4"]
+
+
+@in_memory
+async def test_what_was_published_and_the_replica_lacks_so_far_is_not_passed_over(
+    system: System,
+) -> None:
+    node = await system.start_node((Subscriber, ["L-1"]), instance_id="one")
+    await publish(system, 1)
+    assert await lines_of(system, 1) == trades(1)
+    await system.kill_node(node)
+    await system.start_node()
+    await publish(system, 2, 3)
+    lag(system)
+    await system.start_node((Subscriber, ["L-1"]), instance_id="one")
+    await publish(system, 4)
+    assert await lines_of(system, 4) == trades(1, 2, 3, 4)
 
 
 @in_memory

@@ -12,8 +12,9 @@ import nats.aio.errors
 import nats.errors
 import nats.js.errors
 import pytest
+from attrs import evolve
 
-from aegis.errors import ConnectionClosed, Disconnected, Unavailable
+from aegis.errors import ConnectionClosed, Disconnected, NotFound, Unavailable
 from aegis.transport import (
     Append,
     Appended,
@@ -516,6 +517,20 @@ async def test_a_read_ends_though_what_was_left_is_deleted_under_it(
         rest = [item.sequence async for item in reading]
     assert rest == sorted(set(rest))
     assert first.sequence == 1
+
+
+async def test_a_stream_that_is_gone_is_not_looked_for_under_its_old_name(
+    transport: NatsTransport,
+) -> None:
+    subject = "t.journal.gone"
+    assert [stored async for stored in transport.read(subject)] == []
+    await transport.api(f"STREAM.DELETE.{CONFIG.name}")
+    with pytest.raises(NotFound):
+        [stored async for stored in transport.read(subject)]
+    await transport.ensure_stream(evolve(CONFIG, name="other"))
+    transport.forget_stream("other")  # Another connection made it.
+    await transport.append(Append(subject, b"1"), timeout=5)
+    assert [stored.payload async for stored in transport.read(subject)] == [b"1"]
 
 
 async def test_a_reader_waits_for_a_server_that_is_away(

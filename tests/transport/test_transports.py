@@ -544,6 +544,18 @@ async def test_a_read_until_a_sequence_waits_for_it(world: World, one: Transport
     assert await reading == [(first, b"1"), (first + 1, b"2")]
 
 
+async def test_a_read_until_a_sequence_ends_where_the_stream_has_nothing_for_it(
+    world: World, one: Transport
+) -> None:
+    first = await _append(one, Append(world.journal("a"), b"1"))
+    gone = await _append(one, Append(world.journal("b"), b"2"))
+    last = await _append(one, Append(world.journal("b"), b"3"))
+    await one.purge(world.journal("b"), below=last)
+    assert await _read(one.read(world.journal("a"), until=last)) == [(first, b"1")]
+    assert await _read(one.read(world.journal("a"), start=gone, until=last)) == []
+    assert await _read(one.read(world.journal("nothing"), until=gone)) == []
+
+
 async def test_a_wildcard_read_is_in_the_order_of_the_stream(world: World, one: Transport) -> None:
     expected: list[tuple[int, bytes]] = []
     for number in range(30):
