@@ -73,6 +73,8 @@ class CtpAdapter(ABC):
         self._wall_ns = wall_ns
         self._exchanges: dict[str, str] = {}
         self._listener: GatewayListener | None = None
+        self._ending: set[str] = set()
+        """Symbols whose next request is to end their ticks; any other asks for them."""
         self._requests = PacedRequests(
             f"subscribe-{name}",
             self._send,
@@ -113,13 +115,15 @@ class CtpAdapter(ABC):
 
     def subscribe(self, contracts: Sequence[Contract]) -> None:
         """Ask for the ticks of contracts."""
-        self._requests.add([contract.symbol for contract in contracts])
+        symbols = [contract.symbol for contract in contracts]
+        self._ending.difference_update(symbols)
+        self._requests.add(symbols)
 
     def unsubscribe(self, contracts: Sequence[Contract]) -> None:
         """Ask for them no more."""
         symbols = [contract.symbol for contract in contracts]
-        self._requests.drop(symbols)
-        self.sent(self.unsubscribe_symbols(symbols))
+        self._ending.update(symbols)
+        self._requests.add(symbols)
 
     def statistics(self) -> GatewayStatistics:
         """Return what the gateway counts of itself."""
@@ -161,7 +165,13 @@ class CtpAdapter(ABC):
             self.fail(GatewayFailure(f"the trading API cannot be made: {error!r}"))
 
     def _send(self, symbols: Sequence[str]) -> int:
-        return self.sent(self.subscribe_symbols(symbols))
+        # What a symbol is to have is decided now: it waits once, whatever was said of it since.
+        ending = [symbol for symbol in symbols if symbol in self._ending]
+        wanted = [symbol for symbol in symbols if symbol not in self._ending]
+        code = self.sent(self.unsubscribe_symbols(ending)) if ending else 0
+        if wanted and not code:
+            code = self.sent(self.subscribe_symbols(wanted))
+        return code
 
     def sent(self, code: int) -> int:
         """Count a request that could not be sent; return what the library said of it."""

@@ -149,9 +149,9 @@ class CTPGatewayAdapter(CtpAdapter):
         return code
 
     def unsubscribe_symbols(self, symbols: Sequence[str]) -> int:
-        """Ask for them no more; what the last request was answered is returned."""
-        codes = [self.market.unSubscribeMarketData(symbol) for symbol in symbols]
-        return codes[-1] if codes else 0
+        """Ask for the ticks of one symbol no more."""
+        code: int = self.market.unSubscribeMarketData(symbols[0])
+        return code
 
     def raw_tick(self, data: Any, exchange: str, received_ns: int) -> RawTick:
         """Return a tick of the vendor's fields."""

@@ -155,8 +155,30 @@ async def test_subscriptions_leave_many_in_one_request(account: Account) -> None
     first, second = account.library.arguments("md.SubscribeMarketData")
     assert first == ([b"rb%d" % n for n in range(500)], 500)
     assert second[1] == 200
-    account.adapter.unsubscribe(account.heard.contracts[:2])
-    assert account.library.arguments("md.UnSubscribeMarketData") == [([b"rb0", b"rb1"], 2)]
+
+
+async def test_ending_subscriptions_is_paced_and_repeated_like_asking_for_them(
+    account: Account,
+) -> None:
+    account.come_up(*(instrument(InstrumentID=f"rb{n}") for n in range(700)))
+    account.library.answers["UnSubscribeMarketData"] = [-3]
+    account.adapter.unsubscribe(account.heard.contracts)
+    await wait_until(
+        lambda: len(account.library.arguments("md.UnSubscribeMarketData")) == 3,
+        what="all are ended, the first once more",
+        timeout=60,
+    )
+    first, again, last = account.library.arguments("md.UnSubscribeMarketData")
+    assert first == again == ([b"rb%d" % n for n in range(500)], 500)
+    assert last[1] == 200
+    assert account.adapter.statistics().rate_limited == {"per_second": 1}
+    assert account.library.arguments("md.SubscribeMarketData") == []
+    account.adapter.subscribe(account.heard.contracts[:1])
+    await wait_until(
+        lambda: account.library.arguments("md.SubscribeMarketData") == [([b"rb0"], 1)],
+        what="one of them is asked for anew",
+        timeout=60,
+    )
 
 
 async def test_every_field_of_a_tick_is_taken_from_its_own(
