@@ -116,11 +116,11 @@ class Workers:
         with self._changed:
             if self._closed:
                 raise AegisError("the worker threads have been closed")
-            self._jobs.append(job)
-            if self._idle >= len(self._jobs):
+            if self._idle > len(self._jobs):
                 self._changed.notify()
             else:
                 self._start_thread_if_allowed()
+            self._jobs.append(job)
         # A loop on virtual time has to hold its clock while a thread works for it.
         hold = getattr(loop, "outside_work", nullcontext)
         try:
@@ -161,8 +161,14 @@ class Workers:
         thread = threading.Thread(
             target=self._work, name=f"{self._name}-{self._started}", daemon=True
         )
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more now; those that are there take one job after the other.
+            if not self._threads:
+                raise
+            return
         self._threads.add(thread)
-        thread.start()
 
     def _take(self) -> _Job | None:
         with self._changed:

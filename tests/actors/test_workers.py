@@ -137,3 +137,21 @@ async def test_a_callback_may_come_from_any_thread_and_a_closed_loop_is_told() -
 def test_a_pool_without_threads_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Workers(0)
+
+
+async def test_a_pool_lives_on_when_the_system_has_no_thread_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers, ran = Workers(max_threads=2), list[int]()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for number in range(3):
+            with pytest.raises(RuntimeError, match="new thread"):
+                await workers.run(ran.append, number)
+    async with asyncio.timeout(10):
+        await workers.run(ran.append, 3)
+    assert ran == [3]
+    workers.close()
