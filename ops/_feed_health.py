@@ -20,6 +20,7 @@ from aegis.errors import (
     ConnectionClosed,
     Unavailable,
 )
+from aegis.marketdata._contract import family_of
 from aegis.marketdata._health import Health, Limits, Verdict, judge
 from aegis.ops._options import CommandContext
 from aegis.ops._output import Output
@@ -113,8 +114,26 @@ async def _ask(cluster: Cluster, wanted: Wanted) -> Found:
     known = [report["exchange"] for report in status["exchanges"]]
     if wanted.exchange and known and wanted.exchange not in known:
         raise ConfigurationError(f"--exchange {wanted.exchange}: it has {', '.join(known)}")
+    if wanted.product and known:
+        await _check_product(cluster, wanted)
     limits = Limits(coverage_always=wanted.coverage)
     return Found(status, judge(status, wanted.exchange, limits))
+
+
+async def _check_product(cluster: Cluster, wanted: Wanted) -> None:
+    found: dict[str, Any] = await cluster.call(
+        "feed",
+        "contracts",
+        {"pattern": f"{wanted.exchange or '*'}.{wanted.product}[0-9]*"},
+        resource_id=None if wanted.feed else wanted.market,
+        instance_id=wanted.feed or None,
+        timeout=ASK_TIMEOUT,
+    )
+    if not found["total"]:
+        raise ConfigurationError(
+            f"--product {wanted.product}: no contract of {wanted.exchange or wanted.market} is of "
+            "this class; give the letters that its contracts begin with, as in rb"
+        )
 
 
 async def ask_status(cluster: Cluster, market: str, feed: str = "") -> dict[str, Any]:
@@ -183,13 +202,8 @@ def _named(report: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
     }
     for kind in KINDS:
         keys = [
-            key for key in report[kind] if not wanted.product or _class_of(key) == wanted.product
+            key for key in report[kind] if wanted.product in ("", family_of(key.partition(".")[2]))
         ]
         told[kind] = keys[: wanted.limit]
         told[f"{kind}_count"] = len(keys) if wanted.product else report[f"{kind}_count"]
     return told
-
-
-def _class_of(key: str) -> str:
-    symbol = key.partition(".")[2]
-    return symbol[: next((i for i, c in enumerate(symbol) if not c.isalpha()), len(symbol))]

@@ -84,6 +84,10 @@ class StandIn(AegisActor):
     async def status(self) -> dict[str, Any]:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
+    @query
+    async def contracts(self, pattern: str) -> dict[str, Any]:
+        return {"total": int(pattern in ("*.rb[0-9]*", "SHFE.rb[0-9]*"))}
+
 
 class Watched:
     """A server with its monitoring port."""
@@ -151,6 +155,8 @@ CASES: list[tuple[dict[str, Any], tuple[str, ...], int, str]] = [
     (DEGRADED, ("--exchange", "CFFEX"), 4, "it has SHFE, DCE"),
     (DEGRADED, ("--limit", "1"), 1, "SHFE.rb2701 and 1 more"),
     (CRITICAL, ("--product", "rb"), 2, "missing at SHFE: SHFE.rb2701, SHFE.rb2702"),
+    (FINE, ("--product", "rd"), 4, "no contract of market is of this class"),
+    (DEGRADED, ("--product", "rb", "--exchange", "DCE"), 4, "no contract of DCE is of this class"),
     (BREAK, (), 0, "fine"),
     (BREAK, ("--coverage", "0.9"), 2, "2 of 4 contracts are missing"),
     (BREAK, ("--coverage", "0.5"), 0, "fine"),
