@@ -590,9 +590,18 @@ def test_a_resource_is_found_without_its_service(bench: Bench) -> None:
     assert len(answer["resources"]) == 1
 
 
-@pytest.mark.parametrize("fields", [{"service_name": "account"}, {"service_name": "risk"}, {}])
-def test_a_resource_that_nobody_holds_is_not_found(bench: Bench, fields: dict[str, Any]) -> None:
-    with pytest.raises(NotFound, match="'R-1'"):
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"service_name": "account"}, "'R-1'"),
+        ({"service_name": "risk"}, "no service 'risk'"),
+        ({}, "'R-1'"),
+    ],
+)
+def test_a_resource_that_nobody_holds_is_not_found(
+    bench: Bench, fields: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(NotFound, match=named):
         query_resources(bench.registry, resource_id="R-1", **fields)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import define
@@ -94,7 +95,8 @@ async def test_mail_whose_refusal_is_larger_than_any_record_does_not_hold_up_the
     system: System,
 ) -> None:
     await system.start_node((Counter, ["C-1"]))
-    await system.cluster.send("counter", "m" * 5_000_000, resource_id="C-1")
+    with patch("aegis.actors._plain_command.check_id", return_value=None):  # Not all check it.
+        await system.cluster.send("counter", "m" * 5_000_000, resource_id="C-1")
     strange = {"x" * 7_000_000: 1}
     stranger = await system.cluster.send("counter", "count", strange, resource_id="C-1")
     good = await system.cluster.send("counter", "count", resource_id="C-1")
