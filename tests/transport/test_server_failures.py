@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from aegis.errors import Unavailable
 from aegis.transport import EmbeddedServer, ServerOptions, ensure_server, find_server
 from aegis.transport import _server as server_module
-from aegis.transport._guardian import CONFIG_FILE
+from aegis.transport._guardian import CONFIG_FILE, GUARDIAN_LOG
 from tests.support.embedded import clean_folder, connected, greets
 from tests.support.poll import wait_until
 from tests.support.processes import is_running
@@ -124,8 +124,8 @@ async def test_a_kept_server_outlives_users_that_are_killed(folder: Path) -> Non
     assert server.pid == user.server_pid
     os.kill(server.pid, signal.SIGKILL)
     await wait_until(lambda: not is_running(server.pid), what="the server has ended")
-    again = await find_server(folder)
-    assert again is not None
+    again = await find_server(folder, wait_restart=30)
+    assert again is not None, (folder / GUARDIAN_LOG).read_text()
     assert again.port == server.port
 
 
